@@ -1,0 +1,88 @@
+#ifndef QUIRE_FORMATS_CHECKPOINT_H
+#define QUIRE_FORMATS_CHECKPOINT_H
+/*
+ * Checkpoints. N readers and M writers meet here: a checkpoint is a tensor
+ * source plus the files that describe the model (config.json, tokenizer.json
+ * ...), as in a Hugging Face folder. Readers of other formats make those files
+ * from their own metadata; writers of other formats take them apart.
+ *
+ * To add a format: formats/<name>.c with a struct format, and a line in formats.c.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "model/config.h"
+#include "model/tokenizer.h"
+#include "plan/plan.h"
+#include "tensor/tensor.h"
+
+/* The side files a model comes with; names as in a Hugging Face folder. */
+struct side_file {
+	const char *name;        /* "config.json" */
+	const char *data;
+	size_t size;
+};
+
+/* A fact about the container for `inspect` and manifests, e.g. "recipe" -> "q4_k_m". */
+struct fact {
+	const char *key, *value;
+};
+
+struct format;
+
+struct checkpoint {
+	const struct format *format;
+	const char *path;
+	struct tensor_source *source;
+	const struct side_file *files;
+	size_t file_count;
+	const struct fact *facts;
+	size_t fact_count;
+	struct arena arena;      /* names, files, facts live here */
+	void *private;           /* the reader's own */
+};
+
+struct write_options {
+	const char *recipe;          /* for manifests */
+	const char *tool_version;
+	int gguf_file_type;          /* -1: unknown */
+	bool compress;               /* .quire: deflated byte planes for float tensors */
+	uint64_t shard_size;         /* Hugging Face: 0 = the default */
+	const struct fact *facts;    /* extra manifest entries */
+	size_t fact_count;
+};
+
+struct format {
+	const char *name;            /* "safetensors", "hf", "gguf", "quire" */
+	const char *summary;
+	const char *suffix;          /* ".gguf", or NULL for folders */
+	/* How sure: 0 no, 1 by name, 2 by content. head holds the first bytes (n may be 0; folders have none). */
+	int (*probe)(const char *path, bool is_dir, const uint8_t *head, size_t n);
+	int (*open)(const char *path, struct checkpoint *c, struct err *e);   /* fills source, files, facts, private */
+	void (*close)(struct checkpoint *c);
+	/* Checks stored checksums (NULL: the format has none); progress as in plan.h. */
+	int (*check)(struct checkpoint *c, plan_progress *progress, void *arg, struct err *e);
+	/* Can it hold this codec? */
+	bool (*holds)(const struct codec *c);
+	/* Opens a sink. `src` gives side files; the plan must outlive the sink. NULL: the format is only read. */
+	int (*create)(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
+		      const struct write_options *o, struct tensor_sink **out, struct err *e);
+};
+extern const struct format *const format_rows[];
+extern const unsigned format_row_count;
+
+const struct format *format_find(const char *name);
+/* By suffix of a path to be written ("x.gguf"); a path without a known suffix is a Hugging Face folder. */
+const struct format *format_for_output(const char *path);
+
+/* Opens any checkpoint: file or folder. Every message names the path. */
+int checkpoint_open(const char *path, struct checkpoint **out, struct err *e);
+void checkpoint_close(struct checkpoint *c);
+const struct side_file *checkpoint_file(const struct checkpoint *c, const char *name); /* NULL when missing */
+/* Parses its config.json / opens its tokenizer; ERR_INPUT when it has none. */
+int checkpoint_config(const struct checkpoint *c, struct config *out, struct err *e);
+int checkpoint_tokenizer(const struct checkpoint *c, struct tokenizer **out, struct err *e);
+
+#endif

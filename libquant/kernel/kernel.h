@@ -1,0 +1,48 @@
+#ifndef QUIRE_KERNEL_KERNEL_H
+#define QUIRE_KERNEL_KERNEL_H
+/*
+ * Inner loops. One portable C version of each, and versions for instruction
+ * sets, chosen once at start. A row of the table per instruction set; a NULL
+ * entry falls back to the row before it, and in the end to scalar.
+ *
+ * Element-wise kernels give the same bits on every row. Kernels that sum keep a
+ * fixed number of partial sums (16 lanes, combined pairwise), so that they do
+ * as well.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct kernels {
+	const char *name;              /* "scalar", "avx2", "avx512", "neon" */
+	bool (*usable)(void);          /* does this machine have it */
+
+	void (*f32_from_f16)(const void *src, float *dst, size_t n);
+	void (*f32_from_bf16)(const void *src, float *dst, size_t n);
+	void (*f16_from_f32)(const float *src, void *dst, size_t n);
+	void (*bf16_from_f32)(const float *src, void *dst, size_t n);
+
+	/* One entry per hot block decoder; n is a multiple of the block. */
+	void (*decode_q8_0)(const void *src, float *dst, size_t n);
+	void (*decode_q4_0)(const void *src, float *dst, size_t n);
+	void (*decode_q4_k)(const void *src, float *dst, size_t n);
+	void (*decode_q5_k)(const void *src, float *dst, size_t n);
+	void (*decode_q6_k)(const void *src, float *dst, size_t n);
+
+	float (*dot)(const float *a, const float *b, size_t n);
+	void (*axpy)(float *y, float a, const float *x, size_t n);          /* y += a x */
+	float (*sum_squares)(const float *x, size_t n);
+	float (*max)(const float *x, size_t n);                             /* n > 0 */
+	/* x := exp(x - shift), returns the sum; the exponential is quire's own polynomial, within 2 ulp, on every row */
+	float (*exp_sum)(float *x, float shift, size_t n);
+	void (*silu_mul)(float *gate, const float *up, size_t n);           /* gate := silu(gate) * up */
+};
+
+/* The active kernels, never NULL. */
+const struct kernels *kernels(void);
+/* Chooses a row by name, or the best usable one when name is NULL or "auto"; false when unknown or not usable here. */
+bool kernels_select(const char *name);
+/* For tests and benchmarks: every compiled-in row, scalar first, NULL entries already filled in. */
+const struct kernels *kernels_row(unsigned i); /* NULL past the end */
+
+#endif

@@ -1,0 +1,73 @@
+#ifndef QUIRE_MODEL_ARCH_H
+#define QUIRE_MODEL_ARCH_H
+/*
+ * Architectures and tensor roles. An architecture is one row that says what
+ * differs; the one forward pass (forward.c) reads it. To add one: a row in
+ * arch.c, its names in names.c if they differ, and golden vectors.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/config.h"
+
+enum role {
+	ROLE_EMBED, ROLE_FINAL_NORM, ROLE_HEAD,
+	ROLE_ATTN_NORM, ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_Q_NORM, ROLE_K_NORM,
+	ROLE_FFN_NORM, ROLE_GATE, ROLE_UP, ROLE_DOWN,
+	ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS, ROLE_O_BIAS, ROLE_GATE_BIAS, ROLE_UP_BIAS, ROLE_DOWN_BIAS,
+	ROLE_ROPE_FREQS,    /* GGUF only: frequency divisors */
+	ROLE_COUNT, ROLE_UNKNOWN = ROLE_COUNT,
+};
+
+/* Facts of a role that do not depend on the architecture. */
+struct role_row {
+	enum role role;
+	const char *name;      /* "attn_q", as in recipes and reports */
+	bool per_layer, linear /* a matrix that methods quantize */, norm, bias;
+	const char *hf;        /* "model.layers.%u.self_attn.q_proj.weight" */
+	const char *gguf;      /* "blk.%u.attn_q.weight" */
+};
+extern const struct role_row role_rows[ROLE_COUNT];
+
+enum norm_kind { NORM_RMS, NORM_RMS_PLUS_ONE, NORM_LAYER };
+enum activation { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF };
+enum bias_rule { BIAS_NEVER, BIAS_ALWAYS, BIAS_CONFIG };
+enum window_rule { WINDOW_NONE, WINDOW_ALL, WINDOW_FROM_LAYER /* max_window_layers, layer_types */ };
+
+struct arch {
+	const char *name;            /* model_type in config.json */
+	const char *hf_class;        /* "LlamaForCausalLM" */
+	const char *gguf;            /* general.architecture */
+	bool gguf_permutes_qk;       /* rows of Q and K are stored interleaved in GGUF */
+	enum norm_kind norm;
+	bool sandwich_norm, parallel_residual, qk_norm;
+	enum activation act;
+	bool gated;
+	enum bias_rule qkv_bias, o_bias, mlp_bias;
+	enum window_rule window;
+	uint32_t default_window, default_kv_heads /* 0: = heads */, default_head_dim /* 0: hidden / heads */;
+	float default_eps, default_theta;
+	bool scale_embedding;        /* times sqrt(hidden) */
+	float attn_softcap, final_softcap;
+	bool default_tied;
+};
+extern const struct arch arch_rows[];
+extern const unsigned arch_row_count;
+const struct arch *arch_find(const char *model_type);
+/* Several architectures may share one GGUF name; the first row that matches wins (mistral reads back as llama). */
+const struct arch *arch_from_gguf(const char *name);
+
+/* Tensor name <-> role and layer (UINT32_MAX for roles outside layers). ROLE_UNKNOWN when the name is not known. */
+enum role role_from_hf(const struct arch *a, const char *name, uint32_t *layer);
+enum role role_from_gguf(const struct arch *a, const char *name, uint32_t *layer);
+/* Writes the name into buf (>= 96 bytes) and returns it; NULL when the format has no such name. */
+char *role_hf_name(const struct arch *a, enum role r, uint32_t layer, char *buf);
+char *role_gguf_name(const struct arch *a, enum role r, uint32_t layer, char *buf);
+
+/* The shape a tensor of this role must have in this model: fills dim[2], returns ndim (0: the role is not used). */
+uint32_t role_shape(const struct config *c, enum role r, uint32_t layer, uint64_t dim[2]);
+/* Does the model need this tensor? (Optional ones, e.g. a head when tied, are accepted but not required.) */
+bool role_required(const struct config *c, enum role r, uint32_t layer);
+
+#endif

@@ -1,0 +1,68 @@
+#ifndef QUIRE_MODEL_CONFIG_H
+#define QUIRE_MODEL_CONFIG_H
+/*
+ * What config.json says, resolved: every default filled in, every per-layer
+ * pattern expanded, so that the forward pass has no special cases.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/arena.h"
+#include "base/err.h"
+#include "base/strbuf.h"
+
+struct arch;
+
+enum rope_scaling { ROPE_NONE, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROPE };
+
+struct rope {
+	float theta;
+	uint32_t dims;                  /* rotated dimensions of a head, even */
+	enum rope_scaling scaling;
+	float factor, low_freq, high_freq; /* llama3 */
+	uint32_t original_context;
+	float beta_fast, beta_slow, attention_factor; /* yarn */
+	const float *divisors;          /* dims/2 explicit frequency divisors (GGUF rope_freqs, longrope), or NULL */
+};
+
+struct layer_config {
+	uint32_t heads, kv_heads;
+	uint32_t window;                /* 0: full attention; W: keys k with q - W < k <= q */
+	uint32_t kv_source;             /* layer whose KV cache this layer reads; its own index when it owns one */
+	bool rope;                      /* false: no positions in this layer */
+	uint32_t ffn;
+};
+
+struct config {
+	const struct arch *arch;
+	uint32_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, context;
+	float norm_eps;
+	struct rope rope;
+	bool tied;                      /* the output head is the embedding */
+	bool qkv_bias, o_bias, mlp_bias;
+	int32_t bos, eos[8];
+	uint32_t eos_count;
+	bool has_bos;
+	struct layer_config *layer;     /* [layers], in the arena */
+	struct arena arena;
+};
+
+/*
+ * Parses config.json. ERR_INPUT for missing or contradictory values,
+ * ERR_UNSUPPORTED for an unknown model_type, activation, rope type, or a
+ * non-null key this architecture's row does not implement.
+ */
+int config_parse(struct config *c, const char *json, size_t len, struct err *e);
+void config_release(struct config *c);
+/*
+ * Writes a config.json that config_parse reads back to the same model; keys quire does not know are taken over
+ * from `base` (the original text, or NULL). per-layer head counts and KV sources are written as docs/fold.md says.
+ */
+int config_print(const struct config *c, const char *base, size_t base_len, struct strbuf *out, struct err *e);
+
+/* KV cache bytes for `tokens` tokens at `bytes_per_element` (2.0 for f16); shared layers cost nothing, windows are honoured. */
+double config_kv_bytes(const struct config *c, uint64_t tokens, double bytes_per_element);
+uint64_t config_parameters(const struct config *c); /* weights of the forward pass, a tied head counted once */
+
+#endif

@@ -1,0 +1,73 @@
+#ifndef QUIRE_MODEL_MODEL_H
+#define QUIRE_MODEL_MODEL_H
+/*
+ * The reference forward pass: f32 activations over weights decoded on the fly.
+ * Weights stay in their codec (mapped or in memory) and are decoded block-row
+ * by block-row into a small scratch per worker, then multiplied by sgemm, so a
+ * model larger than memory goes through. Every product is cut into the same
+ * blocks whatever the thread count, so results do not depend on it.
+ *
+ * The stages are public so that calibration can run layer by layer.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "model/arch.h"
+#include "tensor/tensor.h"
+
+struct model;
+
+/*
+ * Binds the tensors of a source to roles and checks every shape. The source and config must outlive the model.
+ * ERR_INPUT: missing, misshaped or unknown tensors (all named in the message, up to its length).
+ */
+int model_open(const struct config *c, struct tensor_source *s, struct model **out, struct err *e);
+void model_close(struct model *m);
+const struct config *model_config(const struct model *m);
+
+/* A weight bound to a role; NULL bytes when the model has none. */
+struct weight {
+	const struct tensor *tensor;
+	struct tensor_bytes bytes;
+};
+const struct weight *model_weight(const struct model *m, enum role r, uint32_t layer);
+
+/* y[n, rows] = x[n, cols] W^T (+ bias, if bias is not NULL). Decodes W in blocks of rows; uses thread_for. */
+int weight_apply(const struct weight *w, const float *x, size_t n, const float *bias, float *y, struct err *e);
+
+/*
+ * A batch: `seqs` sequences of `len` tokens each, hidden states [seqs * len, hidden]. `cache` NULL: each sequence
+ * starts at position 0 and attends to itself only (prefill for perplexity); else seqs is 1 and positions continue
+ * from the cache's length.
+ */
+struct kv_cache;
+struct kv_cache *kv_cache_new(const struct config *c, size_t capacity, struct err *e); /* in tokens */
+void kv_cache_free(struct kv_cache *k);
+size_t kv_cache_length(const struct kv_cache *k);
+size_t kv_cache_bytes(const struct kv_cache *k);
+void kv_cache_truncate(struct kv_cache *k, size_t length);
+
+/* Sees the input of every linear layer while a layer runs; x is [n, dim]. Roles that share an input (Q, K, V) report once, as the first. */
+struct model_tap {
+	void (*input)(void *arg, enum role r, uint32_t layer, const float *x, size_t n, size_t dim);
+	/* Optional: queries and keys before RoPE and values, [n, heads * head_dim]; see calib/. */
+	void (*qkv)(void *arg, uint32_t layer, const float *q, const float *k, const float *v, size_t n);
+	void *arg;
+};
+
+int model_embed(struct model *m, const int32_t *tokens, size_t n, float *hidden, struct err *e);
+/* Runs one layer in place. Layers that read another layer's KV must run after it, with the same `run`. */
+struct model_run;  /* scratch and, without a cache, the K and V of layers that others read */
+struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct err *e);
+void model_run_free(struct model_run *r);
+int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs, size_t len, struct kv_cache *cache,
+		const struct model_tap *tap, struct err *e);
+/* Final norm and output head: logits [n, vocab]. */
+int model_logits(struct model_run *r, const float *hidden, size_t n, float *logits, struct err *e);
+
+/* The whole pass: tokens [seqs, len] -> hidden states after the last layer (before the final norm). Advances the cache. */
+int model_forward(struct model_run *r, const int32_t *tokens, size_t seqs, size_t len, struct kv_cache *cache,
+		  const struct model_tap *tap, float *hidden, struct err *e);
+
+#endif

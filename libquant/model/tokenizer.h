@@ -1,0 +1,60 @@
+#ifndef QUIRE_MODEL_TOKENIZER_H
+#define QUIRE_MODEL_TOKENIZER_H
+/*
+ * Tokenizers: byte-level BPE and SentencePiece-style BPE from tokenizer.json,
+ * or SentencePiece BPE from tokenizer.model. Equal to Hugging Face's
+ * `tokenizers` on any text.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/strbuf.h"
+
+struct tokenizer;
+
+struct token_ids {
+	int32_t *id;   /* malloc'ed */
+	size_t count, cap;
+};
+
+/*
+ * Any of the three texts may be NULL: tokenizer.json, tokenizer_config.json, tokenizer.model.
+ * tokenizer.json wins over tokenizer.model. ERR_UNSUPPORTED names the part that is not handled.
+ */
+struct tokenizer_files {
+	const char *json, *config, *model;
+	size_t json_len, config_len, model_len;
+};
+int tokenizer_open(const struct tokenizer_files *f, struct tokenizer **out, struct err *e);
+void tokenizer_close(struct tokenizer *t);
+
+/* Appends ids. `special`: let the post-processor add its tokens (BOS). The text may hold any bytes; invalid UTF-8 is replaced by U+FFFD as Hugging Face does on input. */
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, bool special, struct token_ids *out, struct err *e);
+/* Appends text. skip_special leaves out special tokens. */
+int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special, struct strbuf *out, struct err *e);
+void token_ids_release(struct token_ids *ids);
+
+size_t tokenizer_size(const struct tokenizer *t);               /* highest id + 1 */
+const char *tokenizer_piece(const struct tokenizer *t, int32_t id, size_t *len); /* as in the vocabulary; NULL when unused */
+int32_t tokenizer_id(const struct tokenizer *t, const char *piece, size_t len);  /* -1 when unknown */
+bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
+/* The BOS that encoding with `special` puts in front, or -1. llama.cpp's add_bos: this is >= 0. */
+int32_t tokenizer_bos(const struct tokenizer *t);
+int32_t tokenizer_eos(const struct tokenizer *t);               /* -1 when unknown */
+
+/* What a GGUF writer needs of a vocabulary. */
+enum tokenizer_kind { TOKENIZER_SPM, TOKENIZER_BYTE_BPE };
+enum token_type { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER, TOKEN_UNUSED, TOKEN_BYTE };
+enum tokenizer_kind tokenizer_kind(const struct tokenizer *t);
+enum token_type tokenizer_type(const struct tokenizer *t, int32_t id);
+float tokenizer_score(const struct tokenizer *t, int32_t id);   /* SPM: the model's score, or -rank of the merge that makes it */
+size_t tokenizer_merges(const struct tokenizer *t);
+/* Merge i as two pieces (byte-level BPE). */
+void tokenizer_merge(const struct tokenizer *t, size_t i, const char **left, const char **right);
+/* GGUF's tokenizer.ggml.pre for a byte-level BPE, from what its pre-tokenizer is; "default" when not recognised. */
+const char *tokenizer_pre(const struct tokenizer *t);
+bool tokenizer_space_prefix(const struct tokenizer *t);
+
+#endif

@@ -1,0 +1,66 @@
+#ifndef QUIRE_PLAN_PLAN_H
+#define QUIRE_PLAN_PLAN_H
+/*
+ * Plan, print, execute. A plan lists every tensor of the output with its
+ * codec, shape and size before anything is written; executing it streams
+ * tensor by tensor into a sink and treats any other size as an error.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "algo/quantize.h"
+#include "plan/recipe.h"
+#include "tensor/tensor.h"
+
+struct plan_item {
+	struct tensor out;            /* name, shape, codec and size as written */
+	size_t source;                /* position in the source */
+	enum role role;
+	uint32_t layer;
+	const struct method *method;  /* NULL: the codec does not change, bytes are copied (or floats converted) */
+	const char *why;              /* reason for the codec, for --dry-run */
+};
+
+struct plan {
+	struct plan_item *items;
+	size_t count;
+	uint64_t bytes;               /* sum of tensor bytes */
+	uint64_t scratch;             /* memory that executing it takes, at most */
+	struct arena arena;
+};
+
+/*
+ * config may be NULL (roles are then unknown, and the recipe's default rules for unknown tensors apply).
+ * A quantized source tensor is only copied; giving it another codec is ERR_UNSUPPORTED unless allow_requantize.
+ */
+int plan_make(struct plan *p, const struct config *config, struct tensor_source *s, const struct recipe *r,
+	      const struct method *m, bool allow_requantize, struct err *e);
+void plan_release(struct plan *p);
+double plan_bits_per_weight(const struct plan *p);
+
+/*
+ * Where a plan goes. Bytes of an item arrive in order, in pieces; items arrive in plan order.
+ * finish makes the result visible; close without finish leaves nothing behind.
+ */
+struct tensor_sink {
+	int (*item)(struct tensor_sink *k, size_t index, struct err *e);
+	int (*bytes)(struct tensor_sink *k, const void *data, size_t size, struct err *e);
+	int (*finish)(struct tensor_sink *k, struct err *e);
+	void (*close)(struct tensor_sink *k);
+};
+
+/* Statistics for methods that need them; NULL members: none. */
+struct plan_stats {
+	/* importance [cols] for an item, or NULL; owned by the provider until the next call */
+	const float *(*importance)(void *arg, const struct plan_item *item);
+	void *arg;
+};
+
+/* progress(arg, done, total) in bytes of source data; returns false to cancel. May be NULL. */
+typedef bool plan_progress(void *arg, uint64_t done, uint64_t total);
+
+int plan_execute(const struct plan *p, struct tensor_source *s, struct tensor_sink *k, const struct plan_stats *stats,
+		 plan_progress *progress, void *arg, struct err *e);
+
+#endif
