@@ -38,8 +38,11 @@ int err_prefix(struct err *e, const char *format, ...)
 	va_start(ap, format);
 	int n = vsnprintf(whole, sizeof whole, format, ap);
 	va_end(ap);
-	if (n >= 0 && (size_t)n < sizeof whole)
-		snprintf(whole + n, sizeof whole - (size_t)n, ": %.*s", (int)(sizeof whole - 1), e->message);
+	size_t at = n < 0 ? 0 : (size_t)n < sizeof whole - 3 ? (size_t)n : sizeof whole - 3;
+	size_t len = strlen(e->message), room = sizeof whole - at - 3;
+	memcpy(whole + at, ": ", 2);
+	memcpy(whole + at + 2, e->message, len < room ? len : room);
+	whole[at + 2 + (len < room ? len : room)] = '\0';
 	memcpy(e->message, whole, sizeof whole);
 	return e->code;
 }
