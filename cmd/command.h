@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "base/strbuf.h"
 
 enum option_type { OPT_FLAG, OPT_STRING, OPT_INT, OPT_DOUBLE, OPT_SIZE /* 64MiB, 2G */, OPT_LIST /* repeatable */ };
 
@@ -23,12 +24,12 @@ struct option_row {
 	const char *name;        /* "scheme" for --scheme */
 	char letter;             /* 'o', or 0 */
 	enum option_type type;
-	const char *value;       /* "NAME" in help; NULL for flags */
-	const char *help;        /* one line */
+	const char *value;       /* "NAME" in help, or "a|b|c" (offered by completion); NULL for flags */
+	const char *help;        /* one line of up to 70 columns; NULL hides the option */
 	size_t field;            /* offsetof into the command's options struct; by type: bool, const char *, int64_t, double, uint64_t, struct string_list */
 };
 
-/* Options every command has: --json -q -v --threads -h; commands leave `json` out of help when they print no results. */
+/* Options every command has: --json -q -v --threads -h. The parser applies none of them; main.c sets the threads. */
 struct common {
 	bool json, quiet, verbose, help;
 	int64_t threads;
@@ -45,13 +46,34 @@ struct command {
 	size_t options_size;     /* sizeof the options struct; its first member is struct common */
 	const void *defaults;    /* NULL: all zero */
 	int (*run)(const void *options, const char *const *args, size_t count, struct err *e);
+	bool no_json;            /* prints no results: has no --json */
 };
+/* One per cmd/<name>.c. To add a command: its file, a line here, and a row in commands.c. */
+extern const struct command inspect_command, convert_command, quantize_command, verify_command;
+extern const struct command generate_command, tokenize_command, help_command;
+
 extern const struct command *const command_rows[];
 extern const unsigned command_row_count;
+const struct command *command_find(const char *name);  /* NULL when unknown */
+const char *command_nearest(const char *name);         /* for "did you mean"; NULL when nothing is near */
 
-/* Parses argv[1..] of a command into opts; args gets the positional ones. ERR_USAGE says what to do. */
+extern const struct option_row common_rows[];
+extern const unsigned common_row_count;
+/* The row'th option of a command, its own before the common ones, hidden ones left out; NULL past the end. */
+const struct option_row *option_visible(const struct command *c, size_t row);
+
+/*
+ * Parses argv[1..] of a command into opts (c->options_size bytes); args (room for argc) gets the positional ones.
+ * ERR_USAGE says what to do. With -h the rest is not checked. Release with options_release.
+ */
 int options_parse(const struct command *c, int argc, char **argv, void *opts, const char **args, size_t *count, struct err *e);
-/* As `quire help COMMAND`; man and completion forms for `make install` and the tests. */
+void options_release(const struct command *c, void *opts);
+/* "64MiB", "2G" (powers of 1024), "5GB" (of 1000), "5e9". */
+bool size_parse(const char *text, uint64_t *out);
+/* How unlike two names are: insertions, deletions, changes and swaps of neighbours. */
+unsigned name_distance(const char *a, const char *b);
+
+/* As `quire help COMMAND` (c NULL: the list of commands); man and completion forms for `make install` and the tests. */
 void help_print(const struct command *c, struct strbuf *out);
 void help_man(const struct command *c, struct strbuf *out);
 void help_completion(struct strbuf *out);
@@ -66,7 +88,13 @@ void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void note(const struct common *o, const char *format, ...) __attribute__((format(printf, 2, 3))); /* silent with -q */
 /* "1.23 GiB", "431.0 KiB"; returns buf. */
 char *size_text(uint64_t bytes, char buf[32]);
+/* "12.3M", "1.10B": a count of parameters; returns buf. */
+char *count_text(uint64_t n, char buf[32]);
+/* Appends text from a file with control characters shown as '?', so that it cannot move the cursor. */
+void safe_text(struct strbuf *out, const char *text);
 /* Prints a strbuf to stdout and checks for errors (a closed pipe, a full disk). */
 int out_print(const struct strbuf *b, struct err *e);
+/* All of standard input; ERR_IO. */
+int read_stdin(struct strbuf *out, struct err *e);
 
 #endif

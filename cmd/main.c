@@ -1,0 +1,152 @@
+/* quire COMMAND ..., or quire-COMMAND ... through a link of that name. */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/thread.h"
+#include "cmd/command.h"
+#include "formats/file.h"
+#include "kernel/blas.h"
+#include "kernel/kernel.h"
+
+/* until those modules are there */
+#pragma weak file_cleanup
+#pragma weak kernels_select
+#pragma weak kernels_row
+#pragma weak blas_set_threads
+
+static void interrupted(int number)
+{
+	if (file_cleanup)
+		file_cleanup();
+	_exit(128 + number);
+}
+
+/* A closed pipe ends the program like an interruption, without a word. Ignored signals (nohup, background) stay ignored. */
+static void catch_signals(void)
+{
+	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE };
+	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
+		struct sigaction old, act = { .sa_handler = interrupted };
+		sigfillset(&act.sa_mask);
+		if (numbers[i] != SIGPIPE && !sigaction(numbers[i], NULL, &old) && old.sa_handler == SIG_IGN)
+			continue;
+		sigaction(numbers[i], &act, NULL);
+	}
+}
+
+static int choose_kernels(struct err *e)
+{
+	const char *name = getenv("QUIRE_CPU");
+	if (!kernels_select || kernels_select(name && *name ? name : NULL))
+		return ERR_OK;
+	struct strbuf known = { 0 };
+	const struct kernels *k;
+	for (unsigned i = 0; kernels_row && (k = kernels_row(i)); i++)
+		if (!k->usable || k->usable())
+			strbuf_printf(&known, ", %s", k->name);
+	err_set(e, ERR_USAGE, "QUIRE_CPU=%.40s cannot be used on this machine; use one of: auto%s", name ? name : "",
+		known.data ? known.data : "");
+	strbuf_release(&known);
+	return e->code;
+}
+
+/* Everything a command printed must have arrived. */
+static int close_output(struct err *e)
+{
+	errno = 0;
+	if (fflush(stdout) || ferror(stdout))
+		return err_set(e, ERR_IO, "cannot write to standard output: %s", strerror(errno ? errno : EIO));
+	return ERR_OK;
+}
+
+static int run_command(const struct command *c, int argc, char **argv, struct err *e)
+{
+	void *opts = calloc(1, c->options_size);
+	const char **args = calloc((size_t)argc + 1, sizeof *args);
+	const struct common *common = opts;
+	size_t count = 0;
+	int rc = opts && args ? options_parse(c, argc, argv, opts, args, &count, e) : err_nomem(e);
+	if (!rc && common->help) {
+		struct strbuf text = { 0 };
+		help_print(c, &text);
+		rc = out_print(&text, e);
+		strbuf_release(&text);
+	} else if (!rc && !(rc = choose_kernels(e))) {
+		thread_set((int)common->threads);
+		if (blas_set_threads)
+			blas_set_threads(thread_count());
+		rc = c->run(opts, args, count, e);
+	}
+	progress_end();
+	if (opts)
+		options_release(c, opts);
+	free(opts);
+	free(args);
+	return rc;
+}
+
+static void print_error(const char *command, const struct err *e)
+{
+	struct strbuf line = { 0 };
+	strbuf_printf(&line, "quire%s%s: ", command ? " " : "", command ? command : "");
+	safe_text(&line, *e->message ? e->message : "failed without a reason; please report it");
+	fflush(stdout);
+	fprintf(stderr, "%s\n", line.data ? line.data : "quire: out of memory");
+	strbuf_release(&line);
+}
+
+static int unknown_command(const char *name, struct err *e)
+{
+	const char *near = command_nearest(name);
+	if (near)
+		return err_set(e, ERR_USAGE, "unknown command '%.40s'; did you mean '%s'?", name, near);
+	return err_set(e, ERR_USAGE, "unknown command '%.40s'; 'quire help' lists the commands", name);
+}
+
+static int print_version(struct err *e)
+{
+	struct strbuf text = { 0 };
+	strbuf_puts(&text, "quire " QUIRE_VERSION "\n");
+	int rc = out_print(&text, e);
+	strbuf_release(&text);
+	return rc;
+}
+
+/* quire's own options stand before the command. */
+static int dispatch(int argc, char **argv, const struct command **c, struct err *e)
+{
+	const char *slash = argc ? strrchr(argv[0], '/') : NULL, *self = slash ? slash + 1 : argc ? argv[0] : "quire";
+	if (!strncmp(self, "quire-", 6)) {
+		*c = command_find(self + 6);
+		return *c ? run_command(*c, argc, argv, e) : unknown_command(self + 6, e);
+	}
+	if (argc < 2)
+		return err_set(e, ERR_USAGE, "a command is missing; 'quire help' lists the commands");
+	const char *name = argv[1];
+	if (!strcmp(name, "--version") || !strcmp(name, "-V"))
+		return print_version(e);
+	if (!strcmp(name, "--help") || !strcmp(name, "-h"))
+		name = "help";
+	else if (*name == '-')
+		return err_set(e, ERR_USAGE, "unknown option %.40s; options come after the command: quire COMMAND [OPTION...]", name);
+	*c = command_find(name);
+	return *c ? run_command(*c, argc - 1, argv + 1, e) : unknown_command(name, e);
+}
+
+int main(int argc, char **argv)
+{
+	struct err e = { 0 };
+	const struct command *c = NULL;
+	catch_signals();
+	int rc = dispatch(argc, argv, &c, &e);
+	/* a gate that failed has printed its result and may have nothing to add */
+	if (rc && (*e.message || rc != ERR_GATE))
+		print_error(c ? c->name : NULL, &e);
+	else if (!rc && (rc = close_output(&e)))
+		print_error(c ? c->name : NULL, &e);
+	return rc;
+}
