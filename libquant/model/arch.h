@@ -17,6 +17,8 @@ enum role {
 	ROLE_FFN_NORM, ROLE_GATE, ROLE_UP, ROLE_DOWN,
 	ROLE_Q_BIAS, ROLE_K_BIAS, ROLE_V_BIAS, ROLE_O_BIAS, ROLE_GATE_BIAS, ROLE_UP_BIAS, ROLE_DOWN_BIAS,
 	ROLE_ROPE_FREQS,    /* GGUF only: frequency divisors */
+	ROLE_POST_ATTN_NORM, ROLE_POST_FFN_NORM, /* sandwich norms, before the residual is added */
+	ROLE_ATTN_NORM_BIAS, ROLE_FFN_NORM_BIAS, ROLE_FINAL_NORM_BIAS, /* NORM_LAYER */
 	ROLE_COUNT, ROLE_UNKNOWN = ROLE_COUNT,
 };
 
@@ -31,9 +33,14 @@ struct role_row {
 extern const struct role_row role_rows[ROLE_COUNT];
 
 enum norm_kind { NORM_RMS, NORM_RMS_PLUS_ONE, NORM_LAYER };
-enum activation { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF };
 enum bias_rule { BIAS_NEVER, BIAS_ALWAYS, BIAS_CONFIG };
-enum window_rule { WINDOW_NONE, WINDOW_ALL, WINDOW_FROM_LAYER /* max_window_layers, layer_types */ };
+enum window_rule { WINDOW_NONE /* only through layer_types */, WINDOW_ALL, WINDOW_FROM_LAYER /* max_window_layers, layer_types */ };
+
+/* A tensor name that differs from role_rows; NULL: this architecture has no such tensor in that format. */
+struct role_name {
+	enum role role;
+	const char *hf, *gguf;
+};
 
 struct arch {
 	const char *name;            /* model_type in config.json */
@@ -51,6 +58,11 @@ struct arch {
 	bool scale_embedding;        /* times sqrt(hidden) */
 	float attn_softcap, final_softcap;
 	bool default_tied;
+	uint32_t default_context;
+	int32_t default_bos, default_eos; /* -1: none */
+	bool partial_rotary;         /* partial_rotary_factor is honoured */
+	const char *const *keys;     /* NULL-terminated: keys of config.c's list of refused keys that this row implements */
+	const struct role_name *names; /* NULL, or ended by ROLE_UNKNOWN */
 };
 extern const struct arch arch_rows[];
 extern const unsigned arch_row_count;
@@ -58,12 +70,20 @@ const struct arch *arch_find(const char *model_type);
 /* Several architectures may share one GGUF name; the first row that matches wins (mistral reads back as llama). */
 const struct arch *arch_from_gguf(const char *name);
 
+/* "llama, mistral, ..." for messages; returns buf. */
+char *arch_list(char *buf, size_t size);
+
 /* Tensor name <-> role and layer (UINT32_MAX for roles outside layers). ROLE_UNKNOWN when the name is not known. */
 enum role role_from_hf(const struct arch *a, const char *name, uint32_t *layer);
 enum role role_from_gguf(const struct arch *a, const char *name, uint32_t *layer);
 /* Writes the name into buf (>= 96 bytes) and returns it; NULL when the format has no such name. */
 char *role_hf_name(const struct arch *a, enum role r, uint32_t layer, char *buf);
 char *role_gguf_name(const struct arch *a, enum role r, uint32_t layer, char *buf);
+
+/* Tensors that some checkpoints carry and nothing needs (saved rotary tables). */
+bool tensor_name_ignored(const char *name);
+/* The role whose role_rows name this is ("attn_q"); ROLE_UNKNOWN when there is none. */
+enum role role_find(const char *name);
 
 /* The shape a tensor of this role must have in this model: fills dim[2], returns ndim (0: the role is not used). */
 uint32_t role_shape(const struct config *c, enum role r, uint32_t layer, uint64_t dim[2]);

@@ -14,6 +14,7 @@
 
 struct arch;
 
+enum activation { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF };
 enum rope_scaling { ROPE_NONE, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROPE };
 
 struct rope {
@@ -22,8 +23,13 @@ struct rope {
 	enum rope_scaling scaling;
 	float factor, low_freq, high_freq; /* llama3 */
 	uint32_t original_context;
-	float beta_fast, beta_slow, attention_factor; /* yarn */
-	const float *divisors;          /* dims/2 explicit frequency divisors (GGUF rope_freqs, longrope), or NULL */
+	float beta_fast, beta_slow, attention_factor; /* yarn; attention_factor is resolved */
+	bool truncate;                  /* yarn: whole-numbered correction range */
+	/*
+	 * dims/2 explicit frequency divisors (GGUF rope_freqs, longrope), or NULL. In config.json: quire's own key
+	 * `rope_divisors`, in the arena.
+	 */
+	const float *divisors;
 };
 
 struct layer_config {
@@ -38,6 +44,8 @@ struct config {
 	const struct arch *arch;
 	uint32_t vocab, hidden, layers, heads, kv_heads, head_dim, ffn, context;
 	float norm_eps;
+	enum activation act;
+	float attn_softcap, final_softcap; /* 0: none */
 	struct rope rope;
 	bool tied;                      /* the output head is the embedding */
 	bool qkv_bias, o_bias, mlp_bias;
@@ -57,7 +65,9 @@ int config_parse(struct config *c, const char *json, size_t len, struct err *e);
 void config_release(struct config *c);
 /*
  * Writes a config.json that config_parse reads back to the same model; keys quire does not know are taken over
- * from `base` (the original text, or NULL). per-layer head counts and KV sources are written as docs/fold.md says.
+ * from `base` (the original text, or NULL). per-layer KV head counts and KV sources are written as the
+ * arrays `kv_heads_per_layer` and `kv_source_layer`, windows as `layer_types` + `sliding_window`.
+ * ERR_UNSUPPORTED for a per-layer pattern that has no key.
  */
 int config_print(const struct config *c, const char *base, size_t base_len, struct strbuf *out, struct err *e);
 

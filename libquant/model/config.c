@@ -1,0 +1,388 @@
+#include "model/config.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "model/arch.h"
+#include "model/config_rope.h"
+
+/* Far beyond any model; they keep every product of two sizes within 64 bits and allocations sane. */
+enum { MAX_LAYERS = 4096, MAX_SIZE = 1 << 20, MAX_VOCAB = 1 << 24 };
+
+/* The first name of an activation is the one written. */
+static const struct {
+	const char *name;
+	enum activation act;
+} act_names[] = {
+	{ "silu", ACT_SILU }, { "swish", ACT_SILU },
+	{ "gelu_pytorch_tanh", ACT_GELU_TANH }, { "gelu_new", ACT_GELU_TANH }, { "gelu_accurate", ACT_GELU_TANH },
+	{ "gelu_python_tanh", ACT_GELU_TANH }, { "gelu_fast", ACT_GELU_TANH },
+	{ "gelu", ACT_GELU_ERF }, { "gelu_python", ACT_GELU_ERF },
+};
+enum { ACT_NAMES = sizeof act_names / sizeof *act_names };
+
+const char *activation_name(enum activation a)
+{
+	for (int i = 0; i < ACT_NAMES; i++)
+		if (act_names[i].act == a)
+			return act_names[i].name;
+	return "?";
+}
+
+/*
+ * Keys of other architectures that change the computation: refused unless null,
+ * false or 0, or unless the row says it implements them.
+ */
+static const char *const refused_keys[] = {
+	"attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "num_local_experts", "num_experts",
+	"n_routed_experts", "num_kv_shared_layers", "block_configs", "no_rope_layers", "embedding_multiplier",
+	"logits_scaling", "residual_multiplier", "attention_multiplier", "rope_local_base_freq", "attention_sinks",
+	"layer_scale_init_value", "alibi", "kv_lora_rank", "q_lora_rank",
+};
+
+static bool row_implements(const struct arch *a, const char *key)
+{
+	for (const char *const *k = a->keys; k && *k; k++)
+		if (!strcmp(*k, key))
+			return true;
+	return false;
+}
+
+static int refuse_foreign(const struct json *root, const struct arch *a, struct err *e)
+{
+	for (size_t i = 0; i < sizeof refused_keys / sizeof *refused_keys; i++) {
+		const struct json *j = json_get(root, refused_keys[i]);
+		double d = 1;
+		bool b = true;
+		if (json_is_null(j) || (json_bool(j, &b) && !b) || (json_number(j, &d) && d == 0) ||
+		    row_implements(a, refused_keys[i]))
+			continue;
+		return err_set(e, ERR_UNSUPPORTED, "config.json: %s is set, which quire's %s does not implement",
+			       refused_keys[i], a->name);
+	}
+	return ERR_OK;
+}
+
+/* A whole number in [1, max]. Missing or null: `absent`, or an error when that is 0. */
+static int get_size(const struct json *root, const char *key, uint32_t max, uint32_t absent, uint32_t *out, struct err *e)
+{
+	const struct json *j = json_get(root, key);
+	int64_t v;
+	if (json_is_null(j)) {
+		if (!absent)
+			return err_set(e, ERR_INPUT, "config.json: %s is missing", key);
+		*out = absent;
+		return ERR_OK;
+	}
+	if (!json_int(j, &v))
+		return err_set(e, ERR_INPUT, "config.json: %s is not a whole number", key);
+	if (v < 1 || v > max)
+		return err_set(e, ERR_INPUT, "config.json: %s is %lld, not within 1 to %u", key, (long long)v, max);
+	*out = (uint32_t)v;
+	return ERR_OK;
+}
+
+static int get_bool(const struct json *root, const char *key, bool absent, bool *out, struct err *e)
+{
+	const struct json *j = json_get(root, key);
+	*out = absent;
+	if (!json_is_null(j) && !json_bool(j, out))
+		return err_set(e, ERR_INPUT, "config.json: %s is not true or false", key);
+	return ERR_OK;
+}
+
+static int parse_arch(const struct json *root, struct config *c, struct err *e)
+{
+	char known[256];
+	const char *type = json_string(json_get(root, "model_type"));
+	const char *class = json_string(json_first(json_get(root, "architectures")));
+	if (type)
+		c->arch = arch_find(type);
+	for (unsigned i = 0; !type && class && i < arch_row_count; i++)
+		if (!strcmp(arch_rows[i].hf_class, class))
+			c->arch = &arch_rows[i];
+	if (!type && !class)
+		return err_set(e, ERR_INPUT, "config.json: model_type is missing");
+	if (!c->arch)
+		return err_set(e, ERR_UNSUPPORTED, "config.json: model_type \"%.100s\" is not supported (supported: %s)",
+			       type ? type : class, arch_list(known, sizeof known));
+	return refuse_foreign(root, c->arch, e);
+}
+
+static int parse_activation(const struct json *root, struct config *c, struct err *e)
+{
+	const struct json *j = json_get(root, "hidden_act");
+	const char *name = json_string(j);
+	c->act = c->arch->act;
+	if (json_is_null(j))
+		return ERR_OK;
+	for (int i = 0; name && i < ACT_NAMES; i++)
+		if (!strcmp(name, act_names[i].name)) {
+			c->act = act_names[i].act;
+			return ERR_OK;
+		}
+	return err_set(e, ERR_UNSUPPORTED,
+		       "config.json: hidden_act \"%.100s\" is not supported (supported: silu, gelu, gelu_pytorch_tanh)",
+		       name ? name : "?");
+}
+
+static int parse_sizes(const struct json *root, struct config *c, struct err *e)
+{
+	const struct arch *a = c->arch;
+	double eps = a->default_eps;
+	int rc;
+	if ((rc = get_size(root, "vocab_size", MAX_VOCAB, 0, &c->vocab, e)) ||
+	    (rc = get_size(root, "hidden_size", MAX_SIZE, 0, &c->hidden, e)) ||
+	    (rc = get_size(root, "num_hidden_layers", MAX_LAYERS, 0, &c->layers, e)) ||
+	    (rc = get_size(root, "num_attention_heads", MAX_SIZE, 0, &c->heads, e)) ||
+	    (rc = get_size(root, "intermediate_size", MAX_SIZE, 0, &c->ffn, e)) ||
+	    (rc = get_size(root, "max_position_embeddings", INT32_MAX, a->default_context, &c->context, e)))
+		return rc;
+	/* absent and null differ: an absent key means the class default, null means one KV head per head */
+	uint32_t kv = a->default_kv_heads && !json_get(root, "num_key_value_heads") ? a->default_kv_heads : c->heads;
+	if ((rc = get_size(root, "num_key_value_heads", MAX_SIZE, kv, &c->kv_heads, e)))
+		return rc;
+	uint32_t hd = a->default_head_dim ? a->default_head_dim : c->hidden / c->heads;
+	bool given = !json_is_null(json_get(root, "head_dim"));
+	if (!given && !a->default_head_dim && c->hidden % c->heads)
+		return err_set(e, ERR_INPUT, "config.json: hidden_size %u is not a multiple of num_attention_heads %u",
+			       c->hidden, c->heads);
+	if ((rc = get_size(root, "head_dim", MAX_SIZE, hd, &c->head_dim, e)))
+		return rc;
+	if ((uint64_t)c->heads * c->head_dim > MAX_SIZE)
+		return err_set(e, ERR_INPUT, "config.json: %u heads of %u are too large", c->heads, c->head_dim);
+	const struct json *j = json_get(root, "rms_norm_eps");
+	if (!json_is_null(j) && !json_number(j, &eps))
+		return err_set(e, ERR_INPUT, "config.json: rms_norm_eps is not a number");
+	if (!(eps >= 0 && eps < 1))
+		return err_set(e, ERR_INPUT, "config.json: rms_norm_eps %g is not within 0 to 1", eps);
+	c->norm_eps = (float)eps;
+	return ERR_OK;
+}
+
+static bool bias(enum bias_rule rule, bool key)
+{
+	return rule == BIAS_ALWAYS || (rule == BIAS_CONFIG && key);
+}
+
+static int parse_flags(const struct json *root, struct config *c, struct err *e)
+{
+	const struct arch *a = c->arch;
+	bool attn, mlp;
+	int rc;
+	if ((rc = get_bool(root, "tie_word_embeddings", a->default_tied, &c->tied, e)) ||
+	    (rc = get_bool(root, "attention_bias", false, &attn, e)) || (rc = get_bool(root, "mlp_bias", false, &mlp, e)))
+		return rc;
+	if ((attn && a->qkv_bias == BIAS_NEVER) || (mlp && a->mlp_bias == BIAS_NEVER))
+		return err_set(e, ERR_UNSUPPORTED, "config.json: %s is true, but %s has no such biases",
+			       attn ? "attention_bias" : "mlp_bias", a->name);
+	c->qkv_bias = bias(a->qkv_bias, attn);
+	c->o_bias = bias(a->o_bias, attn);
+	c->mlp_bias = bias(a->mlp_bias, mlp);
+	c->attn_softcap = a->attn_softcap;
+	c->final_softcap = a->final_softcap;
+	return ERR_OK;
+}
+
+/* Negative ids stand for "none" in old files. */
+static int parse_token(const struct json *j, const char *key, int32_t *out, struct err *e)
+{
+	int64_t v;
+	if (!json_int(j, &v) || v > INT32_MAX)
+		return err_set(e, ERR_INPUT, "config.json: %s is not a token id", key);
+	*out = v < 0 ? -1 : (int32_t)v;
+	return ERR_OK;
+}
+
+static int parse_tokens(const struct json *root, struct config *c, struct err *e)
+{
+	const struct json *bos = json_get(root, "bos_token_id"), *eos = json_get(root, "eos_token_id");
+	int rc;
+	c->bos = bos ? -1 : c->arch->default_bos;
+	if (!json_is_null(bos) && (rc = parse_token(bos, "bos_token_id", &c->bos, e)))
+		return rc;
+	c->has_bos = c->bos >= 0;
+	if (!eos && c->arch->default_eos >= 0)
+		c->eos[c->eos_count++] = c->arch->default_eos;
+	if (json_is_null(eos))
+		return ERR_OK;
+	bool list = json_kind(eos) == JSON_ARRAY;
+	for (const struct json *j = list ? json_first(eos) : eos; j; j = list ? json_next(j) : NULL) {
+		int32_t id = -1;
+		if ((rc = parse_token(j, "eos_token_id", &id, e)))
+			return rc;
+		if (c->eos_count == sizeof c->eos / sizeof *c->eos)
+			return err_set(e, ERR_UNSUPPORTED, "config.json: eos_token_id lists more than %u tokens", c->eos_count);
+		if (id >= 0)
+			c->eos[c->eos_count++] = id;
+	}
+	return ERR_OK;
+}
+
+static int list_of_layers(const struct json *j, const char *key, const struct config *c, struct err *e)
+{
+	if (json_kind(j) != JSON_ARRAY || json_count(j) != c->layers)
+		return err_set(e, ERR_INPUT, "config.json: %s is not a list of %u entries, one per layer", key, c->layers);
+	return ERR_OK;
+}
+
+/* The window that layers with sliding attention have; 0 when they have none. */
+static int parse_window(const struct json *root, struct config *c, bool types, uint32_t *window, struct err *e)
+{
+	const struct arch *a = c->arch;
+	const struct json *j = json_get(root, "sliding_window");
+	bool use = true;
+	int rc;
+	*window = 0;
+	if (a->window == WINDOW_FROM_LAYER && (rc = get_bool(root, "use_sliding_window", false, &use, e)))
+		return rc;
+	if (!use || (j && json_is_null(j)) || (!j && !a->default_window))
+		return ERR_OK;
+	if ((rc = get_size(root, "sliding_window", INT32_MAX, a->default_window, window, e)))
+		return rc;
+	if (a->window == WINDOW_NONE && !types)
+		return err_set(e, ERR_UNSUPPORTED, "config.json: sliding_window is set, but %s has no window without layer_types",
+			       a->name);
+	return ERR_OK;
+}
+
+static int parse_windows(const struct json *root, struct config *c, struct err *e)
+{
+	const struct json *types = json_get(root, "layer_types");
+	uint32_t window, first = 0, i = 0;
+	int rc;
+	if (json_is_null(types))
+		types = NULL;
+	if ((rc = parse_window(root, c, types != NULL, &window, e)))
+		return rc;
+	if (types && (rc = list_of_layers(types, "layer_types", c, e)))
+		return rc;
+	if (c->arch->window == WINDOW_FROM_LAYER && !types && window) {
+		int64_t from = 28; /* the class default of qwen2 and qwen3 */
+		const struct json *j = json_get(root, "max_window_layers");
+		if (!json_is_null(j) && (!json_int(j, &from) || from < 0))
+			return err_set(e, ERR_INPUT, "config.json: max_window_layers is not a count of layers");
+		first = from > c->layers ? c->layers : (uint32_t)from;
+	}
+	for (const struct json *j = json_first(types); j; j = json_next(j), i++) {
+		const char *type = json_string(j);
+		bool sliding = type && !strcmp(type, "sliding_attention");
+		if (!sliding && (!type || strcmp(type, "full_attention")))
+			return err_set(e, ERR_UNSUPPORTED,
+				       "config.json: layer_types[%u] \"%.60s\" is not supported (supported: full_attention, "
+				       "sliding_attention)", i, type ? type : "?");
+		if (sliding && !window)
+			return err_set(e, ERR_INPUT, "config.json: layer_types[%u] is sliding_attention without a sliding_window", i);
+		c->layer[i].window = sliding ? window : 0;
+	}
+	for (; !types && i < c->layers; i++)
+		c->layer[i].window = i >= first ? window : 0;
+	return ERR_OK;
+}
+
+/* quire's own keys: KV heads of each layer, and the layer whose KV cache each layer reads. */
+static int parse_sharing(const struct json *root, struct config *c, struct err *e)
+{
+	const struct json *heads = json_get(root, "kv_heads_per_layer"), *source = json_get(root, "kv_source_layer"), *j;
+	uint32_t i;
+	int64_t v;
+	int rc;
+	if (!json_is_null(heads)) {
+		if ((rc = list_of_layers(heads, "kv_heads_per_layer", c, e)))
+			return rc;
+		for (i = 0, j = json_first(heads); j; j = json_next(j), i++) {
+			if (!json_int(j, &v) || v < 1 || v > MAX_SIZE)
+				return err_set(e, ERR_INPUT, "config.json: kv_heads_per_layer[%u] is not a count of heads", i);
+			c->layer[i].kv_heads = (uint32_t)v;
+		}
+	}
+	for (i = 0; i < c->layers; i++)
+		if (c->layer[i].heads % c->layer[i].kv_heads)
+			return err_set(e, ERR_INPUT, "config.json: layer %u has %u heads, not a multiple of its %u KV heads", i,
+				       c->layer[i].heads, c->layer[i].kv_heads);
+	if (json_is_null(source))
+		return ERR_OK;
+	if ((rc = list_of_layers(source, "kv_source_layer", c, e)))
+		return rc;
+	for (i = 0, j = json_first(source); j; j = json_next(j), i++) {
+		if (!json_int(j, &v) || v < 0 || v > i)
+			return err_set(e, ERR_INPUT, "config.json: kv_source_layer[%u] is not this layer or one before it", i);
+		struct layer_config *l = &c->layer[i], *s = &c->layer[v];
+		l->kv_source = (uint32_t)v;
+		if (v < i && s->kv_source != v)
+			return err_set(e, ERR_INPUT, "config.json: kv_source_layer[%u] is %lld, which has no KV cache of its own",
+				       i, (long long)v);
+		if (l->kv_heads != s->kv_heads || l->window != s->window)
+			return err_set(e, ERR_INPUT, "config.json: layers %u and %lld share a KV cache but differ in %s", i,
+				       (long long)v, l->window != s->window ? "window" : "KV heads");
+	}
+	return ERR_OK;
+}
+
+static int parse_layers(const struct json *root, struct config *c, struct err *e)
+{
+	int rc;
+	c->layer = arena_array(&c->arena, c->layers, sizeof *c->layer);
+	if (!c->layer)
+		return err_nomem(e);
+	for (uint32_t i = 0; i < c->layers; i++)
+		c->layer[i] = (struct layer_config){ .heads = c->heads, .kv_heads = c->kv_heads, .kv_source = i, .rope = true,
+						     .ffn = c->ffn };
+	if ((rc = parse_windows(root, c, e)))
+		return rc;
+	return parse_sharing(root, c, e);
+}
+
+int config_parse(struct config *c, const char *json, size_t len, struct err *e)
+{
+	*c = (struct config){ 0 };
+	struct json *root = json_parse(json, len, e);
+	if (!root) {
+		int code = e ? e->code : ERR_INPUT;
+		err_prefix(e, "config.json");
+		return code;
+	}
+	int rc = json_kind(root) == JSON_OBJECT ? ERR_OK : err_set(e, ERR_INPUT, "config.json: not a JSON object");
+	if (!rc && !(rc = parse_arch(root, c, e)) && !(rc = parse_activation(root, c, e)) && !(rc = parse_sizes(root, c, e)) &&
+	    !(rc = parse_flags(root, c, e)) && !(rc = parse_tokens(root, c, e)) && !(rc = parse_layers(root, c, e)))
+		rc = config_parse_rope(c, root, e);
+	json_free(root);
+	if (rc)
+		config_release(c);
+	return rc;
+}
+
+void config_release(struct config *c)
+{
+	arena_release(&c->arena);
+	*c = (struct config){ 0 };
+}
+
+double config_kv_bytes(const struct config *c, uint64_t tokens, double bytes_per_element)
+{
+	double sum = 0;
+	for (uint32_t i = 0; i < c->layers; i++) {
+		const struct layer_config *l = &c->layer[i];
+		if (l->kv_source != i)
+			continue;
+		uint64_t kept = l->window && l->window < tokens ? l->window : tokens;
+		sum += 2.0 * (double)kept * l->kv_heads * c->head_dim * bytes_per_element;
+	}
+	return sum;
+}
+
+uint64_t config_parameters(const struct config *c)
+{
+	uint64_t sum = 0, dim[2];
+	for (int r = 0; r < ROLE_COUNT; r++) {
+		uint32_t n = role_rows[r].per_layer ? c->layers : 1;
+		for (uint32_t i = 0; i < n; i++) {
+			uint32_t nd = role_shape(c, (enum role)r, i, dim);
+			if (nd && role_required(c, (enum role)r, i))
+				sum += nd == 2 ? dim[0] * dim[1] : dim[0];
+		}
+	}
+	return sum;
+}

@@ -1,0 +1,182 @@
+#include <string.h>
+
+#include "model/arch.h"
+#include "model/config_rope.h"
+
+/* Keys that are written from the struct; whatever the base says about them is replaced. */
+static const char *const own_keys[] = {
+	"architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
+	"num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "hidden_act",
+	"attention_bias", "mlp_bias", "tie_word_embeddings", "bos_token_id", "eos_token_id", "rope_theta", "rope_scaling",
+	"rope_parameters", "partial_rotary_factor", "original_max_position_embeddings", "rope_divisors", "sliding_window",
+	"use_sliding_window", "max_window_layers", "layer_types", "kv_heads_per_layer", "kv_source_layer",
+};
+
+static bool own_key(const char *key)
+{
+	for (size_t i = 0; i < sizeof own_keys / sizeof *own_keys; i++)
+		if (!strcmp(key, own_keys[i]))
+			return true;
+	return false;
+}
+
+static void print_tokens(const struct config *c, struct json_writer *w)
+{
+	if (c->has_bos)
+		jw_int(w, "bos_token_id", c->bos);
+	else
+		jw_null(w, "bos_token_id");
+	if (c->eos_count == 1)
+		jw_int(w, "eos_token_id", c->eos[0]);
+	else if (!c->eos_count)
+		jw_null(w, "eos_token_id");
+	else {
+		jw_array(w, "eos_token_id");
+		for (uint32_t i = 0; i < c->eos_count; i++)
+			jw_int(w, NULL, c->eos[i]);
+		jw_end_array(w);
+	}
+}
+
+static void print_rope(const struct config *c, struct json_writer *w, bool parameters)
+{
+	const struct rope *r = &c->rope;
+	if (parameters) {
+		jw_object(w, "rope_parameters");
+		config_print_rope(c, w, true);
+		jw_end_object(w);
+	} else {
+		config_print_float(w, "rope_theta", r->theta);
+		if (r->scaling == ROPE_NONE)
+			jw_null(w, "rope_scaling");
+		else {
+			jw_object(w, "rope_scaling");
+			config_print_rope(c, w, false);
+			jw_end_object(w);
+		}
+	}
+	if (r->dims != c->head_dim)
+		config_print_float(w, "partial_rotary_factor", (float)r->dims / (float)c->head_dim);
+	if (!r->divisors)
+		return;
+	jw_array(w, "rope_divisors");
+	for (uint32_t i = 0; i < r->dims / 2; i++)
+		config_print_float(w, NULL, r->divisors[i]);
+	jw_end_array(w);
+}
+
+static void print_windows(const struct config *c, struct json_writer *w, uint32_t window, bool all)
+{
+	const struct arch *a = c->arch;
+	if (a->window == WINDOW_FROM_LAYER) {
+		jw_bool(w, "use_sliding_window", window != 0);
+		jw_uint(w, "max_window_layers", c->layers);
+	}
+	if (window)
+		jw_uint(w, "sliding_window", window);
+	else if (a->window != WINDOW_NONE)
+		jw_null(w, "sliding_window");
+	if (!window || (all && a->window == WINDOW_ALL))
+		return;
+	jw_array(w, "layer_types");
+	for (uint32_t i = 0; i < c->layers; i++)
+		jw_string(w, NULL, c->layer[i].window ? "sliding_attention" : "full_attention");
+	jw_end_array(w);
+}
+
+struct pattern {
+	uint32_t window;
+	bool all_windowed, same_kv, shared;
+};
+
+static int find_pattern(const struct config *c, struct pattern *p, struct err *e)
+{
+	*p = (struct pattern){ .all_windowed = true, .same_kv = true };
+	for (uint32_t i = 0; i < c->layers; i++) {
+		const struct layer_config *l = &c->layer[i];
+		if (l->heads != c->layer[0].heads || l->ffn != c->layer[0].ffn || !l->rope ||
+		    (l->window && p->window && l->window != p->window))
+			return err_set(e, ERR_UNSUPPORTED, "config.json: no key says that layer %u differs in its heads, FFN width, "
+				       "positions or window length", i);
+		p->window = l->window ? l->window : p->window;
+		p->all_windowed &= l->window != 0;
+		p->same_kv &= l->kv_heads == c->layer[0].kv_heads;
+		p->shared |= l->kv_source != i;
+	}
+	return ERR_OK;
+}
+
+static void print_layers(const struct config *c, const struct pattern *p, struct json_writer *w)
+{
+	uint32_t most = 0;
+	for (uint32_t i = 0; i < c->layers; i++)
+		most = c->layer[i].kv_heads > most ? c->layer[i].kv_heads : most;
+	jw_uint(w, "num_key_value_heads", most);
+	if (!p->same_kv) {
+		jw_array(w, "kv_heads_per_layer");
+		for (uint32_t i = 0; i < c->layers; i++)
+			jw_uint(w, NULL, c->layer[i].kv_heads);
+		jw_end_array(w);
+	}
+	if (p->shared) {
+		jw_array(w, "kv_source_layer");
+		for (uint32_t i = 0; i < c->layers; i++)
+			jw_uint(w, NULL, c->layer[i].kv_source);
+		jw_end_array(w);
+	}
+	print_windows(c, w, p->window, p->all_windowed);
+}
+
+static int copy_others(struct json_writer *w, const struct json *base, struct err *e)
+{
+	struct strbuf value = { 0 };
+	for (const struct json *j = json_first(base); j; j = json_next(j))
+		if (!own_key(json_key(j))) {
+			strbuf_clear(&value);
+			json_print(j, &value);
+			jw_raw(w, json_key(j), value.data ? value.data : "null");
+		}
+	bool failed = value.failed;
+	strbuf_release(&value);
+	return failed ? err_nomem(e) : ERR_OK;
+}
+
+int config_print(const struct config *c, const char *base, size_t base_len, struct strbuf *out, struct err *e)
+{
+	const struct arch *a = c->arch;
+	struct pattern p;
+	struct json *old = NULL;
+	int rc = find_pattern(c, &p, e);
+	if (rc)
+		return rc;
+	if (base && !(old = json_parse(base, base_len, e)))
+		return e ? e->code : ERR_INPUT;
+	struct json_writer w = { .out = out, .indent = 2 };
+	jw_object(&w, NULL);
+	jw_array(&w, "architectures");
+	jw_string(&w, NULL, a->hf_class);
+	jw_end_array(&w);
+	jw_string(&w, "model_type", a->name);
+	jw_uint(&w, "hidden_size", c->hidden);
+	jw_uint(&w, "intermediate_size", c->layer[0].ffn);
+	jw_uint(&w, "num_hidden_layers", c->layers);
+	jw_uint(&w, "num_attention_heads", c->layer[0].heads);
+	print_layers(c, &p, &w);
+	jw_uint(&w, "head_dim", c->head_dim);
+	jw_uint(&w, "vocab_size", c->vocab);
+	jw_uint(&w, "max_position_embeddings", c->context);
+	config_print_float(&w, "rms_norm_eps", c->norm_eps);
+	jw_string(&w, "hidden_act", activation_name(c->act));
+	print_rope(c, &w, !json_is_null(json_get(old, "rope_parameters")));
+	if (a->qkv_bias == BIAS_CONFIG)
+		jw_bool(&w, "attention_bias", c->qkv_bias);
+	if (a->mlp_bias == BIAS_CONFIG)
+		jw_bool(&w, "mlp_bias", c->mlp_bias);
+	jw_bool(&w, "tie_word_embeddings", c->tied);
+	print_tokens(c, &w);
+	rc = copy_others(&w, old, e);
+	jw_end_object(&w);
+	strbuf_putc(out, '\n');
+	json_free(old);
+	return rc ? rc : out->failed ? err_nomem(e) : ERR_OK;
+}
