@@ -5,6 +5,7 @@
  * the target after everything was written, flushed and (by the caller) checked.
  * An interrupted or failed write leaves the old target and no litter: the
  * temporary name is unlinked on error, and by file_cleanup() from a signal handler.
+ * Programs should ignore SIGXFSZ and SIGPIPE, so that a limit is an error like any other.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -14,34 +15,55 @@
 #include "base/strbuf.h"
 
 struct mapped {
-	const uint8_t *data;   /* non-NULL even for an empty file */
+	const uint8_t *data;   /* non-NULL even for an empty file; any alignment inside */
 	size_t size;
 	char *path;
 	void *base;
 };
 int mapped_open(struct mapped *m, const char *path, struct err *e);
 void mapped_close(struct mapped *m);
-/* Tells the kernel that the range can leave memory. */
+/* Tells the kernel that the range can leave memory; a range outside the map is ignored. */
 void mapped_drop(const struct mapped *m, const void *data, size_t size);
 
-/* A whole small file, NUL-terminated; limit guards against nonsense (0: 1 GiB). ERR_IO names path and reason. */
+/* A whole small file or pipe, NUL-terminated; limit guards against nonsense (0: 1 GiB). ERR_IO names path and reason. */
 int file_read(const char *path, struct strbuf *out, size_t limit, struct err *e);
 
+/*
+ * The target may be missing or a regular file (through links, too); its permissions are kept.
+ * Devices and pipes are refused (ERR_USAGE): a rename would replace them.
+ */
 struct out_file;
 int out_open(const char *path, struct out_file **out, struct err *e);
 int out_write(struct out_file *f, const void *data, size_t size, struct err *e);
 int out_pad(struct out_file *f, uint64_t align, struct err *e);       /* zero bytes up to a multiple */
-int out_pwrite(struct out_file *f, const void *data, size_t size, uint64_t at, struct err *e); /* patch a header */
-uint64_t out_offset(const struct out_file *f);
+/* Writes at a place without moving the end that out_write appends to; gaps read as zeros. */
+int out_pwrite(struct out_file *f, const void *data, size_t size, uint64_t at, struct err *e);
+uint64_t out_offset(const struct out_file *f);                        /* where out_write appends */
 const char *out_temp_path(const struct out_file *f);                  /* flushed by out_flush, for reading back */
 int out_flush(struct out_file *f, struct err *e);
-int out_commit(struct out_file *f, struct err *e);                    /* fsync, rename, fsync the folder; frees f */
+int out_commit(struct out_file *f, struct err *e);                    /* fsync, rename, fsync the folder; frees f, also on error */
 void out_abort(struct out_file *f);                                   /* unlink; frees f; NULL is fine */
 void file_cleanup(void);                                              /* async-signal-safe: unlinks every open temporary */
+
+/*
+ * A folder that appears whole or not at all. The target must be missing or an
+ * empty folder (ERR_USAGE otherwise). out_commit of a file inside syncs and
+ * closes it; it becomes visible with the folder.
+ */
+struct out_dir;
+int out_dir_open(const char *path, struct out_dir **out, struct err *e);
+int out_dir_file(struct out_dir *d, const char *name, struct out_file **out, struct err *e);
+int out_dir_commit(struct out_dir *d, struct err *e);                 /* frees d, also on error */
+void out_dir_abort(struct out_dir *d);                                /* NULL is fine; abort or commit its files first */
 
 /* Writes a small file atomically. */
 int file_write(const char *path, const void *data, size_t size, struct err *e);
 bool file_is_dir(const char *path);
+bool file_exists(const char *path);
+/* Both exist and are one file or folder (device and inode): an output must not be its own input. */
+bool file_same(const char *a, const char *b);
 char *path_join(const char *dir, const char *name);                   /* malloc'ed */
+char *path_dirname(const char *path);                                 /* malloc'ed; "." when there is no slash */
+const char *path_basename(const char *path);                          /* into path */
 
 #endif

@@ -1,0 +1,159 @@
+#include "formats/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static int io_error(struct err *e, const char *verb, const char *path)
+{
+	return err_set(e, errno == ENOMEM ? ERR_NOMEM : ERR_IO, "cannot %s '%.600s': %s", verb, path, strerror(errno));
+}
+
+bool file_is_dir(const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+bool file_exists(const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0;
+}
+
+bool file_same(const char *a, const char *b)
+{
+	struct stat x, y;
+	return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+char *path_join(const char *dir, const char *name)
+{
+	size_t n = strlen(dir), m = strlen(name);
+	bool slash = n && dir[n - 1] != '/';
+	char *p = malloc(n + slash + m + 1);
+	if (!p)
+		return NULL;
+	memcpy(p, dir, n);
+	if (slash)
+		p[n] = '/';
+	memcpy(p + n + slash, name, m + 1);
+	return p;
+}
+
+const char *path_basename(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	return slash ? slash + 1 : path;
+}
+
+char *path_dirname(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+	if (!slash)
+		return strdup(".");
+	return strndup(path, slash == path ? 1 : (size_t)(slash - path));
+}
+
+int mapped_open(struct mapped *m, const char *path, struct err *e)
+{
+	static const uint8_t nothing[1];
+	*m = (struct mapped){ .data = nothing };
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return io_error(e, "open", path);
+	struct stat st;
+	int rc = ERR_OK;
+	if (fstat(fd, &st) < 0)
+		rc = io_error(e, "open", path);
+	else if (!S_ISREG(st.st_mode))
+		rc = err_set(e, ERR_IO, "cannot open '%.600s': %s", path,
+			     S_ISDIR(st.st_mode) ? "it is a folder" : "it is not a regular file");
+	else if ((uint64_t)st.st_size > SIZE_MAX)
+		rc = err_set(e, ERR_IO, "cannot map '%.600s': larger than the address space", path);
+	m->path = rc ? NULL : strdup(path);
+	if (!rc && !m->path)
+		rc = err_nomem(e);
+	if (!rc && st.st_size > 0) {
+		m->base = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+		if (m->base == MAP_FAILED) {
+			rc = io_error(e, "map", path);
+			m->base = NULL;
+		} else {
+			m->data = m->base;
+			m->size = (size_t)st.st_size;
+		}
+	}
+	close(fd);
+	if (rc)
+		mapped_close(m);
+	return rc;
+}
+
+void mapped_close(struct mapped *m)
+{
+	if (m->base)
+		munmap(m->base, m->size);
+	free(m->path);
+	*m = (struct mapped){ 0 };
+}
+
+void mapped_drop(const struct mapped *m, const void *data, size_t size)
+{
+	uintptr_t at = (uintptr_t)data, base = (uintptr_t)m->base, page = (uintptr_t)sysconf(_SC_PAGESIZE);
+	if (!base || at < base || size > m->size || at - base > m->size - size)
+		return;
+	/* both ends round down, so that consecutive ranges leave no page behind; a page still in use is only read again */
+	uintptr_t from = at / page * page, to = (at + size) / page * page;
+	if (at + size == base + m->size)
+		to = at + size;
+	if (to > from)
+		madvise((char *)m->base + (from - base), to - from, MADV_DONTNEED);
+}
+
+int file_read(const char *path, struct strbuf *out, size_t limit, struct err *e)
+{
+	if (!limit)
+		limit = (size_t)1 << 30;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return io_error(e, "open", path);
+	char *buf = malloc(65536);
+	int rc = buf ? ERR_OK : err_nomem(e);
+	size_t start = out->len;
+	while (!rc) {
+		ssize_t n = read(fd, buf, 65536);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			rc = io_error(e, "read", path);
+		else if (out->len - start > limit - (size_t)n)
+			rc = err_set(e, ERR_INPUT, "'%.600s' is larger than %zu bytes, the limit for such a file", path, limit);
+		else
+			strbuf_add(out, buf, (size_t)n);
+		if (!rc && out->failed)
+			rc = err_nomem(e);
+		if (n <= 0)
+			break;
+	}
+	free(buf);
+	close(fd);
+	return rc;
+}
+
+int file_write(const char *path, const void *data, size_t size, struct err *e)
+{
+	struct out_file *f;
+	int rc = out_open(path, &f, e);
+	if (rc)
+		return rc;
+	rc = out_write(f, data, size, e);
+	if (!rc)
+		return out_commit(f, e);
+	out_abort(f);
+	return rc;
+}

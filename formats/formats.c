@@ -1,0 +1,148 @@
+/*
+ * The registry of checkpoint formats. To add one: declare its row here and put
+ * it into the table. The first of equally sure probes wins, so a format that
+ * is a special case of another stands before it.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "formats/checkpoint.h"
+#include "formats/file.h"
+
+extern const struct format format_hf, format_safetensors;
+
+const struct format *const format_rows[] = {
+	&format_safetensors,
+	&format_hf, /* last: it is what a path without a known suffix is written as */
+};
+const unsigned format_row_count = sizeof format_rows / sizeof *format_rows;
+
+/* Enough for a probe to see the magic and the beginning of a safetensors header. */
+enum { HEAD = 4096 };
+
+const struct format *format_find(const char *name)
+{
+	for (unsigned i = 0; i < format_row_count; i++)
+		if (strcmp(format_rows[i]->name, name) == 0)
+			return format_rows[i];
+	return NULL;
+}
+
+const struct format *format_for_output(const char *path)
+{
+	size_t n = strlen(path);
+	const struct format *folder = NULL;
+	for (unsigned i = 0; i < format_row_count; i++) {
+		const char *suffix = format_rows[i]->suffix;
+		size_t m = suffix ? strlen(suffix) : 0;
+		if (!suffix)
+			folder = format_rows[i];
+		else if (n > m && strcmp(path + n - m, suffix) == 0)
+			return format_rows[i];
+	}
+	return folder;
+}
+
+static int read_head(const char *path, bool *is_dir, uint8_t *head, size_t *n, struct err *e)
+{
+	*n = 0;
+	*is_dir = file_is_dir(path);
+	if (*is_dir)
+		return ERR_OK;
+	struct mapped m; /* refuses what is not a regular file, with the reason */
+	int rc = mapped_open(&m, path, e);
+	if (rc)
+		return rc;
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	ssize_t got = fd < 0 ? -1 : read(fd, head, HEAD);
+	if (got < 0)
+		rc = err_set(e, ERR_IO, "cannot read '%.600s': %s", path, strerror(errno));
+	else
+		*n = (size_t)got;
+	if (fd >= 0)
+		close(fd);
+	mapped_close(&m);
+	return rc;
+}
+
+static const struct format *probe(const char *path, bool is_dir, const uint8_t *head, size_t n)
+{
+	const struct format *best = NULL;
+	int sure = 0;
+	for (unsigned i = 0; i < format_row_count; i++) {
+		int s = format_rows[i]->probe(path, is_dir, head, n);
+		if (s > sure) {
+			sure = s;
+			best = format_rows[i];
+		}
+	}
+	return best;
+}
+
+int checkpoint_open(const char *path, struct checkpoint **out, struct err *e)
+{
+	uint8_t head[HEAD];
+	size_t n;
+	bool is_dir;
+	*out = NULL;
+	int rc = read_head(path, &is_dir, head, &n, e);
+	if (rc)
+		return rc;
+	const struct format *format = probe(path, is_dir, head, n);
+	if (!format)
+		return err_set(e, ERR_INPUT, "%.600s: %s", path,
+			       n ? "not a checkpoint of a known format" : "the file is empty, not a checkpoint");
+	struct checkpoint *c = calloc(1, sizeof *c);
+	if (!c)
+		return err_nomem(e);
+	c->format = format;
+	c->path = arena_strdup(&c->arena, path);
+	rc = c->path ? format->open(path, c, e) : err_nomem(e);
+	if (rc)
+		checkpoint_close(c);
+	else
+		*out = c;
+	return rc;
+}
+
+void checkpoint_close(struct checkpoint *c)
+{
+	if (!c)
+		return;
+	c->format->close(c);
+	arena_release(&c->arena);
+	free(c);
+}
+
+const struct side_file *checkpoint_file(const struct checkpoint *c, const char *name)
+{
+	for (size_t i = 0; i < c->file_count; i++)
+		if (strcmp(c->files[i].name, name) == 0)
+			return &c->files[i];
+	return NULL;
+}
+
+int checkpoint_config(const struct checkpoint *c, struct config *out, struct err *e)
+{
+	const struct side_file *f = checkpoint_file(c, "config.json");
+	if (!f)
+		return err_set(e, ERR_INPUT, "%.600s: has no config.json", c->path);
+	return config_parse(out, f->data, f->size, e) ? err_prefix(e, "%.600s: config.json", c->path) : ERR_OK;
+}
+
+int checkpoint_tokenizer(const struct checkpoint *c, struct tokenizer **out, struct err *e)
+{
+	const struct side_file *json = checkpoint_file(c, "tokenizer.json"), *model = checkpoint_file(c, "tokenizer.model");
+	const struct side_file *config = checkpoint_file(c, "tokenizer_config.json");
+	if (!json && !model)
+		return err_set(e, ERR_INPUT, "%.600s: has no tokenizer.json or tokenizer.model", c->path);
+	struct tokenizer_files f = {
+		.json = json ? json->data : NULL,       .json_len = json ? json->size : 0,
+		.config = config ? config->data : NULL, .config_len = config ? config->size : 0,
+		.model = model ? model->data : NULL,    .model_len = model ? model->size : 0,
+	};
+	return tokenizer_open(&f, out, e) ? err_prefix(e, "%.600s: tokenizer", c->path) : ERR_OK;
+}

@@ -1,0 +1,21 @@
+#ifndef QUIRE_FORMATS_HF_H
+#define QUIRE_FORMATS_HF_H
+/* What the Hugging Face folder and the single safetensors file share, and the table of side files. */
+#include "formats/checkpoint.h"
+
+struct side_row {
+	const char *name;
+	size_t limit;      /* bytes; far above what exists, against nonsense */
+};
+extern const struct side_row side_rows[];
+extern const unsigned side_row_count;
+
+/* Writers, hf_write.c. */
+int hf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
+	      const struct write_options *o, struct tensor_sink **out, struct err *e);
+int st_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
+	      const struct write_options *o, struct tensor_sink **out, struct err *e);
+/* A config.json's text with the value of a top-level key replaced (left alone when the key is missing). */
+void config_text_replace(const char *text, size_t len, const char *key, const char *value, struct strbuf *out);
+
+#endif
