@@ -35,8 +35,8 @@ FUZZ    := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 all: $(B)/bin/quire ## build the commands into build/bin
 
 # kernels for an instruction set are compiled for it; everything else runs anywhere
-$(B)/obj/libquant/kernel/avx2.o: ISA := $(if $(filter x86_64 amd64,$(shell uname -m)),-mavx2 -mfma -mf16c)
-$(B)/obj/libquant/kernel/avx512.o: ISA := $(if $(filter x86_64 amd64,$(shell uname -m)),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c)
+$(B)/obj/libquant/kernel/avx2.o $(B)/obj/libquant/kernel/search_avx2.o: ISA := $(if $(filter x86_64 amd64,$(shell uname -m)),-mavx2 -mfma -mf16c)
+$(B)/obj/libquant/kernel/avx512.o $(B)/obj/libquant/kernel/search_avx512.o: ISA := $(if $(filter x86_64 amd64,$(shell uname -m)),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c)
 
 $(B)/obj/%.o: %.c Makefile
 	@mkdir -p $(@D)

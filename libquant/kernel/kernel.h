@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct search_job;
+
 struct kernels {
 	const char *name;              /* "scalar", "avx2", "avx512", "neon" */
 	bool (*usable)(void);          /* does this machine have it */
@@ -36,6 +38,11 @@ struct kernels {
 	/* x := exp(x - shift), returns the sum; the exponential is quire's own polynomial, within 2 ulp, on every row */
 	float (*exp_sum)(float *x, float shift, size_t n);
 	void (*silu_mul)(float *gate, const float *up, size_t n);           /* gate := silu(gate) * up */
+
+	/* Scale and offset search for block formats, sixteen sub-blocks at a time; see search.h. */
+	void (*search_affine)(struct search_job *job);
+	void (*search_scaled)(struct search_job *job);
+	void (*search_table)(struct search_job *job);
 };
 
 /* The active kernels, never NULL. */

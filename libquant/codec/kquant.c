@@ -1,0 +1,198 @@
+#include "codec/kquant.h"
+
+#include <string.h>
+
+#include "kernel/kernel.h"
+#include "tensor/half.h"
+
+/* Past anything these formats can hold, and its square still far from overflow; NaN becomes 0. */
+static inline float tame(float v)
+{
+	const float limit = 1e9f;
+
+	if (v <= limit && v >= -limit)
+		return v;
+	return v > 0 ? limit : v < 0 ? -limit : 0;
+}
+
+struct search_input {
+	_Alignas(64) float x[SEARCH_MAX_SUB][SEARCH_LANES];
+	_Alignas(64) float w[SEARCH_MAX_SUB][SEARCH_LANES];
+};
+
+/* Brings the weights of a super-block into [0, 1]; where all are zero every element counts alike. */
+static void gather_weights(const struct search_grid *g, const float *w, int lane, struct search_input *in)
+{
+	float top = 0;
+
+	for (int i = 0; i < g->n * g->subs; i++)
+		if (w[i] > top)
+			top = w[i];
+	if (top > 1e30f)
+		top = 1e30f;
+	float inv = top > 1e-30f ? 1.0f / top : 0;
+	for (int j = 0; j < g->subs; j++) {
+		float sum = 0;
+		for (int i = 0; i < g->n; i++) {
+			float v = w[j * g->n + i] * inv;
+			v = v > 0 ? (v < 1 ? v : 1) : 0;
+			in->w[i][lane + j] = v;
+			sum += v;
+		}
+		if (sum > 1e-20f)
+			continue;
+		/* nothing in this sub-block matters: fit it, without moving the super-scale */
+		for (int i = 0; i < g->n; i++)
+			in->w[i][lane + j] = inv > 0 ? 1e-9f : 1;
+	}
+}
+
+/* One super-block into lanes [lane, lane + subs). */
+static void gather(const struct search_grid *g, const float *x, const float *w, int lane, struct search_input *in)
+{
+	for (int j = 0; j < g->subs; j++)
+		for (int i = 0; i < g->n; i++)
+			in->x[i][lane + j] = x ? tame(x[j * g->n + i]) : 0;
+	if (x && w) {
+		gather_weights(g, w, lane, in);
+		return;
+	}
+	for (int j = 0; j < g->subs; j++)
+		for (int i = 0; i < g->n; i++)
+			in->w[i][lane + j] = 1;
+}
+
+static void run(const struct kquant *q, struct search_job *job)
+{
+	const struct kernels *k = kernels();
+
+	if (q->kind == KQ_AFFINE)
+		k->search_affine(job);
+	else if (q->kind == KQ_SCALED)
+		k->search_scaled(job);
+	else
+		k->search_table(job);
+}
+
+/* The fields of the super-block in lanes [lane, lane + subs). */
+static void take(const struct kquant *q, const struct search_job *job, int lane, struct block_params *p)
+{
+	p->d = f16_from_f32(job->d[lane]);
+	p->dmin = f16_from_f32(job->dmin[lane]);
+	for (int j = 0; j < q->grid.subs; j++) {
+		p->sc[j] = kquant_sc_bits(q, job->sc[lane + j]);
+		p->mn[j] = (uint8_t)job->mn[lane + j];
+	}
+	kquant_expand(q, p);
+}
+
+void kquant_expand(const struct kquant *q, struct block_params *p)
+{
+	float d = f32_from_f16(p->d), dmin = f32_from_f16(p->dmin);
+
+	for (int j = 0; j < q->grid.subs; j++) {
+		p->scale[j] = d * (float)kquant_sc(q, p->sc[j]);
+		p->offset[j] = q->kind == KQ_AFFINE ? -(dmin * (float)p->mn[j]) : 0;
+	}
+}
+
+void kquant_fit(const struct kquant *q, const float *x, const float *w, enum fit_effort effort, struct block_params *p)
+{
+	struct search_input in;
+	struct search_job job = {.grid = &q->grid, .plain = effort == FIT_RTN, .x = in.x[0], .w = in.w[0]};
+
+	gather(&q->grid, x, w, 0, &in);
+	for (int lane = q->grid.subs; lane < SEARCH_LANES; lane += q->grid.subs)
+		gather(&q->grid, NULL, NULL, lane, &in);
+	run(q, &job);
+	take(q, &job, 0, p);
+}
+
+/*
+ * A stand-in block of levels whose codes are spread evenly: the plain rule finds
+ * its scale and offset again, and the search weighs them as such a block would.
+ */
+void kquant_store(const struct kquant *q, struct block_params *p)
+{
+	const struct search_grid *g = &q->grid;
+	float x[CODEC_MAX_BLOCK];
+
+	for (int j = 0; j < g->subs; j++)
+		for (int i = 0; i < g->n; i++) {
+			float at = (float)i / (float)(g->n - 1);
+			float level = q->kind == KQ_TABLE ? g->levels[i & 15] :
+				      (float)(int)(g->level_lo + at * (g->level_hi - g->level_lo) + 0.5f);
+			x[j * g->n + i] = p->scale[j] * level + p->offset[j];
+		}
+	kquant_fit(q, x, NULL, FIT_SEARCH, p);
+}
+
+static void round_block(const struct codec *c, const struct block_params *p, const float *x, uint8_t *codes)
+{
+	for (uint32_t i = 0; i < c->block; i++)
+		codes[i] = codec_round(c, p->scale[i / c->sub], p->offset[i / c->sub], x[i]);
+}
+
+void kquant_encode(const struct codec *c, const struct kquant *q, enum fit_effort effort, const float *src,
+		   const float *w, void *dst, size_t n)
+{
+	const struct search_grid *g = &q->grid;
+	struct search_input in;
+	struct search_job job = {.grid = g, .plain = effort == FIT_RTN, .x = in.x[0], .w = in.w[0]};
+	struct block_params p;
+	uint8_t codes[CODEC_MAX_BLOCK], *out = dst;
+
+	for (size_t at = 0; at < n; at += (size_t)g->n * SEARCH_LANES) {
+		for (int lane = 0; lane < SEARCH_LANES; lane += g->subs) {
+			size_t b = at + (size_t)(lane * g->n);
+			gather(g, b < n ? src + b : NULL, w && b < n ? w + b : NULL, lane, &in);
+		}
+		run(q, &job);
+		for (int lane = 0; lane < SEARCH_LANES; lane += g->subs) {
+			size_t b = at + (size_t)(lane * g->n);
+			if (b >= n)
+				break;
+			take(q, &job, lane, &p);
+			round_block(c, &p, src + b, codes);
+			c->pack(c, &p, codes, c->block, out);
+			out += c->block_bytes;
+		}
+	}
+}
+
+void kquant_decode(const struct codec *c, const void *src, float *dst, size_t n)
+{
+	const uint8_t *in = src;
+	struct block_params p;
+	uint8_t codes[CODEC_MAX_BLOCK];
+
+	for (size_t at = 0; at < n; at += c->block, in += c->block_bytes) {
+		c->unpack(c, in, &p, codes, c->block);
+		for (uint32_t i = 0; i < c->block; i++)
+			dst[at + i] = codec_value(c, p.scale[i / c->sub], p.offset[i / c->sub], codes[i]);
+	}
+}
+
+/*
+ *	s[0..3]    | hi2 of sc(4+k) | sc(k) 6 |
+ *	s[4..7]    | hi2 of mn(4+k) | mn(k) 6 |
+ *	s[8..11]   | low4 of mn(4+k) | low4 of sc(4+k) |        k = 0..3
+ */
+void kquant_pack_6bit(const uint8_t sc[8], const uint8_t mn[8], uint8_t out[12])
+{
+	for (int k = 0; k < 4; k++) {
+		out[k] = (uint8_t)(sc[k] | (sc[4 + k] >> 4) << 6);
+		out[4 + k] = (uint8_t)(mn[k] | (mn[4 + k] >> 4) << 6);
+		out[8 + k] = (uint8_t)((sc[4 + k] & 15) | (mn[4 + k] & 15) << 4);
+	}
+}
+
+void kquant_unpack_6bit(const uint8_t in[12], uint8_t sc[8], uint8_t mn[8])
+{
+	for (int k = 0; k < 4; k++) {
+		sc[k] = in[k] & 63;
+		mn[k] = in[4 + k] & 63;
+		sc[4 + k] = (uint8_t)((in[8 + k] & 15) | (in[k] >> 6) << 4);
+		mn[4 + k] = (uint8_t)((in[8 + k] >> 4) | (in[4 + k] >> 6) << 4);
+	}
+}

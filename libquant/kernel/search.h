@@ -1,0 +1,56 @@
+#ifndef QUIRE_KERNEL_SEARCH_H
+#define QUIRE_KERNEL_SEARCH_H
+/*
+ * The parameter search of formats whose sub-block scales (and offsets) are small
+ * integers times a half-precision super-scale:
+ *
+ *	value = (d * sc) * level + -(dmin * mn)
+ *
+ * Sixteen sub-blocks are searched side by side, one per lane, so that no sum
+ * ever crosses lanes: every instruction set gives the same bits, and so does a
+ * sub-block in any lane.
+ *
+ * The search is alternating least squares: a grid of starting steps, each
+ * rounded and refitted in closed form; then a scan of super-scales on the
+ * quadratic that the fit left; then moves of the integer scales and offsets, each
+ * judged by rounding the elements again. The error is the one of the stored values.
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { SEARCH_LANES = 16, SEARCH_MAX_SUB = 32 };
+
+/* What a format can store. */
+struct search_grid {
+	int n;                    /* elements of a sub-block: 16 or 32 */
+	int subs;                 /* sub-blocks under one super-scale: 1, 8 or 16 */
+	float level_lo, level_hi; /* smallest and largest level */
+	float sc_lo, sc_hi;       /* range of the integer scale */
+	float mn_hi;              /* largest integer offset; 0: the format has none */
+	const float *levels;      /* 16 ascending levels, or NULL: every integer */
+};
+
+struct search_job {
+	const struct search_grid *grid;
+	bool plain;               /* the plain rule only: no search */
+	/* x[16 i + lane], w[16 i + lane]: element i of the lane's sub-block and its weight, finite, w in [0, 1]; 64-byte aligned */
+	const float *x;
+	const float *w;
+	/* Results. d and dmin per lane, equal within a super-block, exactly representable in half precision. */
+	float d[SEARCH_LANES], dmin[SEARCH_LANES];
+	float sc[SEARCH_LANES], mn[SEARCH_LANES];
+};
+
+/* Shorthands for the kernel table; see kernel.h. */
+void search_affine_base(struct search_job *job);
+void search_scaled_base(struct search_job *job);
+void search_table_base(struct search_job *job);
+void search_affine_avx2(struct search_job *job);
+void search_scaled_avx2(struct search_job *job);
+void search_table_avx2(struct search_job *job);
+void search_affine_avx512(struct search_job *job);
+void search_scaled_avx512(struct search_job *job);
+void search_table_avx512(struct search_job *job);
+
+#endif

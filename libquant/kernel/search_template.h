@@ -1,0 +1,529 @@
+/*
+ * The search of search.h, written once with vector types and compiled once per
+ * instruction set (SEARCH_NAME gives the functions their suffix). Only additions,
+ * multiplications, divisions, minima and maxima: the same bits everywhere.
+ */
+#include <string.h>
+
+#include "kernel/search.h"
+
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#define VL 16
+#elif defined(__AVX2__)
+#include <immintrin.h>
+#define VL 8
+#else
+#define VL 4
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+#endif
+
+typedef float vf __attribute__((vector_size(4 * VL)));
+typedef int32_t vi __attribute__((vector_size(4 * VL)));
+
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE vf vset(float a)
+{
+	return (vf){0} + a;
+}
+
+INLINE vf vload(const float *p)
+{
+	vf v;
+	memcpy(&v, p, sizeof(v));
+	return v;
+}
+
+INLINE void vstore(float *p, vf v)
+{
+	memcpy(p, &v, sizeof(v));
+}
+
+INLINE vf vselect(vi mask, vf a, vf b)
+{
+	return (vf)((mask & (vi)a) | (~mask & (vi)b));
+}
+
+INLINE vf vmin(vf a, vf b)
+{
+#if VL == 16
+	return (vf)_mm512_min_ps((__m512)a, (__m512)b);
+#elif VL == 8
+	return (vf)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+	return (vf)_mm_min_ps((__m128)a, (__m128)b);
+#elif defined(__ARM_NEON)
+	return (vf)vminq_f32((float32x4_t)a, (float32x4_t)b);
+#else
+	return vselect(a < b, a, b);
+#endif
+}
+
+INLINE vf vmax(vf a, vf b)
+{
+#if VL == 16
+	return (vf)_mm512_max_ps((__m512)a, (__m512)b);
+#elif VL == 8
+	return (vf)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+	return (vf)_mm_max_ps((__m128)a, (__m128)b);
+#elif defined(__ARM_NEON)
+	return (vf)vmaxq_f32((float32x4_t)a, (float32x4_t)b);
+#else
+	return vselect(a > b, a, b);
+#endif
+}
+
+/* To the nearest integer, ties to even, for |a| < 2^22. */
+INLINE vf vround(vf a)
+{
+	return (a + 12582912.0f) - 12582912.0f;
+}
+
+INLINE vf vclamp(vf a, vf lo, vf hi)
+{
+	return vmin(vmax(a, lo), hi);
+}
+
+INLINE vf vabs(vf a)
+{
+	return (vf)((vi)a & 0x7fffffff);
+}
+
+INLINE vf vreciprocal(vf a)
+{
+	vi zero = a == vset(0);
+	return vselect(zero, vset(0), 1.0f / vselect(zero, vset(1), a));
+}
+
+/* To half precision, never to zero or past the largest half: a super-scale of zero would lose the block. */
+INLINE vf vhalf(vf a)
+{
+	vf m = vclamp(vabs(a), vset(0x1p-24f), vset(65504.0f));
+	vf split = m * 8193.0f;
+	vf normal = split - (split - m);      /* 11 significant bits */
+	vf small = (m + 0.75f) - 0.75f;       /* multiples of 2^-24 */
+	vf r = vselect(m < vset(0x1p-14f), small, normal);
+	return (vf)((vi)r | ((vi)a & (int32_t)0x80000000));
+}
+
+enum search_kind { AFFINE, SCALED, TABLE };
+
+/* The formats' sums over one sub-block per lane, for a step s and an offset o; r is what rounding left. */
+struct sums {
+	vf l, ll;          /* sum w q, sum w q^2 */
+	vf r, rl, rr;      /* sum w r, sum w r q, sum w r^2 */
+};
+
+/* The least-squares fit for the codes of one rounding, in x's units, and its quadratic. */
+struct fit {
+	vf s, o, err;
+	vf l, ll;
+};
+
+INLINE vf nearest(enum search_kind kind, const struct search_grid *g, vf t)
+{
+	if (kind != TABLE)
+		return vround(vclamp(t, vset(g->level_lo), vset(g->level_hi)));
+	vf q = vset(g->levels[0]);
+	for (int k = 0; k < 15; k++) {
+		vi above = t > vset(0.5f * (g->levels[k] + g->levels[k + 1]));
+		q += (vf)(above & (vi)vset(g->levels[k + 1] - g->levels[k]));
+	}
+	return q;
+}
+
+INLINE struct sums round_sums(enum search_kind kind, const struct search_job *job, int at, vf s, vf o)
+{
+	const struct search_grid *g = job->grid;
+	struct sums a = {0};
+	vf inv = vreciprocal(s);
+
+	for (int i = 0; i < g->n; i++) {
+		vf y = vload(&job->x[i * SEARCH_LANES + at]), w = vload(&job->w[i * SEARCH_LANES + at]);
+		if (kind == AFFINE)
+			y -= o;
+		vf q = nearest(kind, g, y * inv);
+		vf r = y - s * q;
+		vf wq = w * q, wr = w * r;
+		a.ll += wq * q;
+		a.rl += wr * q;
+		a.rr += wr * r;
+		if (kind == AFFINE) {
+			a.l += wq;
+			a.r += wr;
+		}
+	}
+	return a;
+}
+
+/* Rounds with (s, o), then the best (s, o) for those codes; offsets stay <= 0, which is all the formats store. */
+INLINE struct fit refit(enum search_kind kind, const struct search_job *job, int at, vf s, vf o, vf sum_w)
+{
+	struct sums a = round_sums(kind, job, at, s, o);
+	struct fit f = {.l = a.l, .ll = a.ll};
+	vf none = vset(0);
+
+	if (kind != AFFINE) {
+		vf ds = a.rl * vreciprocal(a.ll);
+		f.s = s + ds;
+		f.o = none;
+		f.err = vmax(a.rr - ds * a.rl, none);
+		return f;
+	}
+	vf det = sum_w * a.ll - a.l * a.l;
+	vi solvable = det > 1e-6f * (sum_w * a.ll);
+	vf inv = vreciprocal(vselect(solvable, det, none));
+	vf ds = (sum_w * a.rl - a.l * a.r) * inv;
+	vf dofs = vselect(solvable, (a.ll * a.r - a.l * a.rl) * inv, a.r * vreciprocal(sum_w));
+	/* an offset above zero: hold it at zero and fit the step alone */
+	vi above = o + dofs > none;
+	vf ds0 = (a.rl + o * a.l) * vreciprocal(a.ll);
+	dofs = vselect(above, -o, dofs);
+	ds = vselect(above, ds0, ds);
+	f.s = s + ds;
+	f.o = o + dofs;
+	f.err = a.rr - 2.0f * (ds * a.rl + dofs * a.r) + ds * ds * a.ll + 2.0f * (ds * dofs) * a.l + dofs * dofs * sum_w;
+	f.err = vmax(f.err, none);
+	return f;
+}
+
+INLINE void keep_better(struct fit *best, const struct fit *f)
+{
+	vi better = f->err < best->err;
+	best->s = vselect(better, f->s, best->s);
+	best->o = vselect(better, f->o, best->o);
+	best->l = vselect(better, f->l, best->l);
+	best->ll = vselect(better, f->ll, best->ll);
+	best->err = vselect(better, f->err, best->err);
+}
+
+/* The integer pair nearest to (s, o) in the metric of the fit, and what it costs over the fit. */
+struct pair {
+	vf sc, mn, cost;
+};
+
+INLINE struct pair nearest_pair(enum search_kind kind, const struct search_grid *g, vf s, vf o, vf l, vf ll, vf w,
+				vf d, vf inv_d, vf dmin, vf inv_dmin)
+{
+	struct pair p = {0};
+	vf lo = vset(g->sc_lo), hi = vset(g->sc_hi);
+	vf sc = vclamp(s * inv_d, lo, hi);
+
+	if (kind != AFFINE) {
+		p.sc = vround(sc);
+		vf ds = d * p.sc - s;
+		p.cost = ll * (ds * ds);
+		return p;
+	}
+	vf tilt = l * vreciprocal(w);
+	vf first = vround(sc - 0.5f);
+	for (int k = 0; k < 2; k++) {
+		vf c = vclamp(first + (float)k, lo, hi);
+		vf ds = d * c - s;
+		vf mn = vround(vclamp((tilt * ds - o) * inv_dmin, vset(0), vset(g->mn_hi)));
+		vf dofs = -(dmin * mn) - o;
+		vf cost = ll * (ds * ds) + 2.0f * (l * (ds * dofs)) + w * (dofs * dofs);
+		vi better = k == 0 ? (vi)(cost == cost) : (vi)(cost < p.cost);
+		p.sc = vselect(better, c, p.sc);
+		p.mn = vselect(better, mn, p.mn);
+		p.cost = vselect(better, cost, p.cost);
+	}
+	return p;
+}
+
+/* All lanes of a fit, as memory, for the stage that looks across the sub-blocks of a super-block. */
+struct lanes {
+	float s[SEARCH_LANES], o[SEARCH_LANES], l[SEARCH_LANES], ll[SEARCH_LANES], w[SEARCH_LANES];
+};
+
+/* Super-scales as fractions of the one that just reaches the largest scale. */
+INLINE float super_step(int k)
+{
+	return 1.04f - 0.0175f * (float)k;
+}
+
+enum { SUPER_D = 16, SUPER_MIN = 8 };
+
+INLINE void choose_super(enum search_kind kind, const struct search_grid *g, const struct lanes *f, int at,
+			 float *d_out, float *dmin_out)
+{
+	float s_top = 0, s_abs = 0, m_top = 0, cost[SUPER_D], ds[SUPER_D], best = 0;
+	bool any = false;
+
+	for (int j = at; j < at + g->subs; j++) {
+		float a = f->s[j] < 0 ? -f->s[j] : f->s[j];
+		if (a > s_abs) {
+			s_abs = a;
+			s_top = f->s[j];
+		}
+		if (-f->o[j] > m_top)
+			m_top = -f->o[j];
+	}
+	*d_out = 0;
+	*dmin_out = 0;
+	for (int l = 0; l < (kind == AFFINE ? SUPER_MIN : 1); l++) {
+		float dm[VL];
+		vstore(dm, vhalf(vset(m_top / (g->mn_hi * (kind == AFFINE ? super_step(2 * l) : 1.0f) + (kind != AFFINE)))));
+		vf dmin = m_top > 0 ? vset(dm[0]) : vset(0);
+		vf inv_dmin = vreciprocal(dmin);
+		for (int k = 0; k < SUPER_D; k += VL) {
+			float step[VL];
+			for (int i = 0; i < VL; i++) {
+				int c = k + i;
+				/* signed scales: the larger end of the range first, then the smaller with the sign turned */
+				if (g->sc_lo < 0)
+					step[i] = s_top / (c & 1 ? g->sc_hi * super_step(c) : g->sc_lo * super_step(c));
+				else
+					step[i] = s_top / (g->sc_hi * super_step(c));
+			}
+			vf d = s_abs > 0 ? vhalf(vload(step)) : vset(0);
+			vf inv_d = vreciprocal(d), sum = vset(0);
+			for (int j = at; j < at + g->subs; j++)
+				sum += nearest_pair(kind, g, vset(f->s[j]), vset(f->o[j]), vset(f->l[j]), vset(f->ll[j]),
+						    vset(f->w[j]), d, inv_d, dmin, inv_dmin).cost;
+			vstore(cost + k, sum);
+			vstore(ds + k, d);
+		}
+		for (int k = 0; k < SUPER_D; k++) {
+			if (any && !(cost[k] < best))
+				continue;
+			any = true;
+			best = cost[k];
+			*d_out = ds[k];
+			*dmin_out = dmin[0];
+		}
+	}
+}
+
+/* One integer pair tried on the elements; s and o as a decoder computes them. */
+INLINE struct fit try_pair(enum search_kind kind, const struct search_job *job, int at, vf d, vf dmin, vf sc, vf mn,
+			   vf sum_w, vf *err)
+{
+	vf s = d * sc, o = -(dmin * mn);
+	struct sums a = round_sums(kind, job, at, s, o);
+	struct fit f = {.l = a.l, .ll = a.ll};
+
+	*err = a.rr;
+	if (kind != AFFINE) {
+		f.s = s + a.rl * vreciprocal(a.ll);
+		return f;
+	}
+	vf det = sum_w * a.ll - a.l * a.l;
+	vi solvable = det > 1e-6f * (sum_w * a.ll);
+	vf inv = vreciprocal(vselect(solvable, det, vset(0)));
+	f.s = s + (sum_w * a.rl - a.l * a.r) * inv;
+	f.o = o + vselect(solvable, (a.ll * a.r - a.l * a.rl) * inv, a.r * vreciprocal(sum_w));
+	return f;
+}
+
+struct choice {
+	vf sc, mn, err;
+};
+
+INLINE void keep_choice(struct choice *c, struct fit *f, const struct fit *g, vf sc, vf mn, vf err)
+{
+	vi better = err < c->err;
+	c->sc = vselect(better, sc, c->sc);
+	c->mn = vselect(better, mn, c->mn);
+	c->err = vselect(better, err, c->err);
+	f->s = vselect(better, g->s, f->s);
+	f->o = vselect(better, g->o, f->o);
+	f->l = vselect(better, g->l, f->l);
+	f->ll = vselect(better, g->ll, f->ll);
+}
+
+/* With the super-scales fixed: moves each lane's integers as long as the elements, rounded again, come closer. */
+INLINE struct choice settle(enum search_kind kind, const struct search_job *job, int at, vf d, vf dmin, vf sum_w,
+			    const struct fit *start)
+{
+	static const float move[6][2] = {{1, 0}, {-1, 0}, {0, 1}, {0, -1}, {1, 1}, {-1, -1}};
+	const struct search_grid *g = job->grid;
+	vf inv_d = vreciprocal(d), inv_dmin = vreciprocal(dmin);
+	struct pair p = nearest_pair(kind, g, start->s, start->o, start->l, start->ll, sum_w, d, inv_d, dmin, inv_dmin);
+	struct choice c = {.sc = p.sc, .mn = p.mn};
+	struct fit f = try_pair(kind, job, at, d, dmin, p.sc, p.mn, sum_w, &c.err), h;
+	vf err;
+
+	for (int k = 0; k < 2; k++) {
+		p = nearest_pair(kind, g, f.s, f.o, f.l, f.ll, sum_w, d, inv_d, dmin, inv_dmin);
+		h = try_pair(kind, job, at, d, dmin, p.sc, p.mn, sum_w, &err);
+		keep_choice(&c, &f, &h, p.sc, p.mn, err);
+	}
+	for (int k = 0; k < (kind == AFFINE ? 6 : 2); k++) {
+		vf sc = vclamp(c.sc + move[k][0], vset(g->sc_lo), vset(g->sc_hi));
+		vf mn = kind == AFFINE ? vclamp(c.mn + move[k][1], vset(0), vset(g->mn_hi)) : vset(0);
+		h = try_pair(kind, job, at, d, dmin, sc, mn, sum_w, &err);
+		keep_choice(&c, &f, &h, sc, mn, err);
+	}
+	return c;
+}
+
+/* Smallest and largest element of each lane (AFFINE: no higher than 0), or the element of largest magnitude in both. */
+INLINE void extremes(enum search_kind kind, const struct search_job *job, int at, vf *lo, vf *hi)
+{
+	vf a = vload(&job->x[at]), b = a;
+	for (int i = 1; i < job->grid->n; i++) {
+		a = vmin(a, vload(&job->x[i * SEARCH_LANES + at]));
+		b = vmax(b, vload(&job->x[i * SEARCH_LANES + at]));
+	}
+	if (kind == AFFINE) {
+		*lo = vmin(a, vset(0));
+		*hi = b;
+	} else {
+		*lo = *hi = vselect(-a > b, a, b);
+	}
+}
+
+/* The plain rule: the grid spans the sub-block, the largest scale takes the largest integer. */
+INLINE void plain_rule(enum search_kind kind, struct search_job *job)
+{
+	const struct search_grid *g = job->grid;
+	struct lanes f;
+
+	for (int at = 0; at < SEARCH_LANES; at += VL) {
+		vf lo, hi;
+		extremes(kind, job, at, &lo, &hi);
+		vstore(f.s + at, kind == AFFINE ? (hi - lo) / (g->level_hi - g->level_lo) : lo / g->level_lo);
+		vstore(f.o + at, kind == AFFINE ? lo : vset(0));
+	}
+	for (int at = 0; at < SEARCH_LANES; at += g->subs) {
+		float s_top = 0, m_top = 0, d[VL], dmin[VL];
+		for (int j = at; j < at + g->subs; j++) {
+			if ((f.s[j] < 0 ? -f.s[j] : f.s[j]) > (s_top < 0 ? -s_top : s_top))
+				s_top = f.s[j];
+			if (-f.o[j] > m_top)
+				m_top = -f.o[j];
+		}
+		vstore(d, vhalf(vset(s_top / (g->sc_lo < 0 ? g->sc_lo : g->sc_hi))));
+		vstore(dmin, vhalf(vset(m_top / (g->mn_hi + (kind != AFFINE)))));
+		for (int j = at; j < at + g->subs; j++) {
+			job->d[j] = s_top != 0 ? d[0] : 0;
+			job->dmin[j] = m_top > 0 ? dmin[0] : 0;
+		}
+	}
+	for (int at = 0; at < SEARCH_LANES; at += VL) {
+		vf inv_d = vreciprocal(vload(job->d + at)), inv_dmin = vreciprocal(vload(job->dmin + at));
+		vstore(job->sc + at, vround(vclamp(vload(f.s + at) * inv_d, vset(g->sc_lo), vset(g->sc_hi))));
+		vstore(job->mn + at, vround(vclamp(-vload(f.o + at) * inv_dmin, vset(0), vset(g->mn_hi))));
+	}
+}
+
+/*
+ * Starting grids. AFFINE: the span is cut at either end by a fraction of a step, LOW and HIGH in steps.
+ * Others: the element of largest magnitude sits at EDGE times the end of the levels.
+ */
+static const float start_cut[][2] = {
+	{0, 0}, {.25f, .25f}, {.5f, .5f}, {.8f, .8f}, {.5f, 0}, {0, .5f}, {1, .25f}, {.25f, 1}, {-.3f, -.3f},
+	{1.2f, 1.2f}, {-.3f, .3f}, {.3f, -.3f},
+};
+static const float start_edge[] = {1, 1.012f, .988f, 1.025f, .975f, .95f, 1.05f, .925f, 1.08f};
+
+INLINE struct fit free_fit(enum search_kind kind, const struct search_job *job, int at, vf sum_w)
+{
+	const struct search_grid *g = job->grid;
+	struct fit best, f;
+	vf lo, hi;
+	float levels = g->level_hi - g->level_lo;
+
+	extremes(kind, job, at, &lo, &hi);
+	if (kind == AFFINE) {
+		vf range = hi - lo;
+		best = refit(kind, job, at, range / levels, lo, sum_w);
+		for (unsigned k = 1; k < sizeof(start_cut) / sizeof(start_cut[0]); k++) {
+			float c0 = start_cut[k][0], c1 = start_cut[k][1];
+			vf step = range / (levels + c0 + c1);
+			f = refit(kind, job, at, step, vmin(lo + c0 * step, vset(0)), sum_w);
+			keep_better(&best, &f);
+		}
+	} else {
+		best = refit(kind, job, at, lo / g->level_lo, vset(0), sum_w);
+		for (unsigned k = 0; k < sizeof(start_edge) / sizeof(start_edge[0]); k++) {
+			f = refit(kind, job, at, lo / (g->level_lo * start_edge[k]), vset(0), sum_w);
+			keep_better(&best, &f);
+			f = refit(kind, job, at, lo / (g->level_hi * start_edge[k]), vset(0), sum_w);
+			keep_better(&best, &f);
+		}
+	}
+	for (int k = 0; k < 3; k++) {
+		f = refit(kind, job, at, best.s, best.o, sum_w);
+		keep_better(&best, &f);
+	}
+	return best;
+}
+
+INLINE void search(enum search_kind kind, struct search_job *job)
+{
+	const struct search_grid *g = job->grid;
+	struct fit fits[SEARCH_LANES / VL];
+	struct choice found[SEARCH_LANES / VL];
+	vf sum_w[SEARCH_LANES / VL];
+	struct lanes f;
+	float d[SEARCH_LANES], dmin[SEARCH_LANES], err[SEARCH_LANES], plain_err[SEARCH_LANES];
+
+	plain_rule(kind, job);
+	if (job->plain)
+		return;
+	for (int b = 0, at = 0; at < SEARCH_LANES; b++, at += VL) {
+		sum_w[b] = vset(0);
+		for (int i = 0; i < g->n; i++)
+			sum_w[b] += vload(&job->w[i * SEARCH_LANES + at]);
+		fits[b] = free_fit(kind, job, at, sum_w[b]);
+		vstore(f.s + at, fits[b].s);
+		vstore(f.o + at, fits[b].o);
+		vstore(f.l + at, fits[b].l);
+		vstore(f.ll + at, fits[b].ll);
+		vstore(f.w + at, sum_w[b]);
+	}
+	for (int at = 0; at < SEARCH_LANES; at += g->subs) {
+		choose_super(kind, g, &f, at, &d[at], &dmin[at]);
+		for (int j = at + 1; j < at + g->subs; j++) {
+			d[j] = d[at];
+			dmin[j] = dmin[at];
+		}
+	}
+	for (int b = 0, at = 0; at < SEARCH_LANES; b++, at += VL) {
+		vf e;
+		found[b] = settle(kind, job, at, vload(d + at), vload(dmin + at), sum_w[b], &fits[b]);
+		vstore(err + at, found[b].err);
+		try_pair(kind, job, at, vload(job->d + at), vload(job->dmin + at), vload(job->sc + at),
+			 vload(job->mn + at), sum_w[b], &e);
+		vstore(plain_err + at, e);
+	}
+	/* the plain rule stays where the search found nothing better */
+	for (int at = 0; at < SEARCH_LANES; at += g->subs) {
+		float a = 0, p = 0;
+		for (int j = at; j < at + g->subs; j++) {
+			a += err[j];
+			p += plain_err[j];
+		}
+		if (!(a < p))
+			continue;
+		for (int j = at; j < at + g->subs; j++) {
+			job->d[j] = d[j];
+			job->dmin[j] = dmin[j];
+			job->sc[j] = found[j / VL].sc[j % VL];
+			job->mn[j] = found[j / VL].mn[j % VL];
+		}
+	}
+}
+
+void SEARCH_NAME(search_affine)(struct search_job *job)
+{
+	search(AFFINE, job);
+}
+
+void SEARCH_NAME(search_scaled)(struct search_job *job)
+{
+	search(SCALED, job);
+}
+
+void SEARCH_NAME(search_table)(struct search_job *job)
+{
+	search(TABLE, job);
+}
