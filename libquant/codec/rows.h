@@ -1,0 +1,16 @@
+#ifndef QUIRE_CODEC_ROWS_H
+#define QUIRE_CODEC_ROWS_H
+/* The rows of the codec table, for registry.c and the files that define them. Everything else looks codecs up. */
+#include "codec/codec.h"
+
+extern const struct codec codec_f32, codec_f16, codec_bf16, codec_f64, codec_e4m3, codec_e5m2;
+extern const struct codec codec_i8, codec_i16, codec_i32, codec_i64, codec_u8, codec_u16, codec_u32, codec_u64,
+	codec_boolean;
+
+/* Bytes in front of the codes of one group (CODEC_GROUP): the scale and, if there is one, the zero point. */
+static inline unsigned codec_group_header(const struct codec *c)
+{
+	return c->has_offset ? 3 : 2;
+}
+
+#endif

@@ -1,0 +1,101 @@
+/* NEON on 64-bit Arm. No fused multiply-add: it would round differently from the other rows. */
+#include "kernel/rows.h"
+
+#ifdef __aarch64__
+#include <arm_neon.h>
+
+typedef struct { float32x4_t p[4]; } v16;
+typedef uint8x16_t b16;
+
+#define EACH(expression) (v16){ { expression(0), expression(1), expression(2), expression(3) } }
+
+static inline v16 v_load(const float *s) { return (v16){ { vld1q_f32(s), vld1q_f32(s + 4), vld1q_f32(s + 8), vld1q_f32(s + 12) } }; }
+
+static inline void v_store(float *d, v16 v)
+{
+	vst1q_f32(d, v.p[0]);
+	vst1q_f32(d + 4, v.p[1]);
+	vst1q_f32(d + 8, v.p[2]);
+	vst1q_f32(d + 12, v.p[3]);
+}
+
+static inline v16 v_set(float x) { float32x4_t s = vdupq_n_f32(x); return (v16){ { s, s, s, s } }; }
+#define ADD(i) vaddq_f32(x.p[i], y.p[i])
+#define SUB(i) vsubq_f32(x.p[i], y.p[i])
+#define MUL(i) vmulq_f32(x.p[i], y.p[i])
+#define DIV(i) vdivq_f32(x.p[i], y.p[i])
+/* not vmaxq: that one treats NaN differently from a comparison */
+#define MAX(i) vbslq_f32(vcgtq_f32(x.p[i], y.p[i]), x.p[i], y.p[i])
+#define MIN(i) vbslq_f32(vcltq_f32(x.p[i], y.p[i]), x.p[i], y.p[i])
+static inline v16 v_add(v16 x, v16 y) { return EACH(ADD); }
+static inline v16 v_sub(v16 x, v16 y) { return EACH(SUB); }
+static inline v16 v_mul(v16 x, v16 y) { return EACH(MUL); }
+static inline v16 v_div(v16 x, v16 y) { return EACH(DIV); }
+static inline v16 v_max(v16 x, v16 y) { return EACH(MAX); }
+static inline v16 v_min(v16 x, v16 y) { return EACH(MIN); }
+static inline b16 b_load(const void *s) { return vld1q_u8(s); }
+static inline b16 b_and(b16 a, uint8_t m) { return vandq_u8(a, vdupq_n_u8(m)); }
+static inline b16 b_or(b16 a, b16 b) { return vorrq_u8(a, b); }
+static inline b16 b_shr(b16 a, int n) { return vshlq_u8(a, vdupq_n_s8((int8_t)-n)); }
+static inline b16 b_shl(b16 a, int n) { return vshlq_u8(a, vdupq_n_s8((int8_t)n)); }
+
+static inline v16 v_from_u8(b16 q)
+{
+	uint16x8_t lo = vmovl_u8(vget_low_u8(q)), hi = vmovl_u8(vget_high_u8(q));
+	return (v16){ { vcvtq_f32_u32(vmovl_u16(vget_low_u16(lo))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(lo))),
+			vcvtq_f32_u32(vmovl_u16(vget_low_u16(hi))), vcvtq_f32_u32(vmovl_u16(vget_high_u16(hi))) } };
+}
+
+static inline v16 v_from_s8(b16 u)
+{
+	int8x16_t q = vreinterpretq_s8_u8(u);
+	int16x8_t lo = vmovl_s8(vget_low_s8(q)), hi = vmovl_s8(vget_high_s8(q));
+	return (v16){ { vcvtq_f32_s32(vmovl_s16(vget_low_s16(lo))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(lo))),
+			vcvtq_f32_s32(vmovl_s16(vget_low_s16(hi))), vcvtq_f32_s32(vmovl_s16(vget_high_s16(hi))) } };
+}
+
+static inline void v_pow2_halves(v16 n, v16 *p, v16 *q)
+{
+	int32x4_t bias = vdupq_n_s32(127);
+	for (int i = 0; i < 4; i++) {
+		int32x4_t k = vsubq_s32(vreinterpretq_s32_f32(n.p[i]), vdupq_n_s32(0x4b400000));
+		int32x4_t half = vshrq_n_s32(k, 1);
+		p->p[i] = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(half, bias), 23));
+		q->p[i] = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(vsubq_s32(k, half), bias), 23));
+	}
+}
+
+static inline uint16x4_t load_u16x4(const void *s, int i) { return vreinterpret_u16_u8(vld1_u8((const uint8_t *)s + 8 * i)); }
+#define FROM_F16(i) vcvt_f32_f16(vreinterpret_f16_u16(load_u16x4(s, i)))
+#define FROM_BF16(i) vreinterpretq_f32_u32(vshll_n_u16(load_u16x4(s, i), 16))
+static inline v16 v_from_f16(const void *s) { return EACH(FROM_F16); }
+static inline v16 v_from_bf16(const void *s) { return EACH(FROM_BF16); }
+
+static inline void v_to_f16(v16 v, void *d)
+{
+	for (int i = 0; i < 4; i++)
+		vst1_u8((uint8_t *)d + 8 * i, vreinterpret_u8_f16(vcvt_f16_f32(v.p[i])));
+}
+
+/* Round half to even on the bits; NaN keeps its top bits and turns quiet. */
+static inline void v_to_bf16(v16 v, void *d)
+{
+	for (int i = 0; i < 4; i++) {
+		uint32x4_t u = vreinterpretq_u32_f32(v.p[i]), top = vshrq_n_u32(u, 16);
+		uint32x4_t even = vaddq_u32(vandq_u32(top, vdupq_n_u32(1)), vdupq_n_u32(0x7fff));
+		uint32x4_t rounded = vshrq_n_u32(vaddq_u32(u, even), 16);
+		uint32x4_t same = vceqq_f32(v.p[i], v.p[i]);
+		rounded = vbslq_u32(same, rounded, vorrq_u32(top, vdupq_n_u32(0x40)));
+		vst1_u8((uint8_t *)d + 8 * i, vreinterpret_u8_u16(vmovn_u32(rounded)));
+	}
+}
+
+#include "kernel/template.h"
+
+static bool usable(void)
+{
+	return true; /* part of the base of the architecture */
+}
+
+const struct kernels kernels_neon = KERNEL_ROW("neon", usable);
+#endif

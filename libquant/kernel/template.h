@@ -1,0 +1,314 @@
+/*
+ * The kernels, written once over a vector of 16 floats and included by one
+ * file per instruction set. There is no include guard on purpose.
+ *
+ * The including file defines, before including this:
+ *
+ *	v16              a type of 16 floats           b16   a type of 16 bytes
+ *	v_load v_store   unaligned, 16 floats          b_load  unaligned, 16 bytes
+ *	v_set(x) v_add v_sub v_mul v_div
+ *	v_max(a, b)      a > b ? a : b                 v_min(a, b)  a < b ? a : b
+ *	v_pow2_halves(n, &p, &q)  p = 2^(k >> 1), q = 2^(k - (k >> 1)), where
+ *	                 k = bits(n) - bits(1.5 * 2^23) as integers
+ *	b_and(a, mask) b_shr(a, count) b_shl(a, count) b_or(a, b)
+ *	v_from_u8(b16) v_from_s8(b16)
+ *	v_from_f16(const void *) v_from_bf16(const void *)
+ *	v_to_f16(v16, void *) v_to_bf16(v16, void *)    16 elements each
+ *
+ * Every row does the same IEEE operations in the same order (multiply and add
+ * apart, never fused), and sums keep 16 partial sums that are added pairwise
+ * at the end, so that all rows give the same bits. Tails are padded to 16 with
+ * a value that does not matter, again on every row.
+ */
+#include <string.h>
+
+#include "base/bytes.h"
+#include "tensor/half.h"
+
+static v16 v_load_tail(const float *x, size_t n, float pad)
+{
+	float buf[16];
+	for (size_t i = 0; i < 16; i++)
+		buf[i] = i < n ? x[i] : pad;
+	return v_load(buf);
+}
+
+static void v_store_tail(float *x, v16 v, size_t n)
+{
+	float buf[16];
+	v_store(buf, v);
+	memcpy(x, buf, n * sizeof *x);
+}
+
+static float v_sum(v16 v)
+{
+	float s[16];
+	v_store(s, v);
+	for (int w = 8; w; w /= 2)
+		for (int i = 0; i < w; i++)
+			s[i] += s[i + w];
+	return s[0];
+}
+
+static void k_f32_from_f16(const void *src, float *dst, size_t n)
+{
+	const uint8_t *s = src;
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		v_store(dst + i, v_from_f16(s + 2 * i));
+	for (; i < n; i++)
+		dst[i] = f32_from_f16(load_u16(s + 2 * i));
+}
+
+static void k_f32_from_bf16(const void *src, float *dst, size_t n)
+{
+	const uint8_t *s = src;
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		v_store(dst + i, v_from_bf16(s + 2 * i));
+	for (; i < n; i++)
+		dst[i] = f32_from_bf16(load_u16(s + 2 * i));
+}
+
+static void k_f16_from_f32(const float *src, void *dst, size_t n)
+{
+	uint8_t *d = dst;
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		v_to_f16(v_load(src + i), d + 2 * i);
+	for (; i < n; i++)
+		store_u16(d + 2 * i, f16_from_f32(src[i]));
+}
+
+static void k_bf16_from_f32(const float *src, void *dst, size_t n)
+{
+	uint8_t *d = dst;
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		v_to_bf16(v_load(src + i), d + 2 * i);
+	for (; i < n; i++)
+		store_u16(d + 2 * i, bf16_from_f32(src[i]));
+}
+
+/* Q8_0: d f16 | qs[32] int8 */
+static void k_decode_q8_0(const void *src, float *dst, size_t n)
+{
+	const uint8_t *s = src;
+	for (size_t i = 0; i < n; i += 32, s += 34) {
+		v16 d = v_set(f32_from_f16(load_u16(s)));
+		v_store(dst + i, v_mul(d, v_from_s8(b_load(s + 2))));
+		v_store(dst + i + 16, v_mul(d, v_from_s8(b_load(s + 18))));
+	}
+}
+
+/* Q4_0: d f16 | qs[16]; the low nibbles are elements 0..15, the high ones 16..31 */
+static void k_decode_q4_0(const void *src, float *dst, size_t n)
+{
+	const uint8_t *s = src;
+	v16 bias = v_set(8);
+	for (size_t i = 0; i < n; i += 32, s += 18) {
+		v16 d = v_set(f32_from_f16(load_u16(s)));
+		b16 q = b_load(s + 2);
+		v_store(dst + i, v_mul(d, v_sub(v_from_u8(b_and(q, 15)), bias)));
+		v_store(dst + i + 16, v_mul(d, v_sub(v_from_u8(b_and(b_shr(q, 4), 15)), bias)));
+	}
+}
+
+/* The twelve bytes of six-bit scales and minima that Q4_K and Q5_K share. */
+static void k_scales(const uint8_t s[12], uint8_t sc[8], uint8_t mn[8])
+{
+	for (int k = 0; k < 4; k++) {
+		sc[k] = s[k] & 63;
+		mn[k] = s[4 + k] & 63;
+		sc[4 + k] = (uint8_t)((s[8 + k] & 15) | s[k] >> 6 << 4);
+		mn[4 + k] = (uint8_t)(s[8 + k] >> 4 | s[4 + k] >> 6 << 4);
+	}
+}
+
+/* Q4_K: d f16 | dmin f16 | scales[12] | qs[128]; each 32 bytes of qs hold two sub-blocks, low and high nibbles */
+static void k_decode_q4_k(const void *src, float *dst, size_t n)
+{
+	const uint8_t *s = src;
+	for (size_t i = 0; i < n; i += 256, s += 144) {
+		float d = f32_from_f16(load_u16(s)), dmin = f32_from_f16(load_u16(s + 2));
+		uint8_t sc[8], mn[8];
+		k_scales(s + 4, sc, mn);
+		for (int j = 0; j < 8; j += 2) {
+			const uint8_t *q = s + 16 + 16 * j;
+			float *y = dst + i + 32 * j;
+			v16 d0 = v_set(d * (float)sc[j]), m0 = v_set(dmin * (float)mn[j]);
+			v16 d1 = v_set(d * (float)sc[j + 1]), m1 = v_set(dmin * (float)mn[j + 1]);
+			b16 a = b_load(q), b = b_load(q + 16);
+			v_store(y, v_sub(v_mul(d0, v_from_u8(b_and(a, 15))), m0));
+			v_store(y + 16, v_sub(v_mul(d0, v_from_u8(b_and(b, 15))), m0));
+			v_store(y + 32, v_sub(v_mul(d1, v_from_u8(b_and(b_shr(a, 4), 15))), m1));
+			v_store(y + 48, v_sub(v_mul(d1, v_from_u8(b_and(b_shr(b, 4), 15))), m1));
+		}
+	}
+}
+
+/* Q5_K: d f16 | dmin f16 | scales[12] | qh[32] | qs[128]; bit j of qh[k] is the fifth bit of element 32 j + k */
+static void k_decode_q5_k(const void *src, float *dst, size_t n)
+{
+	const uint8_t *s = src;
+	for (size_t i = 0; i < n; i += 256, s += 176) {
+		float d = f32_from_f16(load_u16(s)), dmin = f32_from_f16(load_u16(s + 2));
+		uint8_t sc[8], mn[8];
+		k_scales(s + 4, sc, mn);
+		b16 ha = b_load(s + 16), hb = b_load(s + 32);
+		for (int j = 0; j < 8; j += 2) {
+			const uint8_t *q = s + 48 + 16 * j;
+			float *y = dst + i + 32 * j;
+			v16 d0 = v_set(d * (float)sc[j]), m0 = v_set(dmin * (float)mn[j]);
+			v16 d1 = v_set(d * (float)sc[j + 1]), m1 = v_set(dmin * (float)mn[j + 1]);
+			b16 a = b_load(q), b = b_load(q + 16);
+			b16 a0 = b_or(b_and(a, 15), b_shl(b_and(b_shr(ha, j), 1), 4));
+			b16 b0 = b_or(b_and(b, 15), b_shl(b_and(b_shr(hb, j), 1), 4));
+			b16 a1 = b_or(b_and(b_shr(a, 4), 15), b_shl(b_and(b_shr(ha, j + 1), 1), 4));
+			b16 b1 = b_or(b_and(b_shr(b, 4), 15), b_shl(b_and(b_shr(hb, j + 1), 1), 4));
+			v_store(y, v_sub(v_mul(d0, v_from_u8(a0)), m0));
+			v_store(y + 16, v_sub(v_mul(d0, v_from_u8(b0)), m0));
+			v_store(y + 32, v_sub(v_mul(d1, v_from_u8(a1)), m1));
+			v_store(y + 48, v_sub(v_mul(d1, v_from_u8(b1)), m1));
+		}
+	}
+}
+
+/*
+ * Q6_K: ql[128] | qh[64] | scales[16] int8 | d f16. In each half of 128, quarter
+ * t (32 elements) takes nibble t / 2 of ql[32 (t mod 2) ..] and bits 2 t of qh.
+ */
+static void k_decode_q6_k(const void *src, float *dst, size_t n)
+{
+	const uint8_t *s = src;
+	v16 bias = v_set(32);
+	for (size_t i = 0; i < n; i += 256, s += 210) {
+		float d = f32_from_f16(load_u16(s + 208));
+		for (int half = 0; half < 2; half++) {
+			const uint8_t *ql = s + 64 * half, *qh = s + 128 + 32 * half, *sc = s + 192 + 8 * half;
+			float *y = dst + i + 128 * half;
+			for (int k = 0; k < 2; k++) { /* the two sub-blocks of 16 in each quarter */
+				b16 h = b_load(qh + 16 * k), l0 = b_load(ql + 16 * k), l1 = b_load(ql + 32 + 16 * k);
+				b16 q[4] = {
+					b_or(b_and(l0, 15), b_shl(b_and(h, 3), 4)),
+					b_or(b_and(l1, 15), b_shl(b_and(b_shr(h, 2), 3), 4)),
+					b_or(b_and(b_shr(l0, 4), 15), b_shl(b_and(b_shr(h, 4), 3), 4)),
+					b_or(b_and(b_shr(l1, 4), 15), b_shl(b_and(b_shr(h, 6), 3), 4)),
+				};
+				for (int t = 0; t < 4; t++) {
+					v16 scale = v_set(d * (float)(int8_t)sc[2 * t + k]);
+					v_store(y + 32 * t + 16 * k, v_mul(scale, v_sub(v_from_u8(q[t]), bias)));
+				}
+			}
+		}
+	}
+}
+
+static float k_dot(const float *a, const float *b, size_t n)
+{
+	v16 acc = v_set(0);
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		acc = v_add(acc, v_mul(v_load(a + i), v_load(b + i)));
+	if (i < n)
+		acc = v_add(acc, v_mul(v_load_tail(a + i, n - i, 0), v_load_tail(b + i, n - i, 0)));
+	return v_sum(acc);
+}
+
+static float k_sum_squares(const float *x, size_t n)
+{
+	return k_dot(x, x, n);
+}
+
+static void k_axpy(float *y, float a, const float *x, size_t n)
+{
+	v16 f = v_set(a);
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		v_store(y + i, v_add(v_load(y + i), v_mul(f, v_load(x + i))));
+	for (; i < n; i++)
+		y[i] += a * x[i];
+}
+
+static float k_max(const float *x, size_t n)
+{
+	float s[16];
+	v16 m = v_set(x[0]);
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		m = v_max(m, v_load(x + i));
+	if (i < n)
+		m = v_max(m, v_load_tail(x + i, n - i, x[0]));
+	v_store(s, m);
+	for (int w = 8; w; w /= 2)
+		for (int k = 0; k < w; k++)
+			s[k] = s[k] > s[k + w] ? s[k] : s[k + w];
+	return s[0];
+}
+
+/*
+ * exp(x) = 2^k exp(r), k = round(x / ln 2), |r| <= ln 2 / 2, the polynomial of
+ * Cephes expf (Moshier). ln 2 is split in two so that k * LN2_HI is exact. 2^k
+ * is applied in two halves, so that results may be subnormal or infinite. The
+ * clamps keep k in range: beyond them the result is 0 or infinity anyway. They
+ * hand NaN through.
+ */
+static inline v16 v_exp(v16 x)
+{
+	const float MAGIC = 12582912.0f; /* 1.5 * 2^23: adding it leaves the rounded integer in the low bits */
+	v16 magic = v_set(MAGIC), p, q;
+	x = v_min(v_set(89.0f), v_max(v_set(-104.0f), x));
+	v16 n = v_add(v_mul(x, v_set(1.44269504088896341f)), magic);
+	v_pow2_halves(n, &p, &q);
+	n = v_sub(n, magic);
+	v16 r = v_sub(v_sub(x, v_mul(n, v_set(0.693359375f))), v_mul(n, v_set(-2.12194440e-4f)));
+	v16 y = v_set(1.9875691500e-4f);
+	y = v_add(v_mul(y, r), v_set(1.3981999507e-3f));
+	y = v_add(v_mul(y, r), v_set(8.3334519073e-3f));
+	y = v_add(v_mul(y, r), v_set(4.1665795894e-2f));
+	y = v_add(v_mul(y, r), v_set(1.6666665459e-1f));
+	y = v_add(v_mul(y, r), v_set(5.0000001201e-1f));
+	y = v_add(v_add(v_mul(y, v_mul(r, r)), r), v_set(1));
+	return v_mul(v_mul(y, p), q);
+}
+
+static float k_exp_sum(float *x, float shift, size_t n)
+{
+	v16 s = v_set(shift), sum = v_set(0);
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16) {
+		v16 y = v_exp(v_sub(v_load(x + i), s));
+		v_store(x + i, y);
+		sum = v_add(sum, y);
+	}
+	if (i < n) {
+		v_store_tail(x + i, v_exp(v_sub(v_load_tail(x + i, n - i, shift), s)), n - i);
+		sum = v_add(sum, v_load_tail(x + i, n - i, 0));
+	}
+	return v_sum(sum);
+}
+
+static inline v16 v_silu_mul(v16 g, v16 u)
+{
+	v16 e = v_exp(v_sub(v_set(0), g));
+	return v_mul(v_div(g, v_add(v_set(1), e)), u);
+}
+
+static void k_silu_mul(float *gate, const float *up, size_t n)
+{
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		v_store(gate + i, v_silu_mul(v_load(gate + i), v_load(up + i)));
+	if (i < n)
+		v_store_tail(gate + i, v_silu_mul(v_load_tail(gate + i, n - i, 0), v_load_tail(up + i, n - i, 0)),
+			     n - i);
+}
+
+#define KERNEL_ROW(NAME, USABLE) { \
+	.name = NAME, .usable = USABLE, \
+	.f32_from_f16 = k_f32_from_f16, .f32_from_bf16 = k_f32_from_bf16, \
+	.f16_from_f32 = k_f16_from_f32, .bf16_from_f32 = k_bf16_from_f32, \
+	.decode_q8_0 = k_decode_q8_0, .decode_q4_0 = k_decode_q4_0, .decode_q4_k = k_decode_q4_k, \
+	.decode_q5_k = k_decode_q5_k, .decode_q6_k = k_decode_q6_k, \
+	.dot = k_dot, .axpy = k_axpy, .sum_squares = k_sum_squares, .max = k_max, \
+	.exp_sum = k_exp_sum, .silu_mul = k_silu_mul }
