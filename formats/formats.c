@@ -130,7 +130,7 @@ int checkpoint_config(const struct checkpoint *c, struct config *out, struct err
 	const struct side_file *f = checkpoint_file(c, "config.json");
 	if (!f)
 		return err_set(e, ERR_INPUT, "%.600s: has no config.json", c->path);
-	return config_parse(out, f->data, f->size, e) ? err_prefix(e, "%.600s: config.json", c->path) : ERR_OK;
+	return config_parse(out, f->data, f->size, e) ? err_prefix(e, "%.600s", c->path) : ERR_OK;
 }
 
 int checkpoint_tokenizer(const struct checkpoint *c, struct tokenizer **out, struct err *e)
