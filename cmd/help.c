@@ -86,10 +86,10 @@ static void command_help(const struct command *c, struct strbuf *out)
 {
 	char start[64];
 	strbuf_puts(out, "usage: quire ");
-	snprintf(start, sizeof start, "%s ", c->name);
+	snprintf(start, sizeof start, "%s", c->name);
 	strbuf_puts(out, start);
 	/* options in brackets stay whole: the wrap is only for the eye, the man page has the same words */
-	wrap(out, c->synopsis, 13 + strlen(start) - 1, 13);
+	wrap(out, c->synopsis, 13 + strlen(start), 13);
 	wrap(out, c->description, 0, 0);
 	strbuf_putc(out, '\n');
 	option_lines(c, out);
