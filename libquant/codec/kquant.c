@@ -92,7 +92,8 @@ void kquant_expand(const struct kquant *q, struct block_params *p)
 
 	for (int j = 0; j < q->grid.subs; j++) {
 		p->scale[j] = d * (float)kquant_sc(q, p->sc[j]);
-		p->offset[j] = q->kind == KQ_AFFINE ? -(dmin * (float)p->mn[j]) : 0;
+		/* -0: adding it changes nothing, not even the sign of a zero */
+		p->offset[j] = q->kind == KQ_AFFINE ? -(dmin * (float)p->mn[j]) : -0.0f;
 	}
 }
 

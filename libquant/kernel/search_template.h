@@ -480,7 +480,13 @@ INLINE void search(enum search_kind kind, struct search_job *job)
 		vstore(f.ll + at, fits[b].ll);
 		vstore(f.w + at, sum_w[b]);
 	}
-	for (int at = 0; at < SEARCH_LANES; at += g->subs) {
+	for (int at = 0; at < SEARCH_LANES; at += VL) {
+		/* a super-block of one: its scale is the super-scale */
+		vf s = vload(f.s + at);
+		vstore(d + at, vselect(s == vset(0), vset(0), vhalf(s)));
+		vstore(dmin + at, vset(0));
+	}
+	for (int at = 0; at < SEARCH_LANES && g->subs > 1; at += g->subs) {
 		choose_super(kind, g, &f, at, &d[at], &dmin[at]);
 		for (int j = at + 1; j < at + g->subs; j++) {
 			d[j] = d[at];
