@@ -117,6 +117,8 @@ static inline size_t codec_sub_len(const struct codec *c, size_t n)
 
 /* The code whose value is nearest to x in a sub-block with this scale and offset (scale 0 gives the code nearest 0). */
 uint8_t codec_round(const struct codec *c, float scale, float offset, float x);
+/* The same for the n elements of one sub-block (any part of it), faster. */
+void codec_round_run(const struct codec *c, float scale, float offset, const float *x, size_t n, uint8_t *codes);
 /* The value of a code. */
 static inline float codec_value(const struct codec *c, float scale, float offset, uint8_t code)
 {

@@ -7,6 +7,7 @@
  */
 #include "base/bytes.h"
 #include "codec/kquant.h"
+#include "codec/rows.h"
 
 struct iq4_nl {
 	uint8_t d[2], qs[16];

@@ -11,13 +11,12 @@
 
 #include "base/bytes.h"
 #include "codec/kquant.h"
+#include "codec/rows.h"
 
 struct iq4_xs {
 	uint8_t d[2], scales_h[2], scales_l[4], qs[128];
 };
 _Static_assert(sizeof(struct iq4_xs) == 136, "IQ4_XS block");
-
-extern const float iq4_levels[16];
 
 static const struct kquant iq4_xs = {
 	.grid = {.n = 32, .subs = 8, .level_lo = -127, .level_hi = 113, .sc_lo = -32, .sc_hi = 31,

@@ -130,8 +130,8 @@ void kquant_store(const struct kquant *q, struct block_params *p)
 
 static void round_block(const struct codec *c, const struct block_params *p, const float *x, uint8_t *codes)
 {
-	for (uint32_t i = 0; i < c->block; i++)
-		codes[i] = codec_round(c, p->scale[i / c->sub], p->offset[i / c->sub], x[i]);
+	for (uint32_t i = 0; i < c->block; i += c->sub)
+		codec_round_run(c, p->scale[i / c->sub], p->offset[i / c->sub], x + i, c->sub, codes + i);
 }
 
 void kquant_encode(const struct codec *c, const struct kquant *q, enum fit_effort effort, const float *src,

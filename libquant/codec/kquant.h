@@ -38,6 +38,9 @@ static inline uint8_t kquant_sc_bits(const struct kquant *q, float sc)
 void kquant_pack_6bit(const uint8_t sc[8], const uint8_t mn[8], uint8_t out[12]);
 void kquant_unpack_6bit(const uint8_t in[12], uint8_t sc[8], uint8_t mn[8]);
 
+/* The levels of IQ4_NL and IQ4_XS. */
+extern const float iq4_levels[16];
+
 /* Defines the functions of a codec's row from its struct kquant: NAME_fit, _store, _encode, _encode_search. */
 #define KQUANT_METHODS(name, kq) \
 	static void name##_fit(const struct codec *c, const float *x, const float *w, size_t n, \

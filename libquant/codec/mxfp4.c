@@ -9,7 +9,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "codec/codec.h"
+#include "codec/rows.h"
 #include "tensor/half.h"
 
 struct mxfp4 {
@@ -123,8 +123,7 @@ static void mxfp4_rows(const struct codec *c, const float *src, const float *w, 
 
 	for (size_t at = 0; at < n; at += 32, dst += sizeof(struct mxfp4)) {
 		mxfp4_fit(c, src + at, w ? w + at : NULL, 32, effort, &p);
-		for (int i = 0; i < 32; i++)
-			codes[i] = codec_round(c, p.scale[0], p.offset[0], src[at + (size_t)i]);
+		codec_round_run(c, p.scale[0], p.offset[0], src + at, 32, codes);
 		mxfp4_pack(c, &p, codes, 32, dst);
 	}
 }

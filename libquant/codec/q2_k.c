@@ -8,6 +8,7 @@
  */
 #include "base/bytes.h"
 #include "codec/kquant.h"
+#include "codec/rows.h"
 
 struct q2_k {
 	uint8_t scales[16], qs[64], d[2], dmin[2];

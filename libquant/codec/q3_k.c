@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "codec/kquant.h"
+#include "codec/rows.h"
 
 struct q3_k {
 	uint8_t hmask[32], qs[64], scales[12], d[2];

@@ -8,6 +8,7 @@
  */
 #include "base/bytes.h"
 #include "codec/kquant.h"
+#include "codec/rows.h"
 #include "kernel/kernel.h"
 
 struct q5_k {

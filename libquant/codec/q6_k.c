@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "codec/kquant.h"
+#include "codec/rows.h"
 #include "kernel/kernel.h"
 
 struct q6_k {

@@ -2,6 +2,7 @@
 
 #include "base/bytes.h"
 #include "codec/rows.h"
+#include "kernel/kernel.h"
 
 /* One line per codec; help and documentation list them in this order. */
 const struct codec *const codec_rows[] = {
@@ -20,6 +21,14 @@ const struct codec *const codec_rows[] = {
 	&codec_u32,
 	&codec_u64,
 	&codec_boolean,
+	&codec_q2_k,
+	&codec_q3_k,
+	&codec_q4_k,
+	&codec_q5_k,
+	&codec_q6_k,
+	&codec_iq4_nl,
+	&codec_iq4_xs,
+	&codec_mxfp4,
 };
 const unsigned codec_row_count = sizeof codec_rows / sizeof *codec_rows;
 
@@ -157,6 +166,18 @@ uint8_t codec_round(const struct codec *c, float scale, float offset, float x)
 	return best;
 }
 
+void codec_round_run(const struct codec *c, float scale, float offset, const float *x, size_t n, uint8_t *codes)
+{
+	size_t whole = n & ~(size_t)15;
+	if (whole && c->levels)
+		kernels()->round_table(x, whole, scale, offset, c->levels, c->bits, codes);
+	else if (whole)
+		kernels()->round_uniform(x, whole, scale, offset, (float)c->code_bias,
+					 (float)((1 << c->bits) - 1 + c->code_bias), codes);
+	for (size_t i = whole; i < n; i++)
+		codes[i] = codec_round(c, scale, offset, x[i]);
+}
+
 void codec_encode_row(const struct codec *c, const float *src, const float *w, size_t n, enum fit_effort effort,
 		      uint8_t *scratch, void *dst)
 {
@@ -174,8 +195,9 @@ void codec_encode_row(const struct codec *c, const float *src, const float *w, s
 		size_t len = codec_block_len(c, at, n), sub = codec_sub_len(c, len);
 		struct block_params p = { 0 };
 		c->fit(c, src + at, w ? w + at : NULL, len, effort, &p);
-		for (size_t i = 0; i < len; i++)
-			scratch[i] = codec_round(c, p.scale[i / sub], p.offset[i / sub], src[at + i]);
+		for (size_t i = 0; i < len; i += sub)
+			codec_round_run(c, p.scale[i / sub], p.offset[i / sub], src + at + i, len - i < sub ? len - i : sub,
+					scratch + i);
 		c->pack(c, &p, scratch, len, out);
 		out += block_bytes(c, len);
 		at += len;

@@ -6,6 +6,8 @@
 extern const struct codec codec_f32, codec_f16, codec_bf16, codec_f64, codec_e4m3, codec_e5m2;
 extern const struct codec codec_i8, codec_i16, codec_i32, codec_i64, codec_u8, codec_u16, codec_u32, codec_u64,
 	codec_boolean;
+extern const struct codec codec_q2_k, codec_q3_k, codec_q4_k, codec_q5_k, codec_q6_k;
+extern const struct codec codec_iq4_nl, codec_iq4_xs, codec_mxfp4;
 
 /* Bytes in front of the codes of one group (CODEC_GROUP): the scale and, if there is one, the zero point. */
 static inline unsigned codec_group_header(const struct codec *c)

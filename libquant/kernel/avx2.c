@@ -92,5 +92,5 @@ static bool usable(void)
 	return __builtin_cpu_supports("avx2"); /* asks the system too; no such machine lacks F16C */
 }
 
-const struct kernels kernels_avx2 = KERNEL_ROW("avx2", usable);
+const struct kernels kernels_avx2 = KERNEL_ROW("avx2", usable, avx2);
 #endif

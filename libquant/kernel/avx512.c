@@ -63,5 +63,5 @@ static bool usable(void)
 	       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
 }
 
-const struct kernels kernels_avx512 = KERNEL_ROW("avx512", usable);
+const struct kernels kernels_avx512 = KERNEL_ROW("avx512", usable, avx512);
 #endif

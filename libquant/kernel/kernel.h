@@ -43,6 +43,11 @@ struct kernels {
 	void (*search_affine)(struct search_job *job);
 	void (*search_scaled)(struct search_job *job);
 	void (*search_table)(struct search_job *job);
+
+	/* codec_round() of n elements, n a multiple of 16: onto the integers lo..hi (code 0 is lo), or 1 << bits levels. */
+	void (*round_uniform)(const float *x, size_t n, float scale, float offset, float lo, float hi, uint8_t *codes);
+	void (*round_table)(const float *x, size_t n, float scale, float offset, const float *levels, int bits,
+			    uint8_t *codes);
 };
 
 /* The active kernels, never NULL. */

@@ -97,5 +97,5 @@ static bool usable(void)
 	return true; /* part of the base of the architecture */
 }
 
-const struct kernels kernels_neon = KERNEL_ROW("neon", usable);
+const struct kernels kernels_neon = KERNEL_ROW("neon", usable, base);
 #endif

@@ -7,6 +7,7 @@
  * instruction set must not be in the table.
  */
 #include "kernel/kernel.h"
+#include "kernel/search.h"
 
 extern const struct kernels kernels_scalar;
 #ifdef __x86_64__

@@ -46,4 +46,4 @@ static bool always(void)
 	return true;
 }
 
-const struct kernels kernels_scalar = KERNEL_ROW("scalar", always);
+const struct kernels kernels_scalar = KERNEL_ROW("scalar", always, base);

@@ -42,15 +42,18 @@ struct search_job {
 	float sc[SEARCH_LANES], mn[SEARCH_LANES];
 };
 
-/* Shorthands for the kernel table; see kernel.h. */
-void search_affine_base(struct search_job *job);
-void search_scaled_base(struct search_job *job);
-void search_table_base(struct search_job *job);
-void search_affine_avx2(struct search_job *job);
-void search_scaled_avx2(struct search_job *job);
-void search_table_avx2(struct search_job *job);
-void search_affine_avx512(struct search_job *job);
-void search_scaled_avx512(struct search_job *job);
-void search_table_avx512(struct search_job *job);
+/* The functions of one instruction set; see kernel.h. */
+#define SEARCH_FUNCTIONS(set) \
+	void search_affine_##set(struct search_job *job); \
+	void search_scaled_##set(struct search_job *job); \
+	void search_table_##set(struct search_job *job); \
+	void round_uniform_##set(const float *x, size_t n, float scale, float offset, float lo, float hi, \
+				 uint8_t *codes); \
+	void round_table_##set(const float *x, size_t n, float scale, float offset, const float *levels, int bits, \
+			       uint8_t *codes)
+
+SEARCH_FUNCTIONS(base);
+SEARCH_FUNCTIONS(avx2);
+SEARCH_FUNCTIONS(avx512);
 
 #endif

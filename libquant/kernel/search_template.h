@@ -24,6 +24,7 @@
 
 typedef float vf __attribute__((vector_size(4 * VL)));
 typedef int32_t vi __attribute__((vector_size(4 * VL)));
+typedef uint8_t vb __attribute__((vector_size(VL)));
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -532,4 +533,44 @@ void SEARCH_NAME(search_scaled)(struct search_job *job)
 void SEARCH_NAME(search_table)(struct search_job *job)
 {
 	search(TABLE, job);
+}
+
+/* In step with codec_round(), which says why. */
+INLINE vf units(const float *x, vf scale, vf offset, vi usable)
+{
+	vf t = (vload(x) - offset) / scale;
+	return (vf)((vi)t & (t == t) & usable);
+}
+
+void SEARCH_NAME(round_uniform)(const float *x, size_t n, float scale, float offset, float lo, float hi, uint8_t *codes)
+{
+	vf s = vset(scale), o = offset + vset(0), first = vset(lo), last = vset(hi);
+	vi usable = s != 0;
+
+	for (size_t i = 0; i < n; i += VL) {
+		vf t = units(x + i, s, o, usable);
+		vi code = __builtin_convertvector(vround(vclamp(t, first, last)) - first, vi);
+		vb narrow = __builtin_convertvector(code, vb);
+		memcpy(codes + i, &narrow, VL);
+	}
+}
+
+void SEARCH_NAME(round_table)(const float *x, size_t n, float scale, float offset, const float *levels, int bits,
+			      uint8_t *codes)
+{
+	vf s = vset(scale), o = offset + vset(0);
+	vi usable = s != 0;
+
+	for (size_t i = 0; i < n; i += VL) {
+		vf t = units(x + i, s, o, usable), least = vset(__builtin_inff());
+		vi best = {0};
+		for (int k = 0; k < 1 << bits; k++) {
+			vf miss = vabs(vset(levels[k]) - t);
+			vi better = miss < least;
+			least = vselect(better, miss, least);
+			best = (better & k) | (~better & best);
+		}
+		vb narrow = __builtin_convertvector(best, vb);
+		memcpy(codes + i, &narrow, VL);
+	}
 }

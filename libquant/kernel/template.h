@@ -304,11 +304,15 @@ static void k_silu_mul(float *gate, const float *up, size_t n)
 			     n - i);
 }
 
-#define KERNEL_ROW(NAME, USABLE) { \
+/* SEARCH: the suffix of the row's functions in search.h. */
+#define KERNEL_ROW(NAME, USABLE, SEARCH) { \
 	.name = NAME, .usable = USABLE, \
 	.f32_from_f16 = k_f32_from_f16, .f32_from_bf16 = k_f32_from_bf16, \
 	.f16_from_f32 = k_f16_from_f32, .bf16_from_f32 = k_bf16_from_f32, \
 	.decode_q8_0 = k_decode_q8_0, .decode_q4_0 = k_decode_q4_0, .decode_q4_k = k_decode_q4_k, \
 	.decode_q5_k = k_decode_q5_k, .decode_q6_k = k_decode_q6_k, \
 	.dot = k_dot, .axpy = k_axpy, .sum_squares = k_sum_squares, .max = k_max, \
-	.exp_sum = k_exp_sum, .silu_mul = k_silu_mul }
+	.exp_sum = k_exp_sum, .silu_mul = k_silu_mul, \
+	.search_affine = search_affine_##SEARCH, .search_scaled = search_scaled_##SEARCH, \
+	.search_table = search_table_##SEARCH, \
+	.round_uniform = round_uniform_##SEARCH, .round_table = round_table_##SEARCH }
