@@ -1,0 +1,320 @@
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include "model/regex.h"
+
+#include <pcre2.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/strbuf.h"
+#include "model/unicode.h"
+
+struct regex {
+	pcre2_code *code;
+	bool jit;
+};
+
+/* What the escapes mean inside a class, by Unicode properties; PCRE2's own differ for some characters. */
+#define SPACE "\\p{Z}\\x09-\\x0d\\x85"
+#define WORD  "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define HEX   "0-9A-Fa-f"
+
+#define MAX_GROUPS 250 /* PCRE2's own limit on nested parentheses */
+
+struct translation {
+	const char *p, *end;
+	struct strbuf out;
+	size_t atom;                  /* where in `out` the last atom starts */
+	size_t groups[MAX_GROUPS];
+	int depth;
+	const char *unsupported;
+	bool caseless_word;
+};
+
+static void insert(struct strbuf *b, size_t at, const char *s)
+{
+	size_t n = strlen(s), tail = b->len - at;
+	strbuf_add(b, s, n); /* makes room */
+	if (b->failed)
+		return;
+	memmove(b->data + at + n, b->data + at, tail);
+	memcpy(b->data + at, s, n);
+}
+
+static const char *escape_class(char c)
+{
+	switch (c) {
+	case 's': return SPACE;
+	case 'w': return WORD;
+	case 'h': return HEX;
+	default: return NULL;
+	}
+}
+
+/* Copies \p{..}, \x{..}, \o{..} whole, so that what is in the braces is not taken for a quantifier. */
+static void copy_escape(struct translation *t)
+{
+	char c = t->p[1];
+	strbuf_add(&t->out, t->p, 2);
+	t->p += 2;
+	if ((c == 'p' || c == 'P' || c == 'x' || c == 'o' || c == 'k' || c == 'g') && t->p < t->end && (*t->p == '{' || *t->p == '<')) {
+		char close = *t->p == '{' ? '}' : '>';
+		const char *stop = memchr(t->p, close, (size_t)(t->end - t->p));
+		stop = stop ? stop + 1 : t->end;
+		strbuf_add(&t->out, t->p, (size_t)(stop - t->p));
+		t->p = stop;
+	}
+}
+
+static void escape(struct translation *t)
+{
+	char c = t->end - t->p > 1 ? t->p[1] : '\0';
+	const char *set = escape_class(c >= 'A' && c <= 'Z' ? (char)(c + 32) : c);
+	t->atom = t->out.len;
+	if (set) {
+		strbuf_printf(&t->out, "[%s%s]", c < 'a' ? "^" : "", set);
+		t->p += 2;
+	} else if (c == 'b' || c == 'B') {
+		strbuf_puts(&t->out, c == 'b' ? "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))"
+					      : "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))");
+		t->p += 2;
+	} else if (c == 'C' || c == 'M' || c == 'y' || c == 'Y') {
+		t->unsupported = "an escape";
+	} else if (c == '\0') {
+		strbuf_putc(&t->out, '\\'); /* PCRE2 reports it */
+		t->p++;
+	} else {
+		copy_escape(t);
+	}
+}
+
+static void class_escape(struct translation *t)
+{
+	char c = t->end - t->p > 1 ? t->p[1] : '\0';
+	const char *set = escape_class(c);
+	if (set) {
+		strbuf_puts(&t->out, set);
+		t->p += 2;
+	} else if (c == 'W' || c == 'H') {
+		t->unsupported = "a negated escape in a class";
+	} else if (c == '\0') {
+		strbuf_putc(&t->out, '\\');
+		t->p++;
+	} else {
+		copy_escape(t);
+	}
+}
+
+static void class(struct translation *t)
+{
+	t->atom = t->out.len;
+	strbuf_putc(&t->out, *t->p++);
+	if (t->p < t->end && *t->p == '^')
+		strbuf_putc(&t->out, *t->p++);
+	if (t->p < t->end && *t->p == ']')
+		strbuf_putc(&t->out, *t->p++);
+	while (t->p < t->end && *t->p != ']' && !t->unsupported) {
+		if (*t->p == '\\') {
+			class_escape(t);
+		} else if (*t->p == '[') {
+			const char *stop = t->end - t->p > 1 && t->p[1] == ':' ? memchr(t->p, ']', (size_t)(t->end - t->p)) : NULL;
+			if (!stop) {
+				t->unsupported = "a class inside a class";
+				return;
+			}
+			strbuf_add(&t->out, t->p, (size_t)(stop + 1 - t->p));
+			t->p = stop + 1;
+		} else if (*t->p == '&' && t->end - t->p > 1 && t->p[1] == '&') {
+			t->unsupported = "an intersection of classes";
+		} else {
+			strbuf_putc(&t->out, *t->p++);
+		}
+	}
+	if (t->p < t->end)
+		strbuf_putc(&t->out, *t->p++);
+}
+
+/* "(" and what may follow it; Oniguruma's flag m is "dot matches newline", PCRE2's s. */
+static void group(struct translation *t)
+{
+	if (t->depth == MAX_GROUPS) {
+		t->unsupported = "groups nested that deep";
+		return;
+	}
+	t->groups[t->depth++] = t->out.len;
+	strbuf_putc(&t->out, *t->p++);
+	if (t->p >= t->end || *t->p != '?')
+		return;
+	strbuf_putc(&t->out, *t->p++);
+	if (t->p < t->end && *t->p == '~') {
+		t->unsupported = "the absence operator";
+		return;
+	}
+	while (t->p < t->end && ((*t->p >= 'a' && *t->p <= 'z') || *t->p == '-')) {
+		strbuf_putc(&t->out, *t->p == 'm' ? 's' : *t->p);
+		t->p++;
+	}
+}
+
+/* {n,m}: Oniguruma reads {,m} as {0,m}, and a + after the braces repeats instead of making it possessive. */
+static void braces(struct translation *t)
+{
+	const char *q = t->p + 1;
+	bool digits = false, comma = false;
+	for (; q < t->end && *q != '}'; q++) {
+		if (*q == ',' && !comma)
+			comma = true;
+		else if (*q >= '0' && *q <= '9')
+			digits = true;
+		else
+			break;
+	}
+	if (q >= t->end || *q != '}' || !digits) {
+		t->atom = t->out.len;
+		strbuf_puts(&t->out, "\\{");
+		t->p++;
+		return;
+	}
+	strbuf_putc(&t->out, '{');
+	if (t->p[1] == ',')
+		strbuf_putc(&t->out, '0');
+	strbuf_add(&t->out, t->p + 1, (size_t)(q - t->p));
+	t->p = q + 1;
+	if (t->p < t->end && *t->p == '+') {
+		insert(&t->out, t->atom, "(?:");
+		strbuf_putc(&t->out, ')');
+	}
+}
+
+static void translate_one(struct translation *t)
+{
+	char c = *t->p;
+	switch (c) {
+	case '\\': escape(t); break;
+	case '[': class(t); break;
+	case '(': group(t); break;
+	case '{': braces(t); break;
+	case ')':
+		t->atom = t->depth ? t->groups[--t->depth] : t->out.len;
+		strbuf_putc(&t->out, *t->p++);
+		break;
+	case '*': case '+': case '?':
+		strbuf_putc(&t->out, *t->p++);
+		break;
+	default:
+		t->atom = t->out.len;
+		do
+			strbuf_putc(&t->out, *t->p++);
+		while (t->p < t->end && ((unsigned char)*t->p & 0xc0) == 0x80);
+	}
+}
+
+int regex_compile(const char *pattern, size_t len, struct regex **out, struct err *e)
+{
+	struct translation t = { .p = pattern, .end = pattern + len };
+	while (t.p < t.end && !t.unsupported && !t.out.failed)
+		translate_one(&t);
+	struct regex *r = calloc(1, sizeof *r);
+	pcre2_compile_context *context = pcre2_compile_context_create(NULL);
+	int rc = ERR_OK, code = 0;
+	size_t where = 0;
+	if (t.out.failed || !r || !context) {
+		rc = err_nomem(e);
+	} else if (t.unsupported) {
+		rc = err_set(e, ERR_UNSUPPORTED, "pattern \"%.*s\": %s is not handled", (int)(len < 200 ? len : 200), pattern, t.unsupported);
+	} else {
+		pcre2_set_newline(context, PCRE2_NEWLINE_LF);
+		r->code = pcre2_compile((PCRE2_SPTR)(t.out.data ? t.out.data : ""), t.out.len,
+					PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &where, context);
+		if (!r->code) {
+			char why[160] = "";
+			pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
+			rc = err_set(e, ERR_INPUT, "pattern \"%.*s\": %s", (int)(len < 200 ? len : 200), pattern, why);
+		} else {
+			r->jit = pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE) == 0;
+		}
+	}
+	pcre2_compile_context_free(context);
+	strbuf_release(&t.out);
+	if (rc) {
+		free(r);
+		r = NULL;
+	}
+	*out = r;
+	return rc;
+}
+
+void regex_free(struct regex *r)
+{
+	if (!r)
+		return;
+	pcre2_code_free(r->code);
+	free(r);
+}
+
+int regex_start(struct regex_search *s, const struct regex *r, struct err *e)
+{
+	*s = (struct regex_search){ .regex = r };
+	s->match = pcre2_match_data_create(1, NULL);
+	s->context = pcre2_match_context_create(NULL);
+	if (r->jit)
+		s->stack = pcre2_jit_stack_create(32 * 1024, 16 * 1024 * 1024, NULL);
+	if (!s->match || !s->context || (r->jit && !s->stack)) {
+		regex_stop(s);
+		return err_nomem(e);
+	}
+	if (s->stack)
+		pcre2_jit_stack_assign(s->context, NULL, s->stack);
+	pcre2_set_match_limit(s->context, 50 * 1000 * 1000);
+	pcre2_set_heap_limit(s->context, 512 * 1024);
+	return ERR_OK;
+}
+
+int regex_text(struct regex_search *s, const char *text, size_t len, struct err *e)
+{
+	(void)e;
+	s->text = s->subject = text;
+	s->len = len;
+	s->from = s->last_end = 0;
+	s->any = false;
+	return ERR_OK;
+}
+
+int regex_next(struct regex_search *s, size_t *start, size_t *end, struct err *e)
+{
+	while (s->from <= s->len) {
+		int rc = pcre2_match(s->regex->code, (PCRE2_SPTR)s->subject, s->len, s->from, PCRE2_NO_UTF_CHECK, s->match, s->context);
+		if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
+			rc = pcre2_match(s->regex->code, (PCRE2_SPTR)s->subject, s->len, s->from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+					 s->match, s->context);
+		if (rc == PCRE2_ERROR_NOMATCH)
+			return 0;
+		if (rc < 0) {
+			char why[160] = "";
+			pcre2_get_error_message(rc, (PCRE2_UCHAR *)why, sizeof why);
+			return -err_set(e, ERR_INPUT, "a pattern of the tokenizer fails on this text: %s", why);
+		}
+		const size_t *at = pcre2_get_ovector_pointer(s->match);
+		if (at[0] > at[1]) /* \K in a lookahead */
+			return -err_set(e, ERR_UNSUPPORTED, "a pattern of the tokenizer matches backwards");
+		if (at[0] == at[1] && s->any && s->last_end == at[1]) {
+			s->from += s->from < s->len ? utf8_length(s->text[s->from]) : 1;
+			continue;
+		}
+		*start = at[0];
+		*end = at[1];
+		s->from = s->last_end = at[1];
+		s->any = true;
+		return 1;
+	}
+	return 0;
+}
+
+void regex_stop(struct regex_search *s)
+{
+	pcre2_match_data_free(s->match);
+	pcre2_match_context_free(s->context);
+	pcre2_jit_stack_free(s->stack);
+	strbuf_release(&s->stand_in);
+	*s = (struct regex_search){ 0 };
+}

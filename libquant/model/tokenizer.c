@@ -1,0 +1,451 @@
+#include "model/tokenizer.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "model/tokenizer_parts.h"
+#include "model/unicode.h"
+
+int token_ids_add(struct token_ids *ids, int32_t id, struct err *e)
+{
+	if (ids->count == ids->cap) {
+		size_t cap = ids->cap ? ids->cap * 2 : 256;
+		int32_t *p = realloc(ids->id, cap * sizeof *p);
+		if (!p)
+			return err_nomem(e);
+		ids->id = p;
+		ids->cap = cap;
+	}
+	ids->id[ids->count++] = id;
+	return ERR_OK;
+}
+
+void token_ids_release(struct token_ids *ids)
+{
+	free(ids->id);
+	*ids = (struct token_ids){ 0 };
+}
+
+int tokenizer_put(struct tokenizer *t, int64_t id, const char *text, size_t len, struct err *e)
+{
+	if (id < 0 || id >= TOKENIZER_MAX_ID)
+		return err_set(e, ERR_INPUT, "token \"%.100s\" has id %lld, which is out of range", text, (long long)id);
+	if ((size_t)id >= t->cap) {
+		size_t cap = t->cap ? t->cap : 1024;
+		while (cap <= (size_t)id)
+			cap *= 2;
+		struct piece *p = realloc(t->pieces, cap * sizeof *p);
+		if (!p)
+			return err_nomem(e);
+		memset(p + t->cap, 0, (cap - t->cap) * sizeof *p);
+		t->pieces = p;
+		t->cap = cap;
+	}
+	if ((size_t)id >= t->size)
+		t->size = (size_t)id + 1;
+	t->pieces[id].text = text;
+	t->pieces[id].len = len;
+	t->pieces[id].type = TOKEN_NORMAL;
+	return ERR_OK;
+}
+
+/* ---- added tokens ---- */
+
+static int read_added(struct tokenizer *t, const struct json *j, struct added_token *a, struct err *e)
+{
+	int rc = part_string(j, "content", &t->arena, &a->content, &a->len, e);
+	if (rc || !a->content)
+		return rc ? rc : err_set(e, ERR_INPUT, "an added token has no content");
+	a->special = part_bool(j, "special", false);
+	a->lstrip = part_bool(j, "lstrip", false);
+	a->rstrip = part_bool(j, "rstrip", false);
+	a->single_word = part_bool(j, "single_word", false);
+	a->normalized = part_bool(j, "normalized", true);
+	a->normal = a->content;
+	a->normal_len = a->len;
+	if (!a->normalized || !t->norm.count)
+		return ERR_OK;
+	struct strbuf s = { 0 };
+	bool stripped;
+	rc = norm_apply(&t->norm, a->content, a->len, &s, &stripped, e);
+	if (!rc) {
+		a->normal_len = s.len;
+		a->normal = arena_strndup(&t->arena, s.data ? s.data : "", s.len);
+		if (!a->normal)
+			rc = err_nomem(e);
+	}
+	strbuf_release(&s);
+	return rc;
+}
+
+/* A token's id is that of its text in the vocabulary, else the next free one; the file's own "id" is not used. */
+static int added_id(struct tokenizer *t, struct map *seen, struct added_token *a, int64_t *next, struct err *e)
+{
+	uint64_t id;
+	if (map_get(seen, a->content, a->len, &id) || map_get(&t->bpe.vocab, a->content, a->len, &id)) {
+		a->id = (int32_t)id;
+		if (map_set(seen, a->content, a->len, id) < 0)
+			return err_nomem(e);
+		return ERR_OK;
+	}
+	int rc = tokenizer_put(t, *next, a->content, a->len, e);
+	if (rc)
+		return rc;
+	a->id = (int32_t)(*next)++;
+	return map_set(seen, a->content, a->len, (uint64_t)a->id) < 0 ? err_nomem(e) : ERR_OK;
+}
+
+static int add_to_tries(struct tokenizer *t, struct err *e)
+{
+	/* when an id was given twice the later entry counts */
+	struct map last = { 0 };
+	struct added *a = &t->added;
+	int rc = ERR_OK;
+	for (size_t i = 0; i < a->count && !rc; i++)
+		if (map_set(&last, (const char *)&a->at[i].id, sizeof a->at[i].id, i) < 0)
+			rc = err_nomem(e);
+	for (size_t i = 0; i < a->count && !rc; i++) {
+		struct added_token *one = &a->at[i];
+		uint64_t which = 0;
+		map_get(&last, (const char *)&one->id, sizeof one->id, &which);
+		if (which != i)
+			continue;
+		if (trie_add(one->normalized ? &a->normal : &a->raw, one->normal, one->normal_len, (int32_t)i) < 0)
+			rc = err_nomem(e);
+	}
+	map_release(&last);
+	return rc;
+}
+
+static int read_added_tokens(struct tokenizer *t, const struct json *list, struct err *e)
+{
+	size_t n = json_count(list);
+	struct map seen = { 0 };
+	int64_t next = (int64_t)t->bpe.vocab.count;
+	int rc = ERR_OK;
+	if (!n)
+		return ERR_OK;
+	t->added.at = arena_array(&t->arena, n, sizeof *t->added.at);
+	if (!t->added.at)
+		return err_nomem(e);
+	for (const struct json *j = json_first(list); j && !rc; j = json_next(j)) {
+		struct added_token *a = &t->added.at[t->added.count];
+		if ((rc = read_added(t, j, a, e)) || !a->len)
+			continue;
+		if (!(rc = added_id(t, &seen, a, &next, e))) {
+			struct piece *p = &t->pieces[a->id];
+			p->special |= a->special;
+			p->type = p->special ? TOKEN_CONTROL : TOKEN_USER;
+			t->added.count++;
+		}
+	}
+	map_release(&seen);
+	return rc ? rc : add_to_tries(t, e);
+}
+
+/* ---- opening ---- */
+
+static void rate_pieces(struct tokenizer *t)
+{
+	struct bpe *b = &t->bpe;
+	t->kind = TOKENIZER_SPM;
+	for (size_t i = 0; i < t->pre.count; i++)
+		if (strcmp(t->pre.at[i].row->type, "ByteLevel") == 0)
+			t->kind = TOKENIZER_BYTE_BPE;
+	for (size_t i = 0; i < t->norm.count; i++)
+		if (strcmp(t->norm.at[i].row->type, "ByteLevel") == 0)
+			t->kind = TOKENIZER_BYTE_BPE;
+	for (size_t i = b->merge_count; i-- > 0;)
+		t->pieces[b->merges[i].id].score = -(float)i;
+	for (int i = 0; i < 256 && b->byte_fallback; i++)
+		if (b->bytes[i] >= 0)
+			t->pieces[b->bytes[i]].type = TOKEN_BYTE;
+	if (b->unk >= 0)
+		t->pieces[b->unk].type = TOKEN_UNKNOWN;
+}
+
+static int open_json(const struct tokenizer_files *f, struct tokenizer *t, struct err *e)
+{
+	t->json = json_parse(f->json, f->json_len, e);
+	if (!t->json)
+		return err_prefix(e, "tokenizer.json");
+	int rc;
+	if ((rc = norm_parse(json_get(t->json, "normalizer"), &t->arena, &t->norm, e)) ||
+	    (rc = pre_parse(json_get(t->json, "pre_tokenizer"), &t->arena, &t->pre, e)) ||
+	    (rc = dec_parse(json_get(t->json, "decoder"), &t->arena, &t->dec, e)) ||
+	    (rc = bpe_parse(json_get(t->json, "model"), t, e)) ||
+	    (rc = read_added_tokens(t, json_get(t->json, "added_tokens"), e)) ||
+	    (rc = post_parse(json_get(t->json, "post_processor"), t, e)))
+		return rc;
+	rate_pieces(t);
+	return f->model ? spm_scores(f->model, f->model_len, t) : ERR_OK;
+}
+
+/* A token given as text or as {"content": text}. */
+static int32_t config_token(const struct tokenizer *t, const struct json *config, const char *key)
+{
+	const struct json *j = json_get(config, key);
+	const char *text = json_string(j);
+	if (!text)
+		text = json_string(json_get(j, "content"));
+	return text ? tokenizer_id(t, text, strlen(text)) : -1;
+}
+
+static int read_config(const struct tokenizer_files *f, struct tokenizer *t, struct err *e)
+{
+	static const char *const ends[] = { "</s>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>" };
+	struct json *config = NULL;
+	if (f->config && !(config = json_parse(f->config, f->config_len, e)))
+		return err_prefix(e, "tokenizer_config.json");
+	int32_t eos = config_token(t, config, "eos_token"), bos = config_token(t, config, "bos_token");
+	if (eos >= 0)
+		t->eos = eos;
+	for (size_t i = 0; t->eos < 0 && i < sizeof ends / sizeof ends[0]; i++)
+		t->eos = tokenizer_id(t, ends[i], strlen(ends[i]));
+	int rc = ERR_OK;
+	if (t->spm) {
+		if (bos < 0)
+			bos = t->bos;
+		bool add = bos >= 0 && part_bool(config, "add_bos_token", true), add_eos = t->eos >= 0 && part_bool(config, "add_eos_token", false);
+		t->head = arena_array(&t->arena, 1, sizeof *t->head);
+		t->tail = arena_array(&t->arena, 1, sizeof *t->tail);
+		if (!t->head || !t->tail) {
+			rc = err_nomem(e);
+		} else {
+			t->head[0] = bos;
+			t->tail[0] = t->eos;
+			t->head_count = add;
+			t->tail_count = add_eos;
+		}
+	}
+	json_free(config);
+	return rc;
+}
+
+int tokenizer_open(const struct tokenizer_files *f, struct tokenizer **out, struct err *e)
+{
+	*out = NULL;
+	struct tokenizer *t = calloc(1, sizeof *t);
+	if (!t)
+		return err_nomem(e);
+	t->bos = t->eos = t->bpe.unk = NO_TOKEN;
+	int rc;
+	if (f->json)
+		rc = open_json(f, t, e);
+	else if (f->model)
+		rc = spm_open(f->model, f->model_len, t, e);
+	else
+		rc = err_set(e, ERR_INPUT, "there is neither tokenizer.json nor tokenizer.model");
+	if (!rc)
+		rc = read_config(f, t, e);
+	if (rc) {
+		tokenizer_close(t);
+		return rc;
+	}
+	*out = t;
+	return ERR_OK;
+}
+
+void tokenizer_close(struct tokenizer *t)
+{
+	if (!t)
+		return;
+	norm_release(&t->norm);
+	pre_release(&t->pre);
+	dec_release(&t->dec);
+	trie_release(&t->added.raw);
+	trie_release(&t->added.normal);
+	bpe_release(&t->bpe);
+	spm_close(t->spm);
+	json_free(t->json);
+	free(t->pieces);
+	arena_release(&t->arena);
+	free(t);
+}
+
+/* ---- encoding ---- */
+
+/* Cuts out raw added tokens, normalizes the rest, cuts out normalized ones. */
+static int extract_and_normalize(const struct tokenizer *t, const char *text, size_t len, struct splits *out, struct err *e)
+{
+	struct splits raw = { 0 };
+	struct strbuf normal = { 0 };
+	int rc = added_split(&t->added, &t->added.raw, text, len, 0, true, &raw) < 0 ? err_nomem(e) : ERR_OK;
+	for (size_t i = 0; i < raw.count && !rc; i++) {
+		const struct split *one = &raw.at[i];
+		if (one->id >= 0) {
+			splits_add(out, *one);
+			continue;
+		}
+		bool stripped;
+		strbuf_clear(&normal);
+		if ((rc = norm_apply(&t->norm, text + one->start, one->len, &normal, &stripped, e)) || !normal.len)
+			continue;
+		size_t base = out->text.len;
+		strbuf_add(&out->text, normal.data, normal.len);
+		if (added_split(&t->added, &t->added.normal, normal.data, normal.len, base, one->first && !stripped, out) < 0)
+			rc = err_nomem(e);
+	}
+	strbuf_release(&normal);
+	splits_release(&raw);
+	return rc || (!out->failed && !out->text.failed) ? rc : err_nomem(e);
+}
+
+static int encode_valid(const struct tokenizer *t, const char *text, size_t len, struct token_ids *out, struct err *e)
+{
+	if (t->spm)
+		return spm_encode(t, text, len, out, e);
+	struct splits s = { 0 };
+	struct bpe_work *w = bpe_work_new(&t->bpe, e);
+	int rc = w ? extract_and_normalize(t, text, len, &s, e) : ERR_NOMEM;
+	if (!rc)
+		rc = pre_apply(&t->pre, &s, e);
+	for (size_t i = 0; i < s.count && !rc; i++) {
+		const struct split *one = &s.at[i];
+		rc = one->id >= 0 ? token_ids_add(out, one->id, e) : bpe_word(w, s.text.data + one->start, one->len, out, e);
+	}
+	bpe_work_free(w);
+	splits_release(&s);
+	return rc;
+}
+
+int tokenizer_encode(const struct tokenizer *t, const char *text, size_t len, bool special, struct token_ids *out, struct err *e)
+{
+	struct strbuf clean = { 0 };
+	int rc = ERR_OK;
+	if (!utf8_valid(text, len)) {
+		unicode_sanitize(text, len, &clean);
+		if (clean.failed)
+			return err_nomem(e);
+		text = clean.data;
+		len = clean.len;
+	}
+	for (size_t i = 0; special && i < t->head_count && !rc; i++)
+		rc = token_ids_add(out, t->head[i], e);
+	if (!rc && len)
+		rc = encode_valid(t, text, len, out, e);
+	for (size_t i = 0; special && i < t->tail_count && !rc; i++)
+		rc = token_ids_add(out, t->tail[i], e);
+	strbuf_release(&clean);
+	return rc;
+}
+
+int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special, struct strbuf *out, struct err *e)
+{
+	if (t->spm)
+		return spm_decode(t, ids, n, skip_special, out, e);
+	struct pieces p = { 0 };
+	for (size_t i = 0; i < n; i++) {
+		size_t len;
+		const char *text = tokenizer_piece(t, ids[i], &len);
+		if (!text || (skip_special && t->pieces[ids[i]].special))
+			continue;
+		strbuf_add(&p.text, text, len);
+		pieces_close(&p);
+	}
+	int rc = p.failed || p.text.failed ? err_nomem(e) : dec_apply(&t->dec, &p, out, e);
+	pieces_release(&p);
+	return rc || !out->failed ? rc : err_nomem(e);
+}
+
+/* ---- what a vocabulary holds ---- */
+
+size_t tokenizer_size(const struct tokenizer *t)
+{
+	return t->size;
+}
+
+const char *tokenizer_piece(const struct tokenizer *t, int32_t id, size_t *len)
+{
+	const struct piece *p = id >= 0 && (size_t)id < t->size ? &t->pieces[id] : NULL;
+	if (len)
+		*len = p ? p->len : 0;
+	return p ? p->text : NULL;
+}
+
+int32_t tokenizer_id(const struct tokenizer *t, const char *piece, size_t len)
+{
+	uint64_t id;
+	for (size_t i = 0; i < t->added.count; i++)
+		if (t->added.at[i].len == len && memcmp(t->added.at[i].content, piece, len) == 0)
+			return t->added.at[i].id;
+	return map_get(&t->bpe.vocab, piece, len, &id) && id < t->size ? (int32_t)id : -1;
+}
+
+bool tokenizer_is_special(const struct tokenizer *t, int32_t id)
+{
+	return id >= 0 && (size_t)id < t->size && t->pieces[id].special;
+}
+
+int32_t tokenizer_bos(const struct tokenizer *t)
+{
+	return t->head_count ? t->head[0] : -1;
+}
+
+int32_t tokenizer_eos(const struct tokenizer *t)
+{
+	return t->eos;
+}
+
+enum tokenizer_kind tokenizer_kind(const struct tokenizer *t)
+{
+	return t->kind;
+}
+
+enum token_type tokenizer_type(const struct tokenizer *t, int32_t id)
+{
+	if (id < 0 || (size_t)id >= t->size || !t->pieces[id].type)
+		return TOKEN_UNUSED;
+	return (enum token_type)t->pieces[id].type;
+}
+
+float tokenizer_score(const struct tokenizer *t, int32_t id)
+{
+	return id >= 0 && (size_t)id < t->size ? t->pieces[id].score : 0;
+}
+
+size_t tokenizer_merges(const struct tokenizer *t)
+{
+	return t->bpe.merge_count;
+}
+
+void tokenizer_merge(const struct tokenizer *t, size_t i, const char **left, const char **right)
+{
+	const struct merge *m = &t->bpe.merges[i];
+	*left = t->pieces[m->left].text;
+	*right = t->pieces[m->right].text;
+}
+
+static bool is_step(const struct pre_steps *p, size_t i, const char *type)
+{
+	return i < p->count && strcmp(p->at[i].row->type, type) == 0;
+}
+
+#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
+#define CASED        "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|" \
+		     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|"
+#define SPACES       "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
+static const struct {
+	const char *regex, *pre;
+} pre_names[] = {
+	{ CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES, "llama-bpe" },
+	{ CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES, "qwen2" },
+	{ CASED "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES, "tekken" },
+};
+
+const char *tokenizer_pre(const struct tokenizer *t)
+{
+	const struct pre_steps *p = &t->pre;
+	if (p->count == 1 && is_step(p, 0, "ByteLevel") && p->at[0].use_regex)
+		return "gpt-2";
+	if (p->count == 2 && is_step(p, 0, "Digits") && p->at[0].behavior == SPLIT_ISOLATED && is_step(p, 1, "ByteLevel"))
+		return "smollm";
+	if (p->count == 4 && is_step(p, 0, "Punctuation") && is_step(p, 1, "ByteLevel") && is_step(p, 2, "Digits") && is_step(p, 3, "Split"))
+		return "falcon";
+	if (p->count == 2 && is_step(p, 0, "Split") && p->at[0].regex_text && is_step(p, 1, "ByteLevel") && !p->at[1].use_regex)
+		for (size_t i = 0; i < sizeof pre_names / sizeof pre_names[0]; i++)
+			if (strcmp(p->at[0].regex_text, pre_names[i].regex) == 0)
+				return pre_names[i].pre;
+	return "default";
+}
