@@ -1,0 +1,363 @@
+/* Hyper-parameters: GGUF metadata to config.json and back. */
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "formats/gguf_model.h"
+#include "model/config_rope.h"
+
+static const double PI = 3.14159265358979323846;
+
+int gguf_model_init(struct gguf_model *m, struct err *e)
+{
+	size_t len;
+	m->meta = &m->part[0].g;
+	const char *s = gguf_string(gguf_find(m->meta, "general.architecture"), &len);
+	if (!s)
+		return 0;
+	if (len >= sizeof m->arch_name || memchr(s, '\0', len) || !utf8_valid(s, len))
+		return err_set(e, ERR_INPUT, "general.architecture is not a name");
+	memcpy(m->arch_name, s, len);
+	m->arch = arch_from_gguf(m->arch_name);
+	/* of the architectures that share the name, only mistral has a window in all layers */
+	if (m->arch && gguf_model_key(m, "attention.sliding_window") && !gguf_model_key(m, "attention.sliding_window_pattern") &&
+	    m->arch->window == WINDOW_NONE)
+		for (unsigned i = arch_row_count; i-- > 0;)
+			if (!strcmp(arch_rows[i].gguf, m->arch_name) && arch_rows[i].window == WINDOW_ALL)
+				m->arch = &arch_rows[i];
+	return 0;
+}
+
+const struct gguf_kv *gguf_model_key(const struct gguf_model *m, const char *suffix)
+{
+	char key[160];
+	snprintf(key, sizeof key, "%s.%s", m->arch_name, suffix);
+	return gguf_find(m->meta, key);
+}
+
+const struct gguf_tensor *gguf_model_tensor(const struct gguf_model *m, const char *name, const uint8_t **data)
+{
+	for (size_t p = 0; p < m->parts; p++)
+		for (size_t i = 0; i < m->part[p].g.tensor_count; i++) {
+			const struct gguf_tensor *t = &m->part[p].g.tensors[i];
+			if (strcmp(t->name, name))
+				continue;
+			if (data)
+				*data = m->part[p].data + t->at;
+			return t;
+		}
+	return NULL;
+}
+
+uint32_t gguf_model_heads(const struct gguf_model *m, uint32_t layer, bool kv)
+{
+	const struct gguf_kv *key = kv ? gguf_model_key(m, "attention.head_count_kv") : NULL;
+	uint64_t n = 0;
+	if (!key)
+		key = gguf_model_key(m, "attention.head_count");
+	if (!gguf_uint(key, key && key->type == GGUF_ARRAY ? layer : 0, &n) || n > UINT32_MAX)
+		return 0;
+	return (uint32_t)n;
+}
+
+/* A count that may be one number or one per layer: the number, or the whole list when its entries differ. */
+static void put_count(struct json_writer *w, const char *name, const struct gguf_kv *kv, const char *list_name)
+{
+	uint64_t first = 0, most = 0, v;
+	bool same = true;
+	if (!gguf_uint(kv, 0, &first))
+		return; /* config_parse says what is missing */
+	for (uint64_t i = 0; i < kv->count && gguf_uint(kv, i, &v); i++) {
+		same &= v == first;
+		most = v > most ? v : most;
+	}
+	if (same || list_name)
+		jw_uint(w, name, most);
+	if (same)
+		return;
+	jw_array(w, list_name ? list_name : name);
+	for (uint64_t i = 0; i < kv->count && gguf_uint(kv, i, &v); i++)
+		jw_uint(w, NULL, v);
+	jw_end_array(w);
+}
+
+static void put_float(struct json_writer *w, const char *name, const struct gguf_kv *kv)
+{
+	double v;
+	if (gguf_float(kv, 0, &v))
+		config_print_float(w, name, (float)v);
+}
+
+void gguf_rope_divisors(const struct rope *r, float *out)
+{
+	for (uint32_t i = 0; i < r->dims / 2; i++) {
+		double wave = 2 * PI * pow(r->theta, 2.0 * i / r->dims);
+		double s = (r->original_context / wave - r->low_freq) / ((double)r->high_freq - r->low_freq);
+		if (wave < (double)r->original_context / r->high_freq)
+			out[i] = 1;
+		else if (wave > (double)r->original_context / r->low_freq)
+			out[i] = r->factor;
+		else
+			out[i] = (float)(1 / ((1 - s) / r->factor + s));
+	}
+}
+
+static bool explains(const struct rope *r, const float *d, float *scratch)
+{
+	gguf_rope_divisors(r, scratch);
+	for (uint32_t i = 0; i < r->dims / 2; i++)
+		if (!(fabsf(scratch[i] - d[i]) <= 1e-4f * fabsf(d[i])))
+			return false;
+	return true;
+}
+
+/*
+ * With low_freq_factor 1, what is known of the frequencies in between gives the rest: s is linear in 1 / wavelength,
+ * s = a / wave - b with a = original / (high - 1), b = 1 / (high - 1). The two that lie furthest apart are taken.
+ */
+static bool solve(struct rope *r, const float *d)
+{
+	double wave[2] = { 0, 0 }, s[2] = { 0, 0 };
+	int found = 0;
+	for (uint32_t i = 0; i < r->dims / 2; i++) {
+		if (!(d[i] > 1.0001f && d[i] < r->factor * 0.9999f))
+			continue;
+		int k = found ? 1 : 0;
+		wave[k] = 2 * PI * pow(r->theta, 2.0 * i / r->dims);
+		s[k] = (1 / (double)d[i] - 1 / (double)r->factor) / (1 - 1 / (double)r->factor);
+		found++;
+	}
+	if (found < 2)
+		return false;
+	double a = (s[0] - s[1]) / (1 / wave[0] - 1 / wave[1]), b = a / wave[0] - s[0];
+	if (!(a > 0 && b > 0 && a / b < 1e9))
+		return false;
+	r->original_context = (uint32_t)(a / b + 0.5);
+	r->high_freq = (float)(round((1 + 1 / b) * 1000) / 1000);
+	return r->high_freq > r->low_freq && r->original_context > 0;
+}
+
+/* The llama3 parameters that give these divisors; they are not stored. scratch: dims / 2. */
+static bool recover_llama3(struct rope *r, const float *d, uint32_t context, float *scratch)
+{
+	const uint32_t usual[] = { 8192, context, r->original_context };
+	r->factor = 1;
+	r->low_freq = 1;
+	for (uint32_t i = 0; i < r->dims / 2; i++)
+		r->factor = d[i] > r->factor ? d[i] : r->factor;
+	for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
+		r->high_freq = 4;
+		r->original_context = usual[i];
+		if (usual[i] && explains(r, d, scratch))
+			return true;
+	}
+	return solve(r, d) && explains(r, d, scratch);
+}
+
+static void put_llama3(struct json_writer *w, const struct rope *r)
+{
+	jw_object(w, "rope_scaling");
+	jw_string(w, "rope_type", "llama3");
+	config_print_float(w, "factor", r->factor);
+	config_print_float(w, "low_freq_factor", r->low_freq);
+	config_print_float(w, "high_freq_factor", r->high_freq);
+	jw_uint(w, "original_max_position_embeddings", r->original_context);
+	jw_end_object(w);
+}
+
+/* rope_freqs.weight becomes the llama3 parameters that explain it, or quire's own rope_divisors. */
+static int put_divisors(const struct gguf_model *m, struct json_writer *w, const struct gguf_tensor *t, const uint8_t *data,
+			struct err *e)
+{
+	double theta = 10000;
+	uint64_t context = 0, original = 0;
+	if (t->ndim != 1 || strcmp(t->codec->name, "f32") || t->dim[0] < 1 || t->dim[0] > 1 << 16)
+		return err_set(e, ERR_INPUT, "tensor '%s' is not a vector of f32", t->name);
+	size_t n = (size_t)t->dim[0];
+	float *d = malloc(2 * n * sizeof *d);
+	if (!d)
+		return err_nomem(e);
+	bool plain = true;
+	for (size_t i = 0; i < n; i++) {
+		uint32_t u = load_u32(data + 4 * i);
+		memcpy(&d[i], &u, 4);
+		plain &= d[i] == 1;
+	}
+	gguf_float(gguf_model_key(m, "rope.freq_base"), 0, &theta);
+	gguf_uint(gguf_model_key(m, "context_length"), 0, &context);
+	gguf_uint(gguf_model_key(m, "rope.scaling.original_context_length"), 0, &original);
+	struct rope r = { .theta = (float)theta, .dims = (uint32_t)(2 * n),
+			  .original_context = original < UINT32_MAX ? (uint32_t)original : 0 };
+	if (!plain && recover_llama3(&r, d, context < UINT32_MAX ? (uint32_t)context : 0, d + n)) {
+		put_llama3(w, &r);
+	} else if (!plain) {
+		jw_array(w, "rope_divisors");
+		for (size_t i = 0; i < n; i++)
+			config_print_float(w, NULL, d[i]);
+		jw_end_array(w);
+	}
+	free(d);
+	return 0;
+}
+
+static int put_scaling(const struct gguf_model *m, struct json_writer *w, struct err *e)
+{
+	char type[32] = "none";
+	double factor = 1, attn = 1;
+	uint64_t original;
+	size_t len;
+	const uint8_t *data;
+	const struct gguf_tensor *t = gguf_model_tensor(m, "rope_freqs.weight", &data);
+	if (t)
+		return put_divisors(m, w, t, data, e);
+	const char *s = gguf_string(gguf_model_key(m, "rope.scaling.type"), &len);
+	if (s && len < sizeof type && !memchr(s, '\0', len) && utf8_valid(s, len))
+		snprintf(type, sizeof type, "%.*s", (int)len, s);
+	if (!gguf_float(gguf_model_key(m, "rope.scaling.factor"), 0, &factor) &&
+	    gguf_float(gguf_model_key(m, "rope.scale_linear"), 0, &factor) && !s)
+		snprintf(type, sizeof type, "linear"); /* the key of files from 2023 */
+	if (!strcmp(type, "none") || (!strcmp(type, "linear") && factor == 1))
+		return 0;
+	jw_object(w, "rope_scaling");
+	jw_string(w, "rope_type", type);
+	config_print_float(w, "factor", (float)factor);
+	if (gguf_uint(gguf_model_key(m, "rope.scaling.original_context_length"), 0, &original))
+		jw_uint(w, "original_max_position_embeddings", original);
+	put_float(w, "beta_fast", gguf_model_key(m, "rope.scaling.yarn_beta_fast"));
+	put_float(w, "beta_slow", gguf_model_key(m, "rope.scaling.yarn_beta_slow"));
+	/* ggml's rotation multiplies by the usual factor itself; the key is what remains */
+	if (gguf_float(gguf_model_key(m, "rope.scaling.attn_factor"), 0, &attn) && factor > 1)
+		config_print_float(w, "attention_factor", (float)(attn * (1 + 0.1 * log(factor))));
+	jw_end_object(w);
+	return 0;
+}
+
+static void put_windows(const struct gguf_model *m, struct json_writer *w)
+{
+	const struct gguf_kv *pattern = gguf_model_key(m, "attention.sliding_window_pattern");
+	uint64_t window;
+	bool some = gguf_uint(gguf_model_key(m, "attention.sliding_window"), 0, &window) && window > 0;
+	if (m->arch->window == WINDOW_FROM_LAYER)
+		jw_bool(w, "use_sliding_window", some);
+	if (!some)
+		return;
+	jw_uint(w, "sliding_window", window);
+	if (m->arch->window == WINDOW_FROM_LAYER)
+		jw_uint(w, "max_window_layers", 0);
+	if (!pattern || pattern->type != GGUF_ARRAY || pattern->elem != GGUF_BOOL)
+		return;
+	jw_array(w, "layer_types");
+	for (uint64_t i = 0; i < pattern->count; i++)
+		jw_string(w, NULL, pattern->data[i] ? "sliding_attention" : "full_attention");
+	jw_end_array(w);
+}
+
+static void put_tokens(const struct gguf_model *m, struct json_writer *w)
+{
+	static const char *const ends[] = { "tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
+					    "tokenizer.ggml.eom_token_id" };
+	uint64_t id, seen[3];
+	int n = 0;
+	if (gguf_uint(gguf_find(m->meta, "tokenizer.ggml.bos_token_id"), 0, &id))
+		jw_uint(w, "bos_token_id", id);
+	else
+		jw_null(w, "bos_token_id");
+	for (int i = 0; i < 3; i++) {
+		if (!gguf_uint(gguf_find(m->meta, ends[i]), 0, &id))
+			continue;
+		bool again = false;
+		for (int k = 0; k < n; k++)
+			again |= seen[k] == id;
+		if (!again)
+			seen[n++] = id;
+	}
+	if (n == 0)
+		jw_null(w, "eos_token_id");
+	else if (n == 1)
+		jw_uint(w, "eos_token_id", seen[0]);
+	else {
+		jw_array(w, "eos_token_id");
+		for (int i = 0; i < n; i++)
+			jw_uint(w, NULL, seen[i]);
+		jw_end_array(w);
+	}
+}
+
+/* The head size: as stored, or what the shape of a projection says, which the metadata may leave out. */
+static uint64_t head_dim(const struct gguf_model *m)
+{
+	uint64_t hd = 0, hidden = 0;
+	uint32_t heads = gguf_model_heads(m, 0, false);
+	if (gguf_uint(gguf_model_key(m, "attention.key_length"), 0, &hd))
+		return hd;
+	gguf_uint(gguf_model_key(m, "embedding_length"), 0, &hidden);
+	return heads ? hidden / heads : 0;
+}
+
+static void put_flags(const struct gguf_model *m, struct json_writer *w)
+{
+	if (m->arch->qkv_bias == BIAS_CONFIG)
+		jw_bool(w, "attention_bias", gguf_model_tensor(m, "blk.0.attn_q.bias", NULL) != NULL);
+	if (m->arch->mlp_bias == BIAS_CONFIG)
+		jw_bool(w, "mlp_bias", gguf_model_tensor(m, "blk.0.ffn_up.bias", NULL) != NULL);
+	jw_bool(w, "tie_word_embeddings", !gguf_model_tensor(m, "output.weight", NULL));
+}
+
+static void put_sizes(const struct gguf_model *m, struct json_writer *w)
+{
+	uint64_t v, rd, hd = head_dim(m);
+	const struct gguf_tensor *embed = gguf_model_tensor(m, "token_embd.weight", NULL);
+	const struct gguf_kv *kv_heads = gguf_model_key(m, "attention.head_count_kv");
+	put_count(w, "hidden_size", gguf_model_key(m, "embedding_length"), NULL);
+	put_count(w, "intermediate_size", gguf_model_key(m, "feed_forward_length"), NULL);
+	put_count(w, "num_hidden_layers", gguf_model_key(m, "block_count"), NULL);
+	put_count(w, "num_attention_heads", gguf_model_key(m, "attention.head_count"), NULL);
+	put_count(w, "num_key_value_heads", kv_heads ? kv_heads : gguf_model_key(m, "attention.head_count"),
+		  "kv_heads_per_layer");
+	if (hd)
+		jw_uint(w, "head_dim", hd);
+	if (embed && embed->ndim == 2)
+		jw_uint(w, "vocab_size", embed->dim[1]);
+	else if (gguf_uint(gguf_model_key(m, "vocab_size"), 0, &v))
+		jw_uint(w, "vocab_size", v);
+	put_count(w, "max_position_embeddings", gguf_model_key(m, "context_length"), NULL);
+	put_float(w, "rms_norm_eps", gguf_model_key(m, "attention.layer_norm_rms_epsilon"));
+	if (gguf_uint(gguf_model_key(m, "rope.dimension_count"), 0, &rd) && hd && rd != hd)
+		jw_double(w, "partial_rotary_factor", (double)rd / (double)hd);
+}
+
+int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e)
+{
+	struct json_writer w = { .out = out, .indent = 2 };
+	uint64_t experts = 0;
+	int rc = 0;
+	double theta = 10000;
+	if (!m->arch_name[0])
+		return 0;
+	gguf_uint(gguf_model_key(m, "expert_count"), 0, &experts);
+	jw_object(&w, NULL);
+	if (m->arch && !experts) {
+		jw_array(&w, "architectures");
+		jw_string(&w, NULL, m->arch->hf_class);
+		jw_end_array(&w);
+		jw_string(&w, "model_type", m->arch->name);
+		put_sizes(m, &w);
+		gguf_float(gguf_model_key(m, "rope.freq_base"), 0, &theta);
+		config_print_float(&w, "rope_theta", (float)theta);
+		rc = put_scaling(m, &w, e);
+		put_windows(m, &w);
+		put_flags(m, &w);
+		put_tokens(m, &w);
+	} else {
+		/* the parser of config.json then says what is not supported */
+		char name[96];
+		snprintf(name, sizeof name, "%s%s", m->arch_name, experts ? " (mixture of experts)" : "");
+		jw_string(&w, "model_type", name);
+	}
+	jw_end_object(&w);
+	strbuf_putc(out, '\n');
+	return rc ? rc : out->failed ? err_nomem(e) : 0;
+}

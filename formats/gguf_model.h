@@ -1,0 +1,47 @@
+#ifndef QUIRE_FORMATS_GGUF_MODEL_H
+#define QUIRE_FORMATS_GGUF_MODEL_H
+/* Parts of gguf.c: a language model in GGUF, taken apart into the side files of a Hugging Face folder and put together again. */
+#include "formats/checkpoint.h"
+#include "formats/gguf.h"
+#include "model/arch.h"
+
+/* One file; a model may be split over several, of which the first has the metadata. */
+struct gguf_part {
+	const uint8_t *data;
+	size_t size;
+	struct gguf g;
+	struct mapped map;
+};
+
+struct gguf_model {
+	struct gguf_part *part;
+	size_t parts;
+	const struct gguf *meta;      /* of the first part */
+	const struct arch *arch;      /* NULL: unknown, or not a model */
+	char arch_name[64];           /* general.architecture; the prefix of its keys */
+};
+
+/* Fills meta, arch and arch_name from the parts. */
+int gguf_model_init(struct gguf_model *m, struct err *e);
+/* "{arch}.suffix" */
+const struct gguf_kv *gguf_model_key(const struct gguf_model *m, const char *suffix);
+const struct gguf_tensor *gguf_model_tensor(const struct gguf_model *m, const char *name, const uint8_t **data);
+/* Query or key/value heads of a layer; 0 when the metadata does not say. */
+uint32_t gguf_model_heads(const struct gguf_model *m, uint32_t layer, bool kv);
+
+/* Appends config.json. An architecture quire does not know gives one with its model_type only. */
+int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e);
+/* Appends tokenizer.model or tokenizer.json (the other stays empty), and tokenizer_config.json; all empty without a vocabulary. */
+int gguf_vocabulary(const struct gguf_model *m, struct strbuf *model, struct strbuf *json, struct strbuf *config, struct err *e);
+
+/* The other way. Divisors of llama3 frequency scaling, [dims / 2]. */
+void gguf_rope_divisors(const struct rope *r, float *out);
+int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e);
+/* t may be NULL: a model without a vocabulary. settings: tokenizer_config.json, or NULL. */
+int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const struct tokenizer *t,
+			const struct side_file *settings, const struct side_file *chat_template, struct err *e);
+int gguf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
+		const struct write_options *o, struct tensor_sink **out, struct err *e);
+extern const struct format format_gguf;
+
+#endif
