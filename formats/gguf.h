@@ -102,6 +102,9 @@ void gguf_put_string(struct gguf_writer *w, const char *key, const char *s, size
 void gguf_put_u32s(struct gguf_writer *w, const char *key, const uint32_t *v, size_t n);
 void gguf_put_i32s(struct gguf_writer *w, const char *key, const int32_t *v, size_t n);
 void gguf_put_f32s(struct gguf_writer *w, const char *key, const float *v, size_t n);
+/* Begins an array of n bools, which gguf_array_bool then gives one by one. */
+void gguf_put_bools(struct gguf_writer *w, const char *key, size_t n);
+void gguf_array_bool(struct gguf_writer *w, bool v);
 void gguf_begin_strings(struct gguf_writer *w, const char *key);
 void gguf_array_string(struct gguf_writer *w, const char *s, size_t len);
 void gguf_end_strings(struct gguf_writer *w);

@@ -109,6 +109,16 @@ void gguf_put_f32s(struct gguf_writer *w, const char *key, const float *v, size_
 		put_u32(&w->kv, float_bits(v[i]));
 }
 
+void gguf_put_bools(struct gguf_writer *w, const char *key, size_t n)
+{
+	put_array(w, key, GGUF_BOOL, n);
+}
+
+void gguf_array_bool(struct gguf_writer *w, bool v)
+{
+	strbuf_putc(&w->kv, v);
+}
+
 void gguf_begin_strings(struct gguf_writer *w, const char *key)
 {
 	put_array(w, key, GGUF_STRING, 0);

@@ -1,0 +1,331 @@
+/* What a GGUF file says of a model: hyper-parameters and vocabulary as keys. The loader is strict about value types. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "formats/gguf_model.h"
+
+static const char *key_of(const struct config *c, const char *suffix, char buf[160])
+{
+	snprintf(buf, 160, "%s.%s", c->arch->gguf, suffix);
+	return buf;
+}
+
+static void put_count(struct gguf_writer *w, const struct config *c, const char *suffix, uint32_t v)
+{
+	char key[160];
+	gguf_put_u32(w, key_of(c, suffix, key), v);
+}
+
+static void put_float(struct gguf_writer *w, const struct config *c, const char *suffix, float v)
+{
+	char key[160];
+	gguf_put_f32(w, key_of(c, suffix, key), v);
+}
+
+/* One number when all layers agree, else a list. */
+static int put_per_layer(struct gguf_writer *w, const struct config *c, const char *suffix, size_t field, struct err *e)
+{
+	char key[160];
+	bool same = true;
+	uint32_t *v = malloc((c->layers + 1) * sizeof *v);
+	if (!v)
+		return err_nomem(e);
+	for (uint32_t i = 0; i < c->layers; i++) {
+		memcpy(&v[i], (const char *)&c->layer[i] + field, sizeof *v);
+		same &= v[i] == v[0];
+	}
+	if (same)
+		gguf_put_u32(w, key_of(c, suffix, key), v[0]);
+	else
+		gguf_put_u32s(w, key_of(c, suffix, key), v, c->layers);
+	free(v);
+	return 0;
+}
+
+/* What the format, or the one program that defines it, has no way to say. */
+static int check_expressible(const struct config *c, struct err *e)
+{
+	enum { MOST_LAYERS = 512 };
+	const struct rope *r = &c->rope;
+	if (c->layers > MOST_LAYERS)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF models have at most %d layers, this one has %u", MOST_LAYERS, c->layers);
+	if (c->act != c->arch->act)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for another activation of %s", c->arch->name);
+	for (uint32_t i = 0; i < c->layers; i++) {
+		if (c->layer[i].kv_source != i)
+			return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that layer %u reads the KV cache of layer %u", i,
+				       c->layer[i].kv_source);
+		if (!c->layer[i].rope)
+			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for layer %u without positions", i);
+	}
+	/* only the loaders of the families with interleaved rotation look for rope_freqs.weight */
+	if ((r->divisors || r->scaling == ROPE_LLAMA3) && !c->arch->gguf_permutes_qk)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF cannot hold frequency scaling by dimension for %s", c->arch->name);
+	if (r->scaling == ROPE_LONGROPE || (r->divisors && r->attention_factor != 1))
+		return err_set(e, ERR_UNSUPPORTED, "writing longrope positions to GGUF is not supported");
+	if (r->scaling == ROPE_YARN && !r->truncate)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for yarn without truncation");
+	return 0;
+}
+
+static void put_scaling(struct gguf_writer *w, const struct config *c)
+{
+	const struct rope *r = &c->rope;
+	char key[160];
+	if (r->scaling != ROPE_LINEAR && r->scaling != ROPE_YARN)
+		return;
+	const char *type = r->scaling == ROPE_LINEAR ? "linear" : "yarn";
+	gguf_put_string(w, key_of(c, "rope.scaling.type", key), type, strlen(type));
+	put_float(w, c, "rope.scaling.factor", r->factor);
+	if (r->scaling == ROPE_LINEAR)
+		return;
+	put_count(w, c, "rope.scaling.original_context_length", r->original_context);
+	put_float(w, c, "rope.scaling.yarn_beta_fast", r->beta_fast);
+	put_float(w, c, "rope.scaling.yarn_beta_slow", r->beta_slow);
+	/* ggml's rotation multiplies by the usual factor itself; the key is what remains */
+	double usual = r->factor > 1 ? 1 + 0.1 * log(r->factor) : 1;
+	if (fabs(r->attention_factor / usual - 1) > 1e-6)
+		put_float(w, c, "rope.scaling.attn_factor", (float)(r->attention_factor / usual));
+}
+
+static void put_windows(struct gguf_writer *w, const struct config *c)
+{
+	char key[160];
+	uint32_t window = 0, with = 0;
+	for (uint32_t i = 0; i < c->layers; i++)
+		if (c->layer[i].window) {
+			window = c->layer[i].window;
+			with++;
+		}
+	if (!with)
+		return;
+	put_count(w, c, "attention.sliding_window", window);
+	if (with == c->layers)
+		return;
+	gguf_put_bools(w, key_of(c, "attention.sliding_window_pattern", key), c->layers);
+	for (uint32_t i = 0; i < c->layers; i++)
+		gguf_array_bool(w, c->layer[i].window != 0);
+}
+
+int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e)
+{
+	int rc = check_expressible(c, e);
+	if (rc)
+		return rc;
+	put_count(w, c, "block_count", c->layers);
+	put_count(w, c, "context_length", c->context);
+	put_count(w, c, "embedding_length", c->hidden);
+	put_count(w, c, "vocab_size", c->vocab);
+	if ((rc = put_per_layer(w, c, "feed_forward_length", offsetof(struct layer_config, ffn), e)) ||
+	    (rc = put_per_layer(w, c, "attention.head_count", offsetof(struct layer_config, heads), e)) ||
+	    (rc = put_per_layer(w, c, "attention.head_count_kv", offsetof(struct layer_config, kv_heads), e)))
+		return rc;
+	put_count(w, c, "attention.key_length", c->head_dim);
+	put_count(w, c, "attention.value_length", c->head_dim);
+	put_float(w, c, "attention.layer_norm_rms_epsilon", c->norm_eps);
+	put_count(w, c, "rope.dimension_count", c->rope.dims);
+	put_float(w, c, "rope.freq_base", c->rope.theta);
+	put_scaling(w, c);
+	put_windows(w, c);
+	return 0;
+}
+
+struct vocabulary {
+	struct gguf_writer *w;
+	const struct tokenizer *t;
+	struct map texts;
+	float *scores;
+	int32_t *types;
+};
+
+/* A token that text like <|end|> names, which loaders treat as control even if its flag says otherwise. */
+static bool looks_special(const char *s, size_t n)
+{
+	return n > 4 && s[0] == '<' && s[1] == '|' && s[n - 2] == '|' && s[n - 1] == '>';
+}
+
+/* U+2581 stands for a space in pieces; user-defined tokens are matched in the text itself. */
+static void plain_spaces(struct strbuf *b, const char *s, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (n - i >= 3 && !memcmp(s + i, "\xe2\x96\x81", 3)) {
+			strbuf_putc(b, ' ');
+			i += 2;
+		} else {
+			strbuf_putc(b, s[i]);
+		}
+}
+
+static int put_token(struct vocabulary *v, int32_t id, struct err *e)
+{
+	bool spm = tokenizer_kind(v->t) == TOKENIZER_SPM;
+	struct strbuf text = { 0 };
+	size_t len = 0;
+	uint64_t other;
+	const char *piece = (size_t)id < tokenizer_size(v->t) ? tokenizer_piece(v->t, id, &len) : NULL;
+	enum token_type type = piece ? tokenizer_type(v->t, id) : TOKEN_UNUSED;
+	if (!piece)
+		strbuf_printf(&text, "[PAD%d]", (int)id);
+	else if (!len)
+		strbuf_printf(&text, "[EMPTY_%d]", (int)id);
+	else if (type == TOKEN_USER)
+		plain_spaces(&text, piece, len);
+	else
+		strbuf_add(&text, piece, len);
+	if (type == TOKEN_USER && looks_special(piece, len))
+		type = TOKEN_CONTROL;
+	v->types[id] = (int32_t)type;
+	v->scores[id] = !piece || !spm ? -10000.0f : type == TOKEN_USER ? -1000.0f : tokenizer_score(v->t, id);
+	char *copy = text.failed ? NULL : arena_strndup(&v->w->arena, text.data, text.len);
+	int added = copy ? map_add(&v->texts, copy, text.len, (uint64_t)id) : -1;
+	if (added == 1)
+		gguf_array_string(v->w, copy, text.len);
+	strbuf_release(&text);
+	if (added < 0)
+		return err_nomem(e);
+	if (added == 0) {
+		map_get(&v->texts, copy, strlen(copy), &other);
+		return err_set(e, ERR_UNSUPPORTED, "tokens %d and %d have the same text '%.80s'; GGUF needs distinct ones", (int)other,
+			       (int)id, copy);
+	}
+	return 0;
+}
+
+/* A space inside a part would read as the gap between the parts; in the byte alphabet it is written U+0120. */
+static void put_merge(struct gguf_writer *w, struct strbuf *text, const char *left, const char *right)
+{
+	strbuf_clear(text);
+	for (int side = 0; side < 2; side++) {
+		for (const char *s = side ? right : left; *s; s++)
+			if (*s == ' ')
+				strbuf_puts(text, "\xc4\xa0");
+			else
+				strbuf_putc(text, *s);
+		if (!side)
+			strbuf_putc(text, ' ');
+	}
+	gguf_array_string(w, text->data ? text->data : "", text->len);
+	w->kv.failed |= text->failed;
+}
+
+static void put_merges(struct gguf_writer *w, const struct tokenizer *t)
+{
+	struct strbuf text = { 0 };
+	const char *left, *right;
+	gguf_begin_strings(w, "tokenizer.ggml.merges");
+	for (size_t i = 0; i < tokenizer_merges(t); i++) {
+		tokenizer_merge(t, i, &left, &right);
+		put_merge(w, &text, left, right);
+	}
+	gguf_end_strings(w);
+	strbuf_release(&text);
+}
+
+static void put_id(struct gguf_writer *w, const struct config *c, const char *name, int64_t id)
+{
+	char key[80];
+	if (id < 0 || id >= c->vocab)
+		return;
+	snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", name);
+	gguf_put_u32(w, key, (uint32_t)id);
+}
+
+/* A token in tokenizer_config.json: a string, or an object with the string as its content. */
+static int64_t named_token(const struct tokenizer *t, const struct json *settings, const char *key)
+{
+	const struct json *j = json_get(settings, key);
+	const char *s = json_kind(j) == JSON_OBJECT ? json_string(json_get(j, "content")) : json_string(j);
+	return s ? tokenizer_id(t, s, strlen(s)) : -1;
+}
+
+static void put_ids(struct gguf_writer *w, const struct config *c, const struct tokenizer *t, const struct json *settings)
+{
+	static const char *const more[] = { "eot", "eom" };
+	int64_t bos = tokenizer_bos(t), eos = tokenizer_eos(t);
+	if (bos < 0)
+		bos = c->has_bos ? c->bos : named_token(t, settings, "bos_token");
+	if (eos < 0 && c->eos_count)
+		eos = c->eos[0];
+	/* without the keys a byte-level vocabulary gets token 11 for both */
+	put_id(w, c, "bos", bos < 0 ? eos : bos);
+	put_id(w, c, "eos", eos < 0 ? bos : eos);
+	for (uint32_t i = 0, k = 0; i < c->eos_count && k < 2; i++)
+		if (c->eos[i] != eos)
+			put_id(w, c, more[k++], c->eos[i]);
+	for (uint32_t i = 0; i < c->vocab && i < tokenizer_size(t); i++)
+		if (tokenizer_type(t, (int32_t)i) == TOKEN_UNKNOWN) {
+			put_id(w, c, "unknown", i);
+			break;
+		}
+	put_id(w, c, "padding", named_token(t, settings, "pad_token"));
+}
+
+/* A text, or since 2024 a list of named ones of which "default" counts; newer folders keep it in a file. */
+static void put_chat_template(struct gguf_writer *w, const struct json *settings, const struct side_file *file)
+{
+	const struct json *j = json_get(settings, "chat_template");
+	const char *text = json_string(j);
+	for (const struct json *x = json_kind(j) == JSON_ARRAY ? json_first(j) : NULL; x && !text; x = json_next(x)) {
+		const char *name = json_string(json_get(x, "name"));
+		if (name && !strcmp(name, "default"))
+			text = json_string(json_get(x, "template"));
+	}
+	if (file)
+		gguf_put_string(w, "tokenizer.chat_template", file->data, file->size);
+	else if (text)
+		gguf_put_string(w, "tokenizer.chat_template", text, strlen(text));
+}
+
+static int put_texts(struct gguf_writer *w, const struct config *c, const struct tokenizer *t, struct err *e)
+{
+	bool spm = tokenizer_kind(t) == TOKENIZER_SPM;
+	struct vocabulary v = { .w = w, .t = t };
+	v.scores = malloc(((size_t)c->vocab + 1) * sizeof *v.scores);
+	v.types = malloc(((size_t)c->vocab + 1) * sizeof *v.types);
+	int rc = v.scores && v.types ? 0 : err_nomem(e);
+	gguf_begin_strings(w, "tokenizer.ggml.tokens");
+	for (uint32_t i = 0; i < c->vocab && !rc; i++)
+		rc = put_token(&v, (int32_t)i, e);
+	gguf_end_strings(w);
+	if (!rc && spm)
+		gguf_put_f32s(w, "tokenizer.ggml.scores", v.scores, c->vocab);
+	if (!rc)
+		gguf_put_i32s(w, "tokenizer.ggml.token_type", v.types, c->vocab);
+	if (!rc && !spm)
+		put_merges(w, t);
+	map_release(&v.texts);
+	free(v.scores);
+	free(v.types);
+	return rc;
+}
+
+int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const struct tokenizer *t,
+			const struct side_file *settings, const struct side_file *chat_template, struct err *e)
+{
+	if (!t) {
+		gguf_put_string(w, "tokenizer.ggml.model", "no_vocab", 8);
+		return 0;
+	}
+	bool spm = tokenizer_kind(t) == TOKENIZER_SPM, add_eos = false;
+	const char *pre = spm ? "default" : tokenizer_pre(t);
+	if (!spm && !strcmp(pre, "default"))
+		return err_set(e, ERR_UNSUPPORTED, "tokenizer: GGUF has no name for this pre-tokenizer; text would be split differently");
+	struct json *root = NULL;
+	if (settings && !(root = json_parse(settings->data, settings->size, e)))
+		return err_prefix(e, "%s", settings->name);
+	const char *model = spm ? "llama" : "gpt2";
+	gguf_put_string(w, "tokenizer.ggml.model", model, strlen(model));
+	gguf_put_string(w, "tokenizer.ggml.pre", pre, strlen(pre));
+	int rc = put_texts(w, c, t, e);
+	put_ids(w, c, t, root);
+	json_bool(json_get(root, "add_eos_token"), &add_eos);
+	gguf_put_bool(w, "tokenizer.ggml.add_bos_token", tokenizer_bos(t) >= 0);
+	gguf_put_bool(w, "tokenizer.ggml.add_eos_token", add_eos);
+	gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", tokenizer_space_prefix(t));
+	put_chat_template(w, root, chat_template);
+	json_free(root);
+	return rc;
+}

@@ -1,0 +1,373 @@
+/*
+ * Writes a plan as a GGUF model. All offsets are known before the first byte,
+ * so tensors go to their places in whatever order the plan has them. Rows of Q
+ * and K are reordered within one head at a time, which is all that is held.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "formats/gguf_model.h"
+
+struct slot {
+	char name[96];             /* in the file; "": left out */
+	uint32_t layer;
+	const struct plan_item *item;
+	size_t index;              /* in the plan */
+	uint64_t offset;           /* in the data blob */
+	uint32_t heads;            /* rows are permuted within so many heads; 0: as they come */
+};
+
+struct sink {
+	struct tensor_sink base;   /* first: the sink is cast back to this */
+	const struct plan *plan;
+	const struct config *config;
+	struct out_file *file;
+	struct slot *slot;         /* [plan->count], in plan order */
+	uint64_t data_at, end;     /* start of the blob, size of the file */
+	size_t now;                /* the item being written; SIZE_MAX: none yet */
+	uint64_t done;             /* its bytes so far */
+	uint8_t *head;             /* one head, rows in the order of the file */
+	size_t head_size;
+};
+
+/* Names without a layer first, then by layer, by bytes inside: the order llama.cpp's own quantizer writes. */
+static int by_place(const void *pa, const void *pb)
+{
+	const struct slot *a = *(const struct slot *const *)pa, *b = *(const struct slot *const *)pb;
+	uint32_t la = a->layer + 1, lb = b->layer + 1; /* UINT32_MAX, no layer, wraps to the front */
+	if (la != lb)
+		return la < lb ? -1 : 1;
+	return strcmp(a->name, b->name);
+}
+
+static uint64_t moving_rows(const struct tensor *t)
+{
+	return t->ndim == 1 ? t->dim[0] : tensor_rows(t);
+}
+
+static int plan_slot(struct sink *k, size_t i, bool keep_unknown, struct err *e)
+{
+	const struct arch *a = k->config->arch;
+	const struct plan_item *it = &k->plan->items[i];
+	const struct tensor *t = &it->out;
+	struct slot *s = &k->slot[i];
+	enum role role = role_from_hf(a, t->name, &s->layer);
+	s->item = it;
+	s->index = i;
+	if (tensor_name_ignored(t->name) || (role == ROLE_HEAD && k->config->tied))
+		return 0;
+	if (role != ROLE_UNKNOWN && !role_gguf_name(a, role, s->layer, s->name))
+		role = ROLE_UNKNOWN;
+	if (role == ROLE_UNKNOWN && (!keep_unknown || strlen(t->name) >= sizeof s->name))
+		return err_set(e, ERR_UNSUPPORTED, "tensor '%s' has no name in GGUF models of %s", t->name, a->gguf);
+	if (role == ROLE_UNKNOWN)
+		snprintf(s->name, sizeof s->name, "%s", t->name);
+	if (t->ndim < 2 && strcmp(t->codec->name, "f32") != 0)
+		return err_set(e, ERR_UNSUPPORTED, "tensor '%s': GGUF needs vectors as f32, not %s", t->name, t->codec->name);
+	bool kv = role == ROLE_K || role == ROLE_K_BIAS;
+	if (!a->gguf_permutes_qk || !(kv || role == ROLE_Q || role == ROLE_Q_BIAS))
+		return 0;
+	uint64_t rows = moving_rows(t);
+	if (s->layer >= k->config->layers)
+		return err_set(e, ERR_INPUT, "tensor '%s': the model has %" PRIu32 " layers", t->name, k->config->layers);
+	s->heads = kv ? k->config->layer[s->layer].kv_heads : k->config->layer[s->layer].heads;
+	if (!rows || rows % s->heads || rows / s->heads % 2 || t->nbytes % rows)
+		return err_set(e, ERR_INPUT, "tensor '%s': its %" PRIu64 " rows are not %" PRIu32 " heads of an even size", t->name,
+			       rows, s->heads);
+	return 0;
+}
+
+/* A file that lacks a tensor would only fail in the loader. */
+static int check_complete(const struct sink *k, struct err *e)
+{
+	struct map have = { 0 };
+	char name[96];
+	int rc = 0;
+	for (size_t i = 0; i < k->plan->count && !rc; i++)
+		if (map_add(&have, k->plan->items[i].out.name, strlen(k->plan->items[i].out.name), i) < 0)
+			rc = err_nomem(e);
+	for (int r = 0; r < ROLE_COUNT && !rc; r++) {
+		uint32_t layers = role_rows[r].per_layer ? k->config->layers : 1;
+		for (uint32_t i = 0; i < layers && !rc; i++) {
+			uint64_t at;
+			if (role_required(k->config, (enum role)r, i) && role_hf_name(k->config->arch, (enum role)r, i, name) &&
+			    !map_get(&have, name, strlen(name), &at))
+				rc = err_set(e, ERR_INPUT, "tensor '%s' is missing", name);
+		}
+	}
+	map_release(&have);
+	return rc;
+}
+
+/* Gives every tensor its place. */
+static int place_tensors(struct sink *k, struct gguf_writer *w, uint64_t *divisors_at, struct err *e)
+{
+	struct slot freqs = { .name = "rope_freqs.weight", .layer = UINT32_MAX }, **order;
+	const struct rope *r = &k->config->rope;
+	size_t count = 0;
+	int rc = 0;
+	order = malloc((k->plan->count + 1) * sizeof *order);
+	if (!order)
+		return err_nomem(e);
+	for (size_t i = 0; i < k->plan->count; i++)
+		if (k->slot[i].name[0])
+			order[count++] = &k->slot[i];
+	if (r->scaling == ROPE_LLAMA3 || r->divisors)
+		order[count++] = &freqs;
+	qsort(order, count, sizeof *order, by_place);
+	for (size_t i = 0; i < count && !rc; i++) {
+		uint64_t dim = r->dims / 2;
+		if (order[i] == &freqs) {
+			rc = gguf_add_tensor(w, freqs.name, codec_find("f32"), 1, &dim, divisors_at, e);
+			continue;
+		}
+		const struct tensor *t = &order[i]->item->out;
+		uint64_t before = w->data_bytes;
+		rc = gguf_add_tensor(w, order[i]->name, t->codec, t->ndim, t->dim, &order[i]->offset, e);
+		if (!rc && w->data_bytes - before != round_up(t->nbytes, GGUF_ALIGNMENT))
+			rc = err_set(e, ERR_BUG, "tensor '%s': planned as %" PRIu64 " bytes", t->name, t->nbytes);
+	}
+	free(order);
+	return rc;
+}
+
+static void put_text(struct gguf_writer *w, const char *key, const char *value)
+{
+	if (value)
+		gguf_put_string(w, key, value, strlen(value));
+}
+
+static void put_general(struct gguf_writer *w, const struct checkpoint *src, const struct config *c,
+			const struct write_options *o)
+{
+	char key[160];
+	put_text(w, "general.architecture", c->arch->gguf);
+	put_text(w, "general.type", "model");
+	for (size_t i = 0; src && i < src->fact_count; i++)
+		if (!strcmp(src->facts[i].key, "general.name"))
+			put_text(w, "general.name", src->facts[i].value);
+	gguf_put_u32(w, "general.quantization_version", 2);
+	if (o && o->gguf_file_type >= 0)
+		gguf_put_u32(w, "general.file_type", (uint32_t)o->gguf_file_type);
+	if (!o)
+		return;
+	put_text(w, "quire.version", o->tool_version);
+	put_text(w, "quire.recipe", o->recipe);
+	for (size_t i = 0; i < o->fact_count; i++) {
+		snprintf(key, sizeof key, "quire.%.140s", o->facts[i].key);
+		put_text(w, key, o->facts[i].value);
+	}
+}
+
+static int put_metadata(struct gguf_writer *w, const struct checkpoint *src, const struct config *c,
+			const struct write_options *o, struct err *e)
+{
+	struct tokenizer *t = NULL;
+	put_general(w, src, c, o);
+	int rc = gguf_put_config(w, c, e);
+	if (!rc && src && (checkpoint_file(src, "tokenizer.json") || checkpoint_file(src, "tokenizer.model")))
+		rc = checkpoint_tokenizer(src, &t, e);
+	if (!rc)
+		rc = gguf_put_vocabulary(w, c, t, src ? checkpoint_file(src, "tokenizer_config.json") : NULL,
+					 src ? checkpoint_file(src, "chat_template.jinja") : NULL, e);
+	tokenizer_close(t);
+	return rc;
+}
+
+static int write_divisors(struct sink *k, uint64_t offset, struct err *e)
+{
+	const struct rope *r = &k->config->rope;
+	size_t n = r->dims / 2;
+	float *d = malloc((n + 1) * sizeof *d);
+	uint8_t *raw = malloc(4 * n + 1);
+	int rc = d && raw ? 0 : err_nomem(e);
+	if (!rc) {
+		if (r->divisors)
+			memcpy(d, r->divisors, n * sizeof *d);
+		else
+			gguf_rope_divisors(r, d);
+		for (size_t i = 0; i < n; i++) {
+			uint32_t u;
+			memcpy(&u, &d[i], 4);
+			store_u32(raw + 4 * i, u);
+		}
+		rc = out_pwrite(k->file, raw, 4 * n, k->data_at + offset, e);
+	}
+	free(d);
+	free(raw);
+	return rc;
+}
+
+static int write_front(struct sink *k, struct gguf_writer *w, uint64_t divisors_at, struct err *e)
+{
+	struct strbuf header = { 0 };
+	static const uint8_t zeros[GGUF_ALIGNMENT];
+	int rc = gguf_header(w, &header, e);
+	if (!rc)
+		rc = out_pwrite(k->file, header.data, header.len, 0, e);
+	k->data_at = header.len;
+	k->end = header.len + w->data_bytes;
+	strbuf_release(&header);
+	/* the padding of the last tensor, which nothing else writes; gaps before it read as zeros */
+	if (!rc && w->data_bytes)
+		rc = out_pwrite(k->file, zeros, sizeof zeros, k->end - sizeof zeros, e);
+	if (!rc && divisors_at != UINT64_MAX)
+		rc = write_divisors(k, divisors_at, e);
+	return rc;
+}
+
+/* Is item k->now (if any) complete? */
+static int check_item(const struct sink *k, struct err *e)
+{
+	if (k->now >= k->plan->count || k->done == k->plan->items[k->now].out.nbytes)
+		return 0;
+	return err_set(e, ERR_BUG, "tensor '%s': %" PRIu64 " of %" PRIu64 " bytes arrived", k->plan->items[k->now].out.name,
+		       k->done, k->plan->items[k->now].out.nbytes);
+}
+
+static int sink_item(struct tensor_sink *base, size_t index, struct err *e)
+{
+	struct sink *k = (struct sink *)base;
+	int rc = check_item(k, e);
+	if (rc)
+		return rc;
+	if (index >= k->plan->count)
+		return err_set(e, ERR_BUG, "item %zu of %zu", index, k->plan->count);
+	const struct slot *s = &k->slot[index];
+	k->now = index;
+	k->done = 0;
+	if (!s->heads)
+		return 0;
+	size_t need = (size_t)(s->item->out.nbytes / s->heads);
+	if (need > k->head_size) {
+		uint8_t *p = realloc(k->head, need);
+		if (!p)
+			return err_nomem(e);
+		k->head = p;
+		k->head_size = need;
+	}
+	return 0;
+}
+
+/* Hugging Face row p*h/2 + j of a head becomes row 2j + p. Pieces may end anywhere, also inside a row. */
+static int permuted(struct sink *k, const struct slot *s, const uint8_t *data, size_t size, struct err *e)
+{
+	const struct tensor *t = &s->item->out;
+	uint64_t rows = moving_rows(t) / s->heads, row = t->nbytes / (rows * s->heads), head = rows * row;
+	while (size) {
+		uint64_t in_head = k->done % head, i = in_head / row, at = in_head % row;
+		uint64_t to = i < rows / 2 ? 2 * i : 2 * (i - rows / 2) + 1;
+		size_t n = row - at < size ? (size_t)(row - at) : size;
+		memcpy(k->head + to * row + at, data, n);
+		data += n;
+		size -= n;
+		k->done += n;
+		if (k->done % head)
+			continue;
+		int rc = out_pwrite(k->file, k->head, (size_t)head, k->data_at + s->offset + k->done - head, e);
+		if (rc)
+			return rc;
+	}
+	return 0;
+}
+
+static int sink_bytes(struct tensor_sink *base, const void *data, size_t size, struct err *e)
+{
+	struct sink *k = (struct sink *)base;
+	if (k->now >= k->plan->count || size > k->plan->items[k->now].out.nbytes - k->done)
+		return err_set(e, ERR_BUG, "tensor '%s': more bytes than planned",
+			       k->now < k->plan->count ? k->plan->items[k->now].out.name : "?");
+	const struct slot *s = &k->slot[k->now];
+	if (s->heads && s->name[0])
+		return permuted(k, s, data, size, e);
+	uint64_t at = k->data_at + s->offset + k->done;
+	k->done += size;
+	return s->name[0] ? out_pwrite(k->file, data, size, at, e) : 0;
+}
+
+/* What was written must parse before it takes the place of anything. */
+static int read_back(const struct sink *k, struct err *e)
+{
+	struct mapped m;
+	struct gguf g;
+	int rc = mapped_open(&m, out_temp_path(k->file), e);
+	if (rc)
+		return rc;
+	if (m.size != k->end)
+		rc = err_set(e, ERR_IO, "the written file has %zu bytes instead of %" PRIu64, m.size, k->end);
+	else if (!(rc = gguf_parse(&g, m.data, m.size, e)))
+		gguf_release(&g);
+	mapped_close(&m);
+	return rc;
+}
+
+static int sink_finish(struct tensor_sink *base, struct err *e)
+{
+	struct sink *k = (struct sink *)base;
+	int rc = check_item(k, e);
+	if (!rc)
+		rc = out_flush(k->file, e);
+	if (!rc)
+		rc = read_back(k, e);
+	if (rc)
+		return rc;
+	struct out_file *f = k->file;
+	k->file = NULL;
+	return out_commit(f, e);
+}
+
+static void sink_close(struct tensor_sink *base)
+{
+	struct sink *k = (struct sink *)base;
+	out_abort(k->file);
+	free(k->slot);
+	free(k->head);
+	free(k);
+}
+
+static int prepare(struct sink *k, const char *path, const struct checkpoint *src, const struct write_options *o, struct err *e)
+{
+	struct gguf_writer w = { 0 };
+	uint64_t divisors_at = UINT64_MAX;
+	/* between GGUF files, what quire does not know is carried over */
+	bool keep = src && src->format == &format_gguf;
+	int rc = 0;
+	for (size_t i = 0; i < k->plan->count && !rc; i++)
+		rc = plan_slot(k, i, keep, e);
+	if (!rc)
+		rc = check_complete(k, e);
+	if (!rc)
+		rc = put_metadata(&w, src, k->config, o, e);
+	if (!rc)
+		rc = place_tensors(k, &w, &divisors_at, e);
+	if (!rc)
+		rc = out_open(path, &k->file, e);
+	if (!rc)
+		rc = write_front(k, &w, divisors_at, e);
+	gguf_writer_release(&w);
+	return rc;
+}
+
+int gguf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
+		const struct write_options *o, struct tensor_sink **out, struct err *e)
+{
+	if (!config)
+		return err_set(e, ERR_UNSUPPORTED, "%.500s: GGUF needs to know the architecture of the model", path);
+	struct sink *k = calloc(1, sizeof *k);
+	if (!k)
+		return err_nomem(e);
+	k->base = (struct tensor_sink){ sink_item, sink_bytes, sink_finish, sink_close };
+	k->plan = p;
+	k->config = config;
+	k->now = SIZE_MAX;
+	k->slot = calloc(p->count + 1, sizeof *k->slot);
+	int rc = k->slot ? prepare(k, path, src, o, e) : err_nomem(e);
+	if (rc) {
+		sink_close(&k->base);
+		return rc == ERR_IO ? rc : err_prefix(e, "%.500s", path);
+	}
+	*out = &k->base;
+	return 0;
+}
