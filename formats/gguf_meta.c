@@ -30,7 +30,7 @@ static int put_per_layer(struct gguf_writer *w, const struct config *c, const ch
 {
 	char key[160];
 	bool same = true;
-	uint32_t *v = malloc((c->layers + 1) * sizeof *v);
+	uint32_t *v = calloc((size_t)c->layers + 1, sizeof *v);
 	if (!v)
 		return err_nomem(e);
 	for (uint32_t i = 0; i < c->layers; i++) {
