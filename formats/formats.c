@@ -3,11 +3,8 @@
  * it into the table. The first of equally sure probes wins, so a format that
  * is a special case of another stands before it.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "formats/checkpoint.h"
 #include "formats/file.h"
@@ -57,16 +54,10 @@ static int read_head(const char *path, bool *is_dir, uint8_t *head, size_t *n, s
 	int rc = mapped_open(&m, path, e);
 	if (rc)
 		return rc;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	ssize_t got = fd < 0 ? -1 : read(fd, head, HEAD);
-	if (got < 0)
-		rc = err_set(e, ERR_IO, "cannot read '%.600s': %s", path, strerror(errno));
-	else
-		*n = (size_t)got;
-	if (fd >= 0)
-		close(fd);
+	*n = m.size < HEAD ? m.size : HEAD;
+	memcpy(head, m.data, *n);
 	mapped_close(&m);
-	return rc;
+	return ERR_OK;
 }
 
 static const struct format *probe(const char *path, bool is_dir, const uint8_t *head, size_t n)
