@@ -8,6 +8,7 @@
 #include <stddef.h>
 
 #include "base/err.h"
+#include "base/strbuf.h"
 #include "codec/codec.h"
 #include "model/arch.h"
 #include "tensor/tensor.h"
@@ -23,21 +24,50 @@ struct recipe_query {
 	bool has_importance;          /* statistics will be used */
 };
 
-/* One documented row per preset. */
+/* When a rule of a preset applies; i is the layer and n the number of layers. */
+enum recipe_when {
+	WHEN_ALWAYS,
+	WHEN_MORE,           /* the first and last eighth and every third layer between: llama.cpp's use_more_bits */
+	WHEN_FIRST_2, WHEN_FIRST_4,
+	WHEN_FIRST_16TH,     /* i < n / 16 */
+	WHEN_FIRST_8TH,      /* i < n / 8 */
+	WHEN_FIRST_8TH_WITH_IMPORTANCE, WHEN_FIRST_8TH_WITHOUT_IMPORTANCE,
+	WHEN_GQA_4,          /* four or more query heads share a key-value head */
+};
+
+struct recipe_rule {
+	enum role role;
+	enum recipe_when when;
+	const char *codec, *why;
+};
+
+/* One documented row per preset. To add one: a line in recipe_rows, and its rules when it mixes codecs. */
 struct recipe_row {
-	const char *name, *aliases, *summary;
+	const char *name, *summary;
 	int gguf_file_type;           /* general.file_type, or -1 */
 	const char *codec;            /* the default codec */
-	const struct codec *(*choose)(const struct recipe_row *row, const struct recipe_query *q);
+	const struct recipe_rule *rules; /* the first that applies wins; ends with a NULL codec; NULL: none */
 };
 extern const struct recipe_row recipe_rows[];
 extern const unsigned recipe_row_count;
 
-/* scheme: a preset or codec name (aliases accepted: Q4_K_M, int4-g128, W4A16); NULL: keep the source's codecs. */
+/*
+ * scheme: a preset or codec name (aliases accepted: Q4_K_M, int4-g128, W4A16); NULL: keep the source's codecs.
+ * A codec name that is no preset, or "pure-" and any codec name, gives every linear layer that codec and the
+ * embedding and output head 8 bits. ERR_USAGE: unknown; ERR_UNSUPPORTED: it needs a codec that is not built in.
+ */
 int recipe_new(const char *scheme, struct recipe **out, struct err *e);
-/* Adds a `PATTERN=CODEC` override, or all lines of a recipe text. */
+/*
+ * Adds a `PATTERN=CODEC` override, or all lines of a recipe text. The pattern (`*`, `?`, `[a-z]`) must match all of a
+ * Hugging Face tensor name, or of a role name (attn_v, ffn_down, embed, head ...). The codec `keep` is the source's own.
+ * Tensors of fewer than two dimensions follow only rules that name a float codec.
+ */
 int recipe_override(struct recipe *r, const char *rule, struct err *e);
 int recipe_read(struct recipe *r, const char *text, size_t len, struct err *e);
+/* The codec of norms, biases and other tensors that are not matrices (default: f32 for GGUF types, else as in the source); NULL: as in the source. */
+void recipe_vectors(struct recipe *r, const struct codec *c);
+/* Appends a line per preset: name and summary, for help. */
+void recipe_list(struct strbuf *out);
 /* The codec for a tensor, after fallbacks for rows that do not divide; *why (if not NULL) gets a short static reason. */
 const struct codec *recipe_choose(const struct recipe *r, const struct recipe_query *q, const char **why);
 const char *recipe_name(const struct recipe *r); /* for manifests: the scheme and its overrides */

@@ -1,0 +1,448 @@
+/* Recipes. The presets follow llama.cpp's llama-quant.cpp (dense models), so that users get what the names promise. */
+#include "plan/recipe.h"
+
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define END { ROLE_UNKNOWN, WHEN_ALWAYS, NULL, NULL }
+static const char sensitive[] = "sensitive layer: more bits", values[] = "values: more bits", outputs[] = "attention output: more bits";
+static const char downs[] = "down projection: more bits";
+
+static const struct recipe_rule q2_k_rules[] = {
+	{ ROLE_V, WHEN_GQA_4, "q4_k", "values shared by many heads: more bits" },
+	{ ROLE_V, WHEN_ALWAYS, "q3_k", values },
+	{ ROLE_O, WHEN_ALWAYS, "q3_k", outputs },
+	{ ROLE_DOWN, WHEN_ALWAYS, "q3_k", downs },
+	END,
+};
+static const struct recipe_rule q3_k_m_rules[] = {
+	{ ROLE_V, WHEN_FIRST_2, "q5_k", sensitive },
+	{ ROLE_V, WHEN_ALWAYS, "q4_k", values },
+	{ ROLE_O, WHEN_ALWAYS, "q4_k", outputs },
+	{ ROLE_DOWN, WHEN_FIRST_16TH, "q5_k", sensitive },
+	{ ROLE_DOWN, WHEN_ALWAYS, "q4_k", downs },
+	END,
+};
+static const struct recipe_rule q3_k_l_rules[] = {
+	{ ROLE_V, WHEN_ALWAYS, "q5_k", values },
+	{ ROLE_O, WHEN_ALWAYS, "q5_k", outputs },
+	{ ROLE_DOWN, WHEN_ALWAYS, "q5_k", downs },
+	END,
+};
+static const struct recipe_rule q4_k_s_rules[] = {
+	{ ROLE_V, WHEN_FIRST_4, "q5_k", sensitive },
+	{ ROLE_DOWN, WHEN_FIRST_8TH, "q5_k", sensitive },
+	END,
+};
+static const struct recipe_rule k_m_rules[] = {
+	{ ROLE_V, WHEN_MORE, "q6_k", sensitive },
+	{ ROLE_DOWN, WHEN_MORE, "q6_k", sensitive },
+	END,
+};
+static const struct recipe_rule iq4_rules[] = {
+	{ ROLE_V, WHEN_GQA_4, "q5_k", "values shared by many heads: more bits" },
+	{ ROLE_DOWN, WHEN_FIRST_8TH_WITHOUT_IMPORTANCE, "q5_k", sensitive },
+	END,
+};
+static const struct recipe_rule q4_0_rules[] = {
+	{ ROLE_DOWN, WHEN_FIRST_8TH_WITH_IMPORTANCE, "q4_1", sensitive },
+	END,
+};
+static const struct recipe_rule q5_0_rules[] = {
+	{ ROLE_DOWN, WHEN_FIRST_8TH_WITH_IMPORTANCE, "q5_1", sensitive },
+	END,
+};
+
+const struct recipe_row recipe_rows[] = {
+	{ "Q2_K", "2.6 bits, values and down projections 3.4", 10, "q2_k", q2_k_rules },
+	{ "Q3_K_S", "3.4 bits everywhere", 11, "q3_k", NULL },
+	{ "Q3_K_M", "3.4 bits, sensitive tensors 4.5 or 5.5", 12, "q3_k", q3_k_m_rules },
+	{ "Q3_K_L", "3.4 bits, sensitive tensors 5.5", 13, "q3_k", q3_k_l_rules },
+	{ "IQ4_XS", "4.25 bits on a non-uniform grid", 30, "iq4_xs", iq4_rules },
+	{ "IQ4_NL", "4.5 bits on a non-uniform grid, blocks of 32", 25, "iq4_nl", iq4_rules },
+	{ "Q4_0", "4.5 bits, blocks of 32: the fastest to decode", 2, "q4_0", q4_0_rules },
+	{ "Q4_1", "5 bits, blocks of 32 with an offset", 3, "q4_1", NULL },
+	{ "Q4_K_S", "4.5 bits, first layers 5.5", 14, "q4_k", q4_k_s_rules },
+	{ "Q4_K_M", "4.5 bits, sensitive tensors 6.6: a good first choice", 15, "q4_k", k_m_rules },
+	{ "Q5_0", "5.5 bits, blocks of 32", 8, "q5_0", q5_0_rules },
+	{ "Q5_1", "6 bits, blocks of 32 with an offset", 9, "q5_1", NULL },
+	{ "Q5_K_S", "5.5 bits everywhere", 16, "q5_k", NULL },
+	{ "Q5_K_M", "5.5 bits, sensitive tensors 6.6", 17, "q5_k", k_m_rules },
+	{ "Q6_K", "6.6 bits: close to lossless", 18, "q6_k", NULL },
+	{ "Q8_0", "8.5 bits: nearly lossless, fast", 7, "q8_0", NULL },
+	{ "F16", "half precision, vectors f32", 1, "f16", NULL },
+	{ "BF16", "bfloat16, vectors f32", 32, "bf16", NULL },
+	{ "F32", "single precision", 0, "f32", NULL },
+};
+const unsigned recipe_row_count = sizeof recipe_rows / sizeof *recipe_rows;
+
+/* Names of other tools for schemes that are one codec throughout. */
+static const struct { const char *name, *codec; } codec_aliases[] = {
+	{ "W4A16", "int4-g128" }, { "W4A16_ASYM", "int4-g128-asym" }, { "W8A16", "int8-row" },
+};
+
+/* general.file_type of a file with one k-quant throughout: llama.cpp's name for it. */
+static const struct { const char *codec; int type; } pure_types[] = {
+	{ "f32", 0 }, { "f16", 1 }, { "q4_0", 2 }, { "q4_1", 3 }, { "q8_0", 7 }, { "q5_0", 8 }, { "q5_1", 9 }, { "q2_k", 10 },
+	{ "q3_k", 11 }, { "q4_k", 14 }, { "q5_k", 16 }, { "q6_k", 18 }, { "iq4_nl", 25 }, { "iq4_xs", 30 }, { "bf16", 32 },
+	{ "mxfp4", 38 },
+};
+
+struct override {
+	char *pattern;
+	const struct codec *codec;  /* NULL: keep the source's */
+};
+
+struct recipe {
+	const struct recipe_row *row;       /* NULL: one codec, or keep */
+	const struct codec *codec, *wide;   /* default; embedding and head when row is NULL */
+	const struct codec *vectors;        /* NULL: as in the source */
+	struct override *overrides;
+	size_t count;
+	struct strbuf name;
+};
+
+/* ASCII case and '-' against '_' do not matter in names. */
+static bool same_name(const char *a, const char *b, size_t len)
+{
+	for (size_t i = 0; i < len; i++, b++) {
+		int x = a[i] == '-' ? '_' : tolower((unsigned char)a[i]), y = *b == '-' ? '_' : tolower((unsigned char)*b);
+		if (!*b || x != y)
+			return false;
+	}
+	return !*b;
+}
+
+static const struct recipe_row *row_find(const char *name)
+{
+	for (unsigned i = 0; i < recipe_row_count; i++)
+		if (same_name(name, recipe_rows[i].name, strlen(name)))
+			return &recipe_rows[i];
+	return NULL;
+}
+
+void recipe_list(struct strbuf *out)
+{
+	for (unsigned i = 0; i < recipe_row_count; i++)
+		strbuf_printf(out, "  %-10s %s\n", recipe_rows[i].name, recipe_rows[i].summary);
+}
+
+static int row_check(const struct recipe_row *row, struct err *e)
+{
+	if (!codec_find(row->codec))
+		return err_set(e, ERR_UNSUPPORTED, "scheme %s needs codec %s, which is not built in", row->name, row->codec);
+	for (const struct recipe_rule *r = row->rules; r && r->codec; r++)
+		if (!codec_find(r->codec))
+			return err_set(e, ERR_UNSUPPORTED, "scheme %s needs codec %s, which is not built in", row->name, r->codec);
+	return ERR_OK;
+}
+
+/* Eight bits of the same family, so that a reader needs no second kind of decoder: int8 groups of the same length, else q8_0. */
+static const struct codec *wide_codec(const struct codec *c)
+{
+	char name[32];
+	if (!codec_quantizes(c) || c->bits >= 8)
+		return c;
+	if (c->kind == CODEC_GROUP) {
+		if (c->block)
+			snprintf(name, sizeof name, "int8-g%u", (unsigned)c->block);
+		const struct codec *w = codec_find(c->block ? name : "int8-row");
+		if (w)
+			return w;
+	}
+	const struct codec *w = codec_find("q8_0");
+	return w ? w : codec_find("f16");
+}
+
+int recipe_new(const char *scheme, struct recipe **out, struct err *e)
+{
+	struct recipe *r = calloc(1, sizeof *r);
+	*out = NULL;
+	if (!r)
+		return err_nomem(e);
+	int rc = ERR_OK;
+	if (!scheme) {
+		strbuf_puts(&r->name, "keep");
+	} else if ((r->row = row_find(scheme))) {
+		rc = row_check(r->row, e);
+		r->codec = codec_find(r->row->codec);
+		r->vectors = codec_find("f32");
+	} else {
+		const char *name = strlen(scheme) > 5 && same_name(scheme, "pure_", 5) ? scheme + 5 : scheme;
+		for (size_t i = 0; i < sizeof codec_aliases / sizeof *codec_aliases; i++)
+			if (same_name(name, codec_aliases[i].name, strlen(name)))
+				name = codec_aliases[i].codec;
+		r->codec = codec_find(name);
+		if (!r->codec || (!codec_quantizes(r->codec) && r->codec->kind != CODEC_FLOAT))
+			rc = err_set(e, ERR_USAGE, "unknown scheme '%.60s'; give a preset such as Q4_K_M, Q8_0, F16, or a codec such as "
+				     "q4_k or int4-g128", scheme);
+		else {
+			r->wide = wide_codec(r->codec);
+			r->vectors = r->codec->kind == CODEC_BLOCK ? codec_find("f32") : NULL;
+		}
+	}
+	if (!rc && scheme) {
+		const char *name = r->row ? r->row->name : r->codec->name;
+		for (; *name; name++)
+			strbuf_putc(&r->name, (char)tolower((unsigned char)*name));
+	}
+	if (!rc && r->name.failed)
+		rc = err_nomem(e);
+	if (rc) {
+		recipe_free(r);
+		return rc;
+	}
+	*out = r;
+	return ERR_OK;
+}
+
+void recipe_vectors(struct recipe *r, const struct codec *c)
+{
+	r->vectors = c;
+}
+
+static const char *trim(const char *s, const char **end)
+{
+	while (s < *end && isspace((unsigned char)*s))
+		s++;
+	while (*end > s && isspace((unsigned char)(*end)[-1]))
+		(*end)--;
+	return s;
+}
+
+static int add_override(struct recipe *r, const char *rule, size_t len, struct err *e)
+{
+	const char *eq = memchr(rule, '=', len), *end = rule + len, *stop = eq ? eq : end;
+	int shown = len < 80 ? (int)len : 80;
+	if (!eq)
+		return err_set(e, ERR_USAGE, "rule '%.*s' is not of the form PATTERN=CODEC", shown, rule);
+	const char *pattern = trim(rule, &stop), *name = trim(eq + 1, &end);
+	char codec[64];
+	if (stop == pattern)
+		return err_set(e, ERR_USAGE, "rule '%.*s' has no pattern", shown, rule);
+	snprintf(codec, sizeof codec, "%.*s", end - name < 63 ? (int)(end - name) : 63, name);
+	const struct codec *c = codec_find(codec);
+	if (!same_name(codec, "keep", strlen(codec)) && (!c || (!codec_quantizes(c) && c->kind != CODEC_FLOAT)))
+		return err_set(e, ERR_USAGE, "rule '%.*s': unknown codec '%s'", shown, rule, codec);
+	struct override *grown = realloc(r->overrides, (r->count + 1) * sizeof *grown);
+	if (!grown)
+		return err_nomem(e);
+	r->overrides = grown;
+	char *copy = malloc((size_t)(stop - pattern) + 1);
+	if (!copy)
+		return err_nomem(e);
+	memcpy(copy, pattern, (size_t)(stop - pattern));
+	copy[stop - pattern] = '\0';
+	r->overrides[r->count++] = (struct override){ copy, c };
+	strbuf_printf(&r->name, ",%s=%s", copy, c ? c->name : "keep");
+	return r->name.failed ? err_nomem(e) : ERR_OK;
+}
+
+int recipe_override(struct recipe *r, const char *rule, struct err *e)
+{
+	return add_override(r, rule, strlen(rule), e);
+}
+
+int recipe_read(struct recipe *r, const char *text, size_t len, struct err *e)
+{
+	unsigned long number = 1;
+	if (memchr(text, 0, len))
+		return err_set(e, ERR_INPUT, "the recipe is not a text file");
+	for (const char *p = text, *end = text + len; p < end; number++) {
+		const char *nl = memchr(p, '\n', (size_t)(end - p)), *stop = nl ? nl : end, *next = nl ? nl + 1 : end;
+		const char *hash = memchr(p, '#', (size_t)(stop - p));
+		if (hash)
+			stop = hash;
+		p = trim(p, &stop);
+		if (stop > p && add_override(r, p, (size_t)(stop - p), e)) {
+			err_prefix(e, "line %lu", number);
+			return e ? e->code = ERR_INPUT : ERR_INPUT;
+		}
+		p = next;
+	}
+	return ERR_OK;
+}
+
+/* One element of a pattern against one character; *p moves past the element. An unclosed '[' stands for itself. */
+static bool match_one(const char **p, char c)
+{
+	const char *s = *p;
+	const char *close = *s == '[' && s[1] ? strchr(s + 2, ']') : NULL;
+	if (!close) {
+		*p = s + 1;
+		return *s == '?' || *s == c;
+	}
+	bool negate = s[1] == '!', found = false;
+	for (s += 1 + negate; s < close; s++) {
+		if (s[1] == '-' && s + 2 < close) {
+			found |= c >= s[0] && c <= s[2];
+			s += 2;
+		} else
+			found |= c == *s;
+	}
+	*p = close + 1;
+	return found != negate;
+}
+
+/* Only the last '*' needs to be tried again, so the time is at most the product of the lengths. */
+static bool glob(const char *p, const char *s)
+{
+	const char *star = NULL, *resume = s;
+	while (*s) {
+		const char *next = p;
+		if (*p == '*') {
+			star = ++p;
+			resume = s;
+		} else if (*p && match_one(&next, *s)) {
+			p = next;
+			s++;
+		} else if (star) {
+			p = star;
+			s = ++resume;
+		} else
+			return false;
+	}
+	while (*p == '*')
+		p++;
+	return !*p;
+}
+
+static bool layer_rule(enum recipe_when when, const struct recipe_query *q)
+{
+	uint32_t i = q->layer, n = q->config ? q->config->layers : 0;
+	switch (when) {
+	case WHEN_ALWAYS: return true;
+	case WHEN_MORE: return i < n / 8 || i >= 7 * (uint64_t)n / 8 || (i - n / 8) % 3 == 2;
+	case WHEN_FIRST_2: return i < 2;
+	case WHEN_FIRST_4: return i < 4;
+	case WHEN_FIRST_16TH: return i < n / 16;
+	case WHEN_FIRST_8TH: return i < n / 8;
+	case WHEN_FIRST_8TH_WITH_IMPORTANCE: return q->has_importance && i < n / 8;
+	case WHEN_FIRST_8TH_WITHOUT_IMPORTANCE: return !q->has_importance && i < n / 8;
+	case WHEN_GQA_4: return q->config && q->config->kv_heads && q->config->heads / q->config->kv_heads >= 4;
+	}
+	return false;
+}
+
+static bool contains(const char *s, const char *part)
+{
+	return strstr(s, part) != NULL;
+}
+
+/* Without an architecture the name decides; the two families that matter are the Hugging Face and GGUF spellings. */
+static enum role effective_role(const struct recipe_query *q)
+{
+	const char *name = q->tensor->name;
+	if (q->role != ROLE_UNKNOWN)
+		return q->role;
+	if (contains(name, "embed_tokens") || contains(name, "token_embd") || contains(name, "wte."))
+		return ROLE_EMBED;
+	return contains(name, "lm_head") ? ROLE_HEAD : ROLE_UNKNOWN;
+}
+
+/* Matrices that methods may quantize; everything else is a vector, a norm or a small special table. */
+static bool is_matrix(const struct recipe_query *q, enum role role)
+{
+	const char *name = q->tensor->name;
+	size_t n = strlen(name);
+	if (q->tensor->ndim < 2)
+		return false;
+	if (role != ROLE_UNKNOWN)
+		return role == ROLE_EMBED || role == ROLE_HEAD || role_rows[role].linear;
+	return q->tensor->ndim == 2 && n >= 6 && !strcmp(name + n - 6, "weight") && !contains(name, "norm");
+}
+
+static const struct codec *preset_codec(const struct recipe *r, const struct recipe_query *q, enum role role, const char **why)
+{
+	const struct recipe_row *row = r->row;
+	bool tied = q->config && q->config->tied;
+	*why = "default of the scheme";
+	if (codec_quantizes(r->codec) && (role == ROLE_HEAD || (role == ROLE_EMBED && tied))) {
+		bool fits = codec_row_bytes(r->codec, tensor_cols(q->tensor)) != 0;
+		*why = role == ROLE_HEAD ? "output head" : "embedding that is also the output head";
+		return codec_find(r->codec->bits >= 8 || !fits ? "q8_0" : "q6_k");
+	}
+	for (const struct recipe_rule *rule = row->rules; rule && rule->codec; rule++)
+		if (rule->role == role && layer_rule(rule->when, q)) {
+			*why = rule->why;
+			return codec_find(rule->codec);
+		}
+	/* llama.cpp: 80 layers with grouped heads have small value matrices that many heads share */
+	if (role == ROLE_V && q->config && q->config->layers == 80 && q->config->kv_heads < q->config->heads &&
+	    (!strcmp(r->codec->name, "q3_k") || !strcmp(r->codec->name, "q4_k"))) {
+		*why = "values of a 70B shape: more bits";
+		return codec_find("q5_k");
+	}
+	return r->codec;
+}
+
+static const struct codec *fit_row(const struct codec *c, const struct tensor *t, const char **why)
+{
+	const struct codec *fitting = codec_for_row(c, tensor_cols(t));
+	if (fitting != c)
+		*why = "rows do not divide by the block: fallback";
+	return fitting;
+}
+
+const struct codec *recipe_choose(const struct recipe *r, const struct recipe_query *q, const char **why)
+{
+	const char *reason = "as in the source";
+	const struct codec *c = q->tensor->codec;
+	enum role role = effective_role(q);
+	bool matrix = is_matrix(q, role);
+	if (!why)
+		why = &reason;
+	*why = reason;
+	if (c->kind == CODEC_INTEGER)
+		return c;
+	for (size_t i = r->count; i-- > 0;) {
+		const struct override *o = &r->overrides[i];
+		if (!glob(o->pattern, q->tensor->name) && !(role < ROLE_COUNT && glob(o->pattern, role_rows[role].name)))
+			continue;
+		if (o->codec && codec_quantizes(o->codec) && q->tensor->ndim < 2)
+			continue;
+		*why = "rule of the recipe";
+		return o->codec ? fit_row(o->codec, q->tensor, why) : c;
+	}
+	if (!r->codec && !r->vectors)
+		return c;
+	if (!matrix) {
+		if (r->vectors)
+			*why = "not a matrix to quantize";
+		return r->vectors ? r->vectors : c;
+	}
+	if (!r->codec)
+		return c;
+	if (r->row)
+		return fit_row(preset_codec(r, q, role, why), q->tensor, why);
+	*why = role == ROLE_EMBED || role == ROLE_HEAD ? "embedding and output head: 8 bits" : "default of the scheme";
+	return fit_row(role == ROLE_EMBED || role == ROLE_HEAD ? r->wide : r->codec, q->tensor, why);
+}
+
+const char *recipe_name(const struct recipe *r)
+{
+	return r->name.data ? r->name.data : "";
+}
+
+int recipe_file_type(const struct recipe *r)
+{
+	if (r->row)
+		return r->row->gguf_file_type;
+	for (size_t i = 0; r->codec && i < sizeof pure_types / sizeof *pure_types; i++)
+		if (!strcmp(r->codec->name, pure_types[i].codec))
+			return pure_types[i].type;
+	return -1;
+}
+
+void recipe_free(struct recipe *r)
+{
+	if (!r)
+		return;
+	for (size_t i = 0; i < r->count; i++)
+		free(r->overrides[i].pattern);
+	free(r->overrides);
+	strbuf_release(&r->name);
+	free(r);
+}
