@@ -32,11 +32,15 @@ struct plan {
 
 /*
  * config may be NULL (roles are then unknown, and the recipe's default rules for unknown tensors apply).
- * A quantized source tensor is only copied; giving it another codec is ERR_UNSUPPORTED unless allow_requantize.
+ * A quantized source tensor is copied or decoded to floats; giving it another quantized codec is ERR_UNSUPPORTED
+ * unless allow_requantize. Items are in source order. The head of a tied model is left out when it equals the
+ * embedding, and refused (ERR_INPUT) when it does not. Names and methods must outlive the plan.
  */
 int plan_make(struct plan *p, const struct config *config, struct tensor_source *s, const struct recipe *r,
 	      const struct method *m, bool allow_requantize, struct err *e);
 void plan_release(struct plan *p);
+/* Memory that executing one item takes, its source mapped. */
+uint64_t plan_item_scratch(const struct plan_item *item, const struct tensor *source);
 double plan_bits_per_weight(const struct plan *p);
 
 /*
@@ -60,6 +64,10 @@ struct plan_stats {
 /* progress(arg, done, total) in bytes of source data; returns false to cancel. May be NULL. */
 typedef bool plan_progress(void *arg, uint64_t done, uint64_t total);
 
+/*
+ * Streams every item into the sink; the caller then calls finish. Values that are NaN or infinite, or too large for
+ * what they become, are ERR_INPUT with tensor and position. The bytes do not depend on the number of threads.
+ */
 int plan_execute(const struct plan *p, struct tensor_source *s, struct tensor_sink *k, const struct plan_stats *stats,
 		 plan_progress *progress, void *arg, struct err *e);
 
