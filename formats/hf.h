@@ -18,4 +18,7 @@ int st_create(const char *path, const struct checkpoint *src, const struct confi
 /* A config.json's text with the value of a top-level key replaced (left alone when the key is missing). */
 void config_text_replace(const char *text, size_t len, const char *key, const char *value, struct strbuf *out);
 
+/* Does this config.json describe the same model as config? */
+bool hf_describes(const struct side_file *f, const struct config *config);
+
 #endif

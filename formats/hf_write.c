@@ -356,7 +356,7 @@ void config_text_replace(const char *text, size_t len, const char *key, const ch
 }
 
 /* Does this text describe the model that is written? Unknown architectures cannot have been changed. */
-static bool describes(const struct side_file *f, const struct config *config)
+bool hf_describes(const struct side_file *f, const struct config *config)
 {
 	struct config own = { 0 };
 	struct strbuf a = { 0 }, b = { 0 };
@@ -378,7 +378,7 @@ static int config_text(const struct side_file *f, const struct config *config, c
 	struct strbuf fresh = { 0 }, half = { 0 };
 	const char *text = f ? f->data : NULL, *dtype = common_dtype(p);
 	size_t len = f ? f->size : 0;
-	if (config && (!f || !describes(f, config))) {
+	if (config && (!f || !hf_describes(f, config))) {
 		int rc = config_print(config, text, len, &fresh, e);
 		if (rc) {
 			strbuf_release(&fresh);
