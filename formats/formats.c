@@ -9,10 +9,11 @@
 #include "formats/checkpoint.h"
 #include "formats/file.h"
 
-extern const struct format format_gguf, format_hf, format_safetensors;
+extern const struct format format_gguf, format_hf, format_quire, format_safetensors;
 
 const struct format *const format_rows[] = {
 	&format_gguf,
+	&format_quire,
 	&format_safetensors,
 	&format_hf, /* last: it is what a path without a known suffix is written as */
 };

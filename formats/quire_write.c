@@ -69,7 +69,7 @@ static void print_facts(struct json_writer *w, const struct write_options *o)
 	for (int source = 0; source < 2; source++) {
 		jw_object(w, source ? "source" : "facts");
 		for (size_t i = 0; i < o->fact_count; i++)
-			if (!strncmp(o->facts[i].key, QUIRE_SOURCE_FACT, n) == source)
+			if ((strncmp(o->facts[i].key, QUIRE_SOURCE_FACT, n) == 0) == (source == 1))
 				jw_string(w, o->facts[i].key + (source ? n : 0), o->facts[i].value);
 		jw_end_object(w);
 	}
