@@ -19,6 +19,9 @@ _Static_assert(sizeof(struct mxfp4) == 17, "MXFP4 block");
 
 static const float mxfp4_levels[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
 
+/* The largest exponent byte under which every level is a finite float: 12 * 2^(252 - 128). */
+enum { MXFP4_TOP = 252 };
+
 static float mxfp4_scale(int e)
 {
 	return ldexpf(1.0f, e - 128);
@@ -55,13 +58,13 @@ static void mxfp4_fit(const struct codec *c, const float *x, const float *w, siz
 		int exponent;
 		frexpf(isfinite(top) ? top : 0x1p127f, &exponent);
 		e = exponent - 1 - 2 + 127;
-		e = e < 0 ? 0 : e > 254 ? 254 : e;
+		e = e < 0 ? 0 : e > MXFP4_TOP ? MXFP4_TOP : e;
 	}
 	if (effort == FIT_SEARCH && top > 0 && isfinite(top)) {
 		double best = mxfp4_error(x, w, n, e);
 		int plain = e;
 		/* one octave up spares clipping; octaves down pay where the large elements matter little */
-		for (int t = plain < 254 ? plain + 1 : plain; t >= 0 && t >= plain - 3; t--) {
+		for (int t = plain < MXFP4_TOP ? plain + 1 : plain; t >= 0 && t >= plain - 3; t--) {
 			double err = mxfp4_error(x, w, n, t);
 			if (err < best) {
 				best = err;
@@ -83,7 +86,7 @@ static void mxfp4_store(const struct codec *c, struct block_params *p, size_t n)
 
 	(void)c, (void)n;
 	int e = m == 0 ? 0 : exponent - 1 + (m > 0.70710678f) + 128;
-	e = !isfinite(p->scale[0]) ? 254 : e < 0 ? 0 : e > 254 ? 254 : e;
+	e = !isfinite(p->scale[0]) ? MXFP4_TOP : e < 0 ? 0 : e > MXFP4_TOP ? MXFP4_TOP : e;
 	p->d = (uint16_t)e;
 	p->dmin = 0;
 	p->scale[0] = mxfp4_scale(e);
