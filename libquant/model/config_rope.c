@@ -186,9 +186,9 @@ void config_print_float(struct json_writer *w, const char *key, float v)
 		if (strtof(text, NULL) == v)
 			break;
 	}
-	/* "1e+06" reads as a number everywhere; "10000" would read as an integer where a float is expected */
-	if (!strpbrk(text, ".en"))
-		strcat(text, ".0");
+	/* whole numbers as "10000.0": readers that tell integers from floats expect a float here */
+	if (v == floorf(v) && fabsf(v) < 1e9f)
+		snprintf(text, sizeof text, "%.1f", (double)v);
 	jw_raw(w, key, text);
 }
 

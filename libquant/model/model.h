@@ -25,13 +25,20 @@ struct model;
 int model_open(const struct config *c, struct tensor_source *s, struct model **out, struct err *e);
 void model_close(struct model *m);
 const struct config *model_config(const struct model *m);
+/* The weights are larger than memory: tell the source after each product that its bytes may leave. Off at first. */
+void model_set_streaming(struct model *m, bool on);
 
-/* A weight bound to a role; NULL bytes when the model has none. */
+/*
+ * A weight bound to a role, never NULL; its bytes.data is NULL when the model has none (a tied head, a layer that
+ * reads another layer's KV).
+ */
 struct weight {
 	const struct tensor *tensor;
 	struct tensor_bytes bytes;
 };
 const struct weight *model_weight(const struct model *m, enum role r, uint32_t layer);
+/* Norm weights and biases as f32, decoded at open; NULL when the model has none. */
+const float *model_vector(const struct model *m, enum role r, uint32_t layer);
 
 /* y[n, rows] = x[n, cols] W^T (+ bias, if bias is not NULL). Decodes W in blocks of rows; uses thread_for. */
 int weight_apply(const struct weight *w, const float *x, size_t n, const float *bias, float *y, struct err *e);
@@ -42,16 +49,21 @@ int weight_apply(const struct weight *w, const float *x, size_t n, const float *
  * from the cache's length.
  */
 struct kv_cache;
-struct kv_cache *kv_cache_new(const struct config *c, size_t capacity, struct err *e); /* in tokens */
+/* capacity in tokens. f32; a layer with a window keeps no more than that window and some slack. */
+struct kv_cache *kv_cache_new(const struct config *c, size_t capacity, struct err *e);
 void kv_cache_free(struct kv_cache *k);
 size_t kv_cache_length(const struct kv_cache *k);
 size_t kv_cache_bytes(const struct kv_cache *k);
+/* Forgets the tokens from `length` on. Layers with a window cannot go back past what they keep: 0 always works. */
 void kv_cache_truncate(struct kv_cache *k, size_t length);
 
 /* Sees the input of every linear layer while a layer runs; x is [n, dim]. Roles that share an input (Q, K, V) report once, as the first. */
 struct model_tap {
 	void (*input)(void *arg, enum role r, uint32_t layer, const float *x, size_t n, size_t dim);
-	/* Optional: queries and keys before RoPE and values, [n, heads * head_dim]; see calib/. */
+	/*
+	 * Optional: queries and keys (with bias and QK-norm, before RoPE) and values; q is [n, heads * head_dim], k and v
+	 * are [n, kv_heads * head_dim], or NULL in a layer that reads another layer's KV.
+	 */
 	void (*qkv)(void *arg, uint32_t layer, const float *q, const float *k, const float *v, size_t n);
 	void *arg;
 };
@@ -59,11 +71,12 @@ struct model_tap {
 int model_embed(struct model *m, const int32_t *tokens, size_t n, float *hidden, struct err *e);
 /* Runs one layer in place. Layers that read another layer's KV must run after it, with the same `run`. */
 struct model_run;  /* scratch and, without a cache, the K and V of layers that others read */
+/* seqs * len: the most tokens that model_layer will get at once. */
 struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct err *e);
 void model_run_free(struct model_run *r);
 int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs, size_t len, struct kv_cache *cache,
 		const struct model_tap *tap, struct err *e);
-/* Final norm and output head: logits [n, vocab]. */
+/* Final norm and output head: logits [n, vocab]. hidden rows are the caller's choice; n may be anything. */
 int model_logits(struct model_run *r, const float *hidden, size_t n, float *logits, struct err *e);
 
 /* The whole pass: tokens [seqs, len] -> hidden states after the last layer (before the final norm). Advances the cache. */

@@ -1,0 +1,157 @@
+#include "model/kv.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * A layer with a window keeps a buffer of window + slack tokens: when it is
+ * full, the last window - 1 tokens move to its start. The view stays
+ * contiguous and each token is moved at most window / slack times.
+ */
+struct store {
+	float *k, *v;
+	size_t width, rows;      /* floats of a token, tokens that fit */
+	size_t first, count;     /* position of row 0, rows in use */
+	size_t window;           /* 0: keeps everything */
+};
+
+struct kv_cache {
+	size_t capacity, length;
+	uint32_t layers;
+	uint32_t *source;
+	struct store *store;
+};
+
+/* A layer that others read must keep whole chunks, since they read them after it has moved on: no window there. */
+static void plan_store(struct kv_cache *k, const struct config *c, uint32_t i)
+{
+	struct store *s = &k->store[i];
+	bool read_by_others = false;
+	for (uint32_t j = i + 1; j < c->layers; j++)
+		read_by_others |= c->layer[j].kv_source == i;
+	s->width = (size_t)c->layer[i].kv_heads * c->head_dim;
+	s->rows = k->capacity;
+	size_t w = c->layer[i].window, slack = w < 256 ? 64 + w : 256;
+	if (w && !read_by_others && w + slack < k->capacity) {
+		s->window = w;
+		s->rows = w + slack;
+	}
+}
+
+struct kv_cache *kv_cache_new(const struct config *c, size_t capacity, struct err *e)
+{
+	struct kv_cache *k = calloc(1, sizeof *k);
+	if (!k)
+		goto nomem;
+	k->capacity = capacity;
+	k->layers = c->layers;
+	k->source = calloc(c->layers, sizeof *k->source);
+	k->store = calloc(c->layers, sizeof *k->store);
+	if (!k->source || !k->store)
+		goto nomem;
+	for (uint32_t i = 0; i < c->layers; i++) {
+		struct store *s = &k->store[i];
+		k->source[i] = c->layer[i].kv_source;
+		if (k->source[i] != i)
+			continue;
+		plan_store(k, c, i);
+		if (s->rows > SIZE_MAX / sizeof(float) / s->width)
+			goto nomem;
+		s->k = malloc((s->rows ? s->rows : 1) * s->width * sizeof(float));
+		s->v = malloc((s->rows ? s->rows : 1) * s->width * sizeof(float));
+		if (!s->k || !s->v)
+			goto nomem;
+	}
+	return k;
+nomem:
+	err_nomem(e);
+	kv_cache_free(k);
+	return NULL;
+}
+
+void kv_cache_free(struct kv_cache *k)
+{
+	if (!k)
+		return;
+	for (uint32_t i = 0; k->store && i < k->layers; i++) {
+		free(k->store[i].k);
+		free(k->store[i].v);
+	}
+	free(k->store);
+	free(k->source);
+	free(k);
+}
+
+size_t kv_cache_length(const struct kv_cache *k)
+{
+	return k->length;
+}
+
+size_t kv_capacity(const struct kv_cache *k)
+{
+	return k->capacity;
+}
+
+size_t kv_cache_bytes(const struct kv_cache *k)
+{
+	size_t sum = 0;
+	for (uint32_t i = 0; i < k->layers; i++)
+		if (k->store[i].k)
+			sum += 2 * k->store[i].rows * k->store[i].width * sizeof(float);
+	return sum;
+}
+
+void kv_cache_truncate(struct kv_cache *k, size_t length)
+{
+	if (length >= k->length)
+		return;
+	k->length = length;
+	for (uint32_t i = 0; i < k->layers; i++) {
+		struct store *s = &k->store[i];
+		if (!length)
+			s->first = s->count = 0;
+		else if (s->first + s->count > length && s->first <= length)
+			s->count = length - s->first;
+	}
+}
+
+void kv_advance(struct kv_cache *k, size_t n)
+{
+	k->length += n;
+}
+
+size_t kv_step(const struct kv_cache *k, uint32_t layer)
+{
+	const struct store *s = &k->store[layer];
+	size_t n = s->window ? s->rows - s->window : k->capacity;
+	return n ? n : 1;
+}
+
+int kv_append(struct kv_cache *k, uint32_t layer, size_t at, const float *key, const float *value, size_t n, struct err *e)
+{
+	struct store *s = &k->store[layer];
+	if (at > k->capacity || n > k->capacity - at)
+		return err_set(e, ERR_INPUT, "the KV cache holds %zu tokens, %zu are needed", k->capacity, at + n);
+	/* after going back, a window must still be whole */
+	if (at < s->first || at > s->first + s->count || (s->first && at < s->first + s->window - 1))
+		return err_set(e, ERR_INPUT, "the KV cache of layer %u no longer holds the tokens before position %zu", layer, at);
+	s->count = at - s->first;
+	if (s->count + n > s->rows) {
+		size_t held = s->window - 1, gone = s->count - held;
+		memmove(s->k, s->k + gone * s->width, held * s->width * sizeof(float));
+		memmove(s->v, s->v + gone * s->width, held * s->width * sizeof(float));
+		s->first += gone;
+		s->count = held;
+	}
+	memcpy(s->k + s->count * s->width, key, n * s->width * sizeof(float));
+	memcpy(s->v + s->count * s->width, value, n * s->width * sizeof(float));
+	s->count += n;
+	return ERR_OK;
+}
+
+struct kv_view kv_view(const struct kv_cache *k, uint32_t layer, size_t end)
+{
+	const struct store *s = &k->store[k->source[layer]];
+	size_t count = end > s->first ? end - s->first : 0;
+	return (struct kv_view){ s->k, s->v, s->first, count < s->count ? count : s->count };
+}

@@ -1,0 +1,209 @@
+#include "model/model.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/strbuf.h"
+#include "codec/codec.h"
+#include "model/model_impl.h"
+#include "model/rope.h"
+#include "model/weight.h"
+
+const struct config *model_config(const struct model *m)
+{
+	return m->config;
+}
+
+void model_set_streaming(struct model *m, bool on)
+{
+	m->streaming = on;
+}
+
+const struct weight *model_weight(const struct model *m, enum role r, uint32_t layer)
+{
+	static const struct weight none;
+	if (r >= ROLE_COUNT || (role_rows[r].per_layer && layer >= m->config->layers))
+		return &none;
+	return &m->weight[model_slot(r, layer)];
+}
+
+const float *model_vector(const struct model *m, enum role r, uint32_t layer)
+{
+	if (r >= ROLE_COUNT || (role_rows[r].per_layer && layer >= m->config->layers))
+		return NULL;
+	return m->vector[model_slot(r, layer)];
+}
+
+/* What is wrong with a checkpoint, collected so that one message names everything. */
+struct complaints {
+	struct strbuf missing, unknown, shape;
+	size_t missing_count, unknown_count;
+};
+
+static void complain(struct strbuf *b, const char *text)
+{
+	strbuf_printf(b, "%s%s", b->len ? ", " : "", text);
+}
+
+static bool shape_is(const struct tensor *t, uint32_t ndim, const uint64_t dim[2])
+{
+	if (t->ndim != ndim)
+		return false;
+	for (uint32_t i = 0; i < ndim; i++)
+		if (t->dim[i] != dim[i])
+			return false;
+	return true;
+}
+
+static void check_shape(struct complaints *x, const struct tensor *t, uint32_t ndim, const uint64_t dim[2])
+{
+	struct tensor want = { .ndim = ndim, .dim = { dim[0], dim[1] } };
+	char have[160], need[160];
+	if (shape_is(t, ndim, dim))
+		return;
+	strbuf_printf(&x->shape, "%s%s is %s, not %s", x->shape.len ? ", " : "", t->name, tensor_shape_text(t, have),
+		      tensor_shape_text(&want, need));
+}
+
+/* The role of a tensor, if the model has a place for it. GGUF's frequency divisors have no Hugging Face name. */
+static enum role place(const struct config *c, const char *name, uint32_t *layer)
+{
+	uint64_t dim[2];
+	enum role r = role_from_hf(c->arch, name, layer);
+	if (r == ROLE_UNKNOWN)
+		r = role_from_gguf(c->arch, name, layer) == ROLE_ROPE_FREQS ? ROLE_ROPE_FREQS : ROLE_UNKNOWN;
+	return r != ROLE_UNKNOWN && role_shape(c, r, *layer, dim) ? r : ROLE_UNKNOWN;
+}
+
+static void bind_names(struct model *m, struct complaints *x)
+{
+	const struct config *c = m->config;
+	for (size_t i = 0; i < m->source->count; i++) {
+		const struct tensor *t = &m->source->tensors[i];
+		uint32_t layer;
+		uint64_t dim[2];
+		enum role r = place(c, t->name, &layer);
+		if (r != ROLE_UNKNOWN) {
+			check_shape(x, t, role_shape(c, r, layer, dim), dim);
+			m->weight[model_slot(r, layer)].tensor = t;
+		} else if (!tensor_name_ignored(t->name)) {
+			x->unknown_count++;
+			complain(&x->unknown, t->name);
+		}
+	}
+	for (int r = 0; r < ROLE_COUNT; r++)
+		for (uint32_t l = 0; l < (role_rows[r].per_layer ? c->layers : 1); l++) {
+			char name[96];
+			if (m->weight[model_slot((enum role)r, l)].tensor || !role_required(c, (enum role)r, l))
+				continue;
+			x->missing_count++;
+			complain(&x->missing, role_hf_name(c->arch, (enum role)r, l, name) ? name : role_rows[r].name);
+		}
+}
+
+/* Lists longer than this would push the rest out of the message. */
+enum { LIST = 300 };
+
+static int report(struct complaints *x, struct err *e)
+{
+	struct strbuf b = { 0 };
+	if (x->missing_count)
+		strbuf_printf(&b, "%zu missing tensors: %.*s%s", x->missing_count, LIST, x->missing.data,
+			      x->missing.len > LIST ? " ..." : "");
+	if (x->shape.len)
+		strbuf_printf(&b, "%swrong shapes: %.*s%s", b.len ? "; " : "", LIST, x->shape.data,
+			      x->shape.len > LIST ? " ..." : "");
+	if (x->unknown_count)
+		strbuf_printf(&b, "%s%zu unknown tensors: %.*s%s", b.len ? "; " : "", x->unknown_count, LIST, x->unknown.data,
+			      x->unknown.len > LIST ? " ..." : "");
+	bool failed = b.failed || x->missing.failed || x->unknown.failed || x->shape.failed;
+	int rc = failed ? err_nomem(e) : b.len ? err_set(e, ERR_INPUT, "%s", b.data) : ERR_OK;
+	strbuf_release(&b);
+	return rc;
+}
+
+/* Views of matrices, decoded copies of vectors. */
+static int load(struct model *m, size_t slot, struct err *e)
+{
+	struct weight *w = &m->weight[slot];
+	const struct tensor *t = w->tensor;
+	uint64_t rows = tensor_rows(t), cols = tensor_cols(t), bytes = codec_row_bytes(t->codec, cols);
+	if (!t->codec->decode || t->codec->kind == CODEC_INTEGER)
+		return err_set(e, ERR_UNSUPPORTED, "%s is stored as %s, which the model cannot compute with", t->name,
+			       t->codec->name);
+	int rc = m->source->get(m->source, source_position(m->source, t), &w->bytes, e);
+	if (rc)
+		return rc;
+	if (!bytes || w->bytes.size / bytes < rows)
+		return err_set(e, ERR_INPUT, "%s has %zu bytes, too few for its shape", t->name, w->bytes.size);
+	if (t->ndim != 1)
+		return ERR_OK;
+	float *v = m->vector[slot] = malloc((size_t)cols * sizeof *v);
+	if (!v)
+		return err_nomem(e);
+	weight_row(w, 0, v);
+	return ERR_OK;
+}
+
+static int load_all(struct model *m, struct err *e)
+{
+	const struct config *c = m->config;
+	size_t slots = ((size_t)c->layers + 1) * ROLE_COUNT;
+	int rc;
+	for (size_t i = 0; i < slots; i++)
+		if (m->weight[i].tensor && (rc = load(m, i, e)))
+			return rc;
+	struct rope r = c->rope;
+	const float *divisors = model_vector(m, ROLE_ROPE_FREQS, 0);
+	if (divisors && r.scaling == ROPE_NONE && !r.divisors)
+		r.divisors = divisors;
+	m->inv_freq = malloc((size_t)r.dims / 2 * sizeof *m->inv_freq + 1);
+	if (!m->inv_freq)
+		return err_nomem(e);
+	m->rope_scale = rope_frequencies(&r, m->inv_freq);
+	return ERR_OK;
+}
+
+int model_open(const struct config *c, struct tensor_source *s, struct model **out, struct err *e)
+{
+	size_t slots = ((size_t)c->layers + 1) * ROLE_COUNT;
+	struct complaints x = { 0 };
+	struct model *m = calloc(1, sizeof *m);
+	*out = NULL;
+	if (!m)
+		return err_nomem(e);
+	m->config = c;
+	m->source = s;
+	m->weight = calloc(slots, sizeof *m->weight);
+	m->vector = calloc(slots, sizeof *m->vector);
+	int rc = m->weight && m->vector ? ERR_OK : err_nomem(e);
+	if (!rc) {
+		bind_names(m, &x);
+		rc = report(&x, e);
+	}
+	if (!rc)
+		rc = load_all(m, e);
+	strbuf_release(&x.missing);
+	strbuf_release(&x.unknown);
+	strbuf_release(&x.shape);
+	if (rc)
+		model_close(m);
+	else
+		*out = m;
+	return rc;
+}
+
+void model_close(struct model *m)
+{
+	if (!m)
+		return;
+	size_t slots = ((size_t)m->config->layers + 1) * ROLE_COUNT;
+	for (size_t i = 0; m->weight && i < slots; i++)
+		tensor_bytes_release(&m->weight[i].bytes);
+	for (size_t i = 0; m->vector && i < slots; i++)
+		free(m->vector[i]);
+	free(m->weight);
+	free(m->vector);
+	free(m->inv_freq);
+	free(m);
+}

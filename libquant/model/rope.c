@@ -1,0 +1,81 @@
+#include "model/rope.h"
+
+#include <math.h>
+
+static float keep(const struct rope *r, float f, size_t j)
+{
+	(void)j;
+	return r->divisors ? f / r->divisors[j] : f;
+}
+
+static float linear(const struct rope *r, float f, size_t j)
+{
+	(void)j;
+	return f / r->factor;
+}
+
+static float llama3(const struct rope *r, float f, size_t j)
+{
+	(void)j;
+	const float turn = 6.28318530717958647693f, length = (float)r->original_context;
+	float wave = turn / f;
+	if (wave < length / r->high_freq)
+		return f;
+	if (wave > length / r->low_freq)
+		return f / r->factor;
+	float smooth = (length / wave - r->low_freq) / (r->high_freq - r->low_freq);
+	return (1 - smooth) * f / r->factor + smooth * f;
+}
+
+/* The dimension that turns `rotations` times within the original context. */
+static double yarn_dim(const struct rope *r, double rotations)
+{
+	return r->dims * log(r->original_context / (rotations * 6.28318530717958647693)) / (2 * log(r->theta));
+}
+
+static float yarn(const struct rope *r, float f, size_t j)
+{
+	double lo = yarn_dim(r, r->beta_fast), hi = yarn_dim(r, r->beta_slow);
+	if (r->truncate) {
+		lo = floor(lo);
+		hi = ceil(hi);
+	}
+	lo = lo > 0 ? lo : 0;
+	hi = hi < r->dims - 1 ? hi : r->dims - 1;
+	if (lo == hi)
+		hi += 0.001;
+	float ramp = (float)(((double)j - lo) / (hi - lo));
+	ramp = ramp < 0 ? 0 : ramp > 1 ? 1 : ramp;
+	return f / r->factor * ramp + f * (1 - ramp);
+}
+
+static float (*const scalings[])(const struct rope *, float, size_t) = {
+	[ROPE_NONE] = keep, [ROPE_LINEAR] = linear, [ROPE_LLAMA3] = llama3, [ROPE_YARN] = yarn, [ROPE_LONGROPE] = keep,
+};
+
+float rope_frequencies(const struct rope *r, float *inv)
+{
+	for (size_t j = 0; j < r->dims / 2; j++)
+		inv[j] = scalings[r->scaling](r, 1.0f / powf(r->theta, (float)(2 * j) / (float)r->dims), j);
+	return r->attention_factor;
+}
+
+void rope_table(const float *inv, size_t half, float scale, size_t first, size_t n, float *cosine, float *sine)
+{
+	for (size_t t = 0; t < n; t++)
+		for (size_t j = 0; j < half; j++) {
+			float angle = (float)(first + t) * inv[j];
+			cosine[t * half + j] = cosf(angle) * scale;
+			sine[t * half + j] = sinf(angle) * scale;
+		}
+}
+
+void rope_rotate(float *x, size_t heads, size_t head_dim, size_t half, const float *cosine, const float *sine)
+{
+	for (size_t h = 0; h < heads; h++, x += head_dim)
+		for (size_t j = 0; j < half; j++) {
+			float a = x[j], b = x[j + half];
+			x[j] = a * cosine[j] - b * sine[j];
+			x[j + half] = b * cosine[j] + a * sine[j];
+		}
+}
