@@ -21,6 +21,11 @@ const struct codec *const codec_rows[] = {
 	&codec_u32,
 	&codec_u64,
 	&codec_boolean,
+	&codec_q8_0,
+	&codec_q4_0,
+	&codec_q4_1,
+	&codec_q5_0,
+	&codec_q5_1,
 	&codec_q2_k,
 	&codec_q3_k,
 	&codec_q4_k,
@@ -29,6 +34,11 @@ const struct codec *const codec_rows[] = {
 	&codec_iq4_nl,
 	&codec_iq4_xs,
 	&codec_mxfp4,
+#define ROW(BITS, TAG, GROUP) \
+	&codec_int##BITS##_##TAG, &codec_int##BITS##_##TAG##_zp, \
+	&codec_int##BITS##_##TAG##_bf16, &codec_int##BITS##_##TAG##_zp_bf16,
+	CODEC_GROUP_ROWS(ROW)
+#undef ROW
 };
 const unsigned codec_row_count = sizeof codec_rows / sizeof *codec_rows;
 

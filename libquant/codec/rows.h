@@ -6,8 +6,26 @@
 extern const struct codec codec_f32, codec_f16, codec_bf16, codec_f64, codec_e4m3, codec_e5m2;
 extern const struct codec codec_i8, codec_i16, codec_i32, codec_i64, codec_u8, codec_u16, codec_u32, codec_u64,
 	codec_boolean;
+extern const struct codec codec_q8_0, codec_q4_0, codec_q4_1, codec_q5_0, codec_q5_1;
 extern const struct codec codec_q2_k, codec_q3_k, codec_q4_k, codec_q5_k, codec_q6_k;
 extern const struct codec codec_iq4_nl, codec_iq4_xs, codec_mxfp4;
+
+/* Group codecs, X(bits, tag, elements); each line gives four rows: f16 or bf16 scales, without or with zero point. */
+#define CODEC_GROUP_ROWS(X) \
+	X(4, g32, 32) \
+	X(4, g64, 64) \
+	X(4, g128, 128) \
+	X(4, row, 0) \
+	X(8, g32, 32) \
+	X(8, g64, 64) \
+	X(8, g128, 128) \
+	X(8, row, 0)
+
+#define DECLARE(BITS, TAG, GROUP) \
+	extern const struct codec codec_int##BITS##_##TAG, codec_int##BITS##_##TAG##_zp, \
+		codec_int##BITS##_##TAG##_bf16, codec_int##BITS##_##TAG##_zp_bf16;
+CODEC_GROUP_ROWS(DECLARE)
+#undef DECLARE
 
 /* Bytes in front of the codes of one group (CODEC_GROUP): the scale and, if there is one, the zero point. */
 static inline unsigned codec_group_header(const struct codec *c)

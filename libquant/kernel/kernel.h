@@ -2,8 +2,8 @@
 #define QUIRE_KERNEL_KERNEL_H
 /*
  * Inner loops. One portable C version of each, and versions for instruction
- * sets, chosen once at start. A row of the table per instruction set; a NULL
- * entry falls back to the row before it, and in the end to scalar.
+ * sets, chosen once at start. A row of the table per instruction set, every row
+ * complete: they are made from one template (template.h).
  *
  * Element-wise kernels give the same bits on every row. Kernels that sum keep a
  * fixed number of partial sums (16 lanes, combined pairwise), so that they do
@@ -39,6 +39,16 @@ struct kernels {
 	float (*exp_sum)(float *x, float shift, size_t n);
 	void (*silu_mul)(float *gate, const float *up, size_t n);           /* gate := silu(gate) * up */
 
+	/*
+	 * One step of a scale search: with q = x / scale rounded to an integer in [lo, hi],
+	 *	sums = { sum w (x - scale q)^2, sum w x q, sum w q^2 }
+	 * so that sums[1] / sums[2] is the best scale for these codes. w NULL means 1.
+	 */
+	void (*grid_scale)(const float *x, const float *w, size_t n, float scale, float lo, float hi, float sums[3]);
+	/* The same with value = scale q + offset: sums = { error, sum w, sum w x, sum w q, sum w q^2, sum w x q } */
+	void (*grid_affine)(const float *x, const float *w, size_t n, float scale, float offset, float lo, float hi,
+			    float sums[6]);
+
 	/* Scale and offset search for block formats, sixteen sub-blocks at a time; see search.h. */
 	void (*search_affine)(struct search_job *job);
 	void (*search_scaled)(struct search_job *job);
@@ -54,7 +64,7 @@ struct kernels {
 const struct kernels *kernels(void);
 /* Chooses a row by name, or the best usable one when name is NULL or "auto"; false when unknown or not usable here. */
 bool kernels_select(const char *name);
-/* For tests and benchmarks: every compiled-in row, scalar first, NULL entries already filled in. */
+/* For tests and benchmarks: every compiled-in row, scalar first; ask usable() before calling. */
 const struct kernels *kernels_row(unsigned i); /* NULL past the end */
 
 #endif

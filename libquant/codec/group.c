@@ -1,0 +1,223 @@
+/*
+ * Integer groups: quire's own layout of what other tools keep in separate
+ * tensors for codes, scales and zero points. A row is a run of groups; the last
+ * one of a row may be short. One group of n elements:
+ *
+ *	byte  0      1      [2]       then ceil(n bits / 8) bytes
+ *	     |  scale      | zero    | codes ...
+ *	     |f16 or bf16  | u8, -zp |
+ *
+ * The codes are a dense stream, low bits first: code i is bits i b .. i b + b - 1,
+ * where bit k is bit k mod 8 of byte k / 8. With 4 bits:
+ *
+ *	byte j  |7..4 element 2 j + 1|3..0 element 2 j|
+ *
+ * and with 3 bits:
+ *
+ *	byte 0  |7 6 element 2 (low two)|5..3 element 1|2..0 element 0|
+ *	byte 1  |7 element 5 (low one)|6..4 element 4|3..1 element 3|0 element 2 (high one)|
+ *
+ * Spare bits of the last byte are 0.
+ *
+ *	symmetric    value = scale (code - 2^(b-1))
+ *	-zp          value = scale (code - zero), a whole zero in [0, 2^b - 1], so that 0 is always a value
+ *
+ * which are the integers q and zero points of compressed-tensors plus 2^(b-1).
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "codec/fit.h"
+#include "codec/rows.h"
+#include "tensor/half.h"
+
+static float load_scale(const struct codec *c, uint16_t raw)
+{
+	return c->group_scale ? f32_from_bf16(raw) : f32_from_f16(raw);
+}
+
+/* The nearest scale the format has, but a finite one. */
+static uint16_t store_scale(const struct codec *c, float x)
+{
+	float most = c->group_scale ? 0x1.fep127f : 65504.0f;
+	x = x > most ? most : x < -most ? -most : x == x ? x : 0;
+	return c->group_scale ? bf16_from_f32(x) : f16_from_f32(x);
+}
+
+static void store(const struct codec *c, struct block_params *p, size_t n)
+{
+	(void)n;
+	int last = (1 << c->bits) - 1;
+	float zero = c->has_offset && p->scale[0] != 0 ? -p->offset[0] / p->scale[0] + 0.5f : 0;
+	p->mn[0] = (uint8_t)(!(zero > 0) ? 0 : zero < (float)last ? (int)zero : last);
+	p->d = store_scale(c, p->scale[0]);
+	p->scale[0] = load_scale(c, p->d);
+	p->offset[0] = c->has_offset ? -(float)p->mn[0] * p->scale[0] : 0;
+}
+
+/*
+ * Plain rounding. Symmetric: the scale that spreads the 2^b codes evenly over
+ * [-amax, amax], as the field does; with 8 bits it leaves -128 out, which costs
+ * nothing and keeps the codes symmetric. Zero point: the range with 0 in it.
+ */
+static void plain(const struct codec *c, const float *x, size_t n, struct block_params *p)
+{
+	float lo = 0, hi = 0, last = (float)((1 << c->bits) - 1);
+	for (size_t i = 0; i < n; i++) {
+		lo = x[i] < lo ? x[i] : lo;
+		hi = x[i] > hi ? x[i] : hi;
+	}
+	memset(p, 0, sizeof *p);
+	if (!c->has_offset) {
+		p->scale[0] = (hi > -lo ? hi : -lo) / (c->bits == 8 ? 127 : last / 2);
+	} else {
+		p->scale[0] = hi / last - lo / last; /* hi - lo may overflow */
+		p->offset[0] = lo;
+	}
+	store(c, p, n);
+}
+
+static void fit(const struct codec *c, const float *x, const float *w, size_t n, enum fit_effort effort,
+		struct block_params *p)
+{
+	plain(c, x, n, p);
+	if (effort == FIT_SEARCH)
+		(c->has_offset ? fit_zero_point : fit_symmetric)(c, x, w, n, p);
+}
+
+static uint8_t *put_header(const struct codec *c, const struct block_params *p, uint8_t *out)
+{
+	store_u16(out, p->d);
+	if (c->has_offset)
+		out[2] = p->mn[0];
+	return out + codec_group_header(c);
+}
+
+/* Collects codes low bits first and writes bytes as they fill. */
+struct bit_writer {
+	uint8_t *out;
+	unsigned held, count;
+};
+
+static void put_bits(struct bit_writer *b, unsigned code, int bits)
+{
+	b->held |= code << b->count;
+	b->count += (unsigned)bits;
+	for (; b->count >= 8; b->count -= 8, b->held >>= 8)
+		*b->out++ = (uint8_t)b->held;
+}
+
+static uint8_t *finish_bits(struct bit_writer *b)
+{
+	if (b->count)
+		*b->out++ = (uint8_t)b->held;
+	return b->out;
+}
+
+static void pack(const struct codec *c, const struct block_params *p, const uint8_t *codes, size_t n, void *dst)
+{
+	struct bit_writer b = { .out = put_header(c, p, dst) };
+	for (size_t i = 0; i < n; i++)
+		put_bits(&b, codes[i], c->bits);
+	finish_bits(&b);
+}
+
+static const uint8_t *get_header(const struct codec *c, const uint8_t *in, struct block_params *p)
+{
+	memset(p, 0, sizeof *p);
+	p->d = load_u16(in);
+	p->scale[0] = load_scale(c, p->d);
+	if (c->has_offset) {
+		p->mn[0] = in[2];
+		p->offset[0] = -(float)p->mn[0] * p->scale[0];
+	}
+	return in + codec_group_header(c);
+}
+
+static void unpack(const struct codec *c, const void *src, struct block_params *p, uint8_t *codes, size_t n)
+{
+	const uint8_t *in = get_header(c, src, p);
+	unsigned held = 0, count = 0, mask = (1u << c->bits) - 1;
+	for (size_t i = 0; i < n; i++) {
+		if (count < (unsigned)c->bits) {
+			held |= (unsigned)*in++ << count;
+			count += 8;
+		}
+		codes[i] = (uint8_t)(held & mask);
+		held >>= c->bits;
+		count -= (unsigned)c->bits;
+	}
+}
+
+static void encode(const struct codec *c, const float *src, void *dst, size_t n)
+{
+	uint8_t *out = dst;
+	for (size_t at = 0; at < n;) {
+		size_t len = codec_block_len(c, at, n);
+		struct block_params p;
+		plain(c, src + at, len, &p);
+		struct bit_writer b = { .out = put_header(c, &p, out) };
+		for (size_t i = 0; i < len; i++)
+			put_bits(&b, codec_round(c, p.scale[0], p.offset[0], src[at + i]), c->bits);
+		out = finish_bits(&b);
+		at += len;
+	}
+}
+
+/* scale * (code - zero) is exact before its one rounding, so it equals scale * code + offset wherever that is exact. */
+static void decode(const struct codec *c, const void *src, float *dst, size_t n)
+{
+	const uint8_t *in = src;
+	for (size_t at = 0; at < n;) {
+		size_t len = codec_block_len(c, at, n), i = 0;
+		struct block_params p;
+		in = get_header(c, in, &p);
+		float scale = p.scale[0], *y = dst + at;
+		int zero = c->has_offset ? p.mn[0] : -c->code_bias;
+		unsigned held = 0, count = 0, bits = (unsigned)c->bits, mask = (1u << bits) - 1;
+		if (bits == 8) {
+			for (; i < len; i++)
+				y[i] = scale * (float)(*in++ - zero);
+		} else if (bits == 4) {
+			for (; i + 2 <= len; i += 2, in++) {
+				y[i] = scale * (float)((*in & 15) - zero);
+				y[i + 1] = scale * (float)((*in >> 4) - zero);
+			}
+		}
+		for (; i < len; i++) {
+			if (count < bits) {
+				held |= (unsigned)*in++ << count;
+				count += 8;
+			}
+			y[i] = scale * (float)((int)(held & mask) - zero);
+			held >>= bits;
+			count -= bits;
+		}
+		at += len;
+	}
+}
+
+#define GROUP_ROW(ID, NAME, BITS, GROUP, ZERO, BF16, SUMMARY) \
+	const struct codec codec_##ID = { \
+		.name = NAME, .summary = SUMMARY, .kind = CODEC_GROUP, .block = GROUP, \
+		.block_bytes = GROUP ? 2 + ZERO + (GROUP * BITS + 7) / 8 : 0, .sub = GROUP, .ragged = true, \
+		.has_offset = ZERO, .bits = BITS, .code_bias = ZERO ? 0 : -(1 << (BITS - 1)), .gguf_type = -1, \
+		.group_scale = BF16, .decode = decode, .encode = encode, .fit = fit, .pack = pack, .unpack = unpack, \
+		.store = store };
+
+#define SPAN_g32 "groups of 32"
+#define SPAN_g64 "groups of 64"
+#define SPAN_g128 "groups of 128"
+#define SPAN_row "whole rows"
+#define GROUP_ROWS(BITS, TAG, GROUP) \
+	GROUP_ROW(int##BITS##_##TAG, "int" #BITS "-" #TAG, BITS, GROUP, 0, 0, \
+		  SPAN_##TAG ", " #BITS " bits, f16 scale") \
+	GROUP_ROW(int##BITS##_##TAG##_zp, "int" #BITS "-" #TAG "-zp", BITS, GROUP, 1, 0, \
+		  SPAN_##TAG ", " #BITS " bits, f16 scale and zero point") \
+	GROUP_ROW(int##BITS##_##TAG##_bf16, "int" #BITS "-" #TAG "-bf16", BITS, GROUP, 0, 1, \
+		  SPAN_##TAG ", " #BITS " bits, bf16 scale") \
+	GROUP_ROW(int##BITS##_##TAG##_zp_bf16, "int" #BITS "-" #TAG "-zp-bf16", BITS, GROUP, 1, 1, \
+		  SPAN_##TAG ", " #BITS " bits, bf16 scale and zero point")
+
+CODEC_GROUP_ROWS(GROUP_ROWS)

@@ -1,0 +1,201 @@
+/*
+ * The 32-element blocks of GGUF.
+ *
+ *	Q4_0  18 B   d:f16 | qs[16]                    value = d (q - 8)
+ *	Q4_1  20 B   d:f16 | m:f16 | qs[16]            value = d q + m
+ *	Q5_0  22 B   d:f16 | qh:u32 | qs[16]           value = d (q - 16)
+ *	Q5_1  24 B   d:f16 | m:f16 | qh:u32 | qs[16]   value = d q + m
+ *	Q8_0  34 B   d:f16 | qs[32] int8               value = d q
+ *
+ *	byte j of qs (4 and 5 bits)  |7..4 element j + 16|3..0 element j|
+ *	bit i of qh                  the fifth bit of element i
+ *
+ * Plain rounding is bit-exact to the reference: codes come from the scale
+ * before it is rounded to half, by truncation after adding a half (Q8_0: round
+ * half away from zero).
+ */
+#include <math.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "codec/fit.h"
+#include "codec/rows.h"
+#include "kernel/kernel.h"
+#include "tensor/half.h"
+
+enum { BLOCK = 32 };
+
+static const float HALF_MAX = 65504.0f;
+
+/* Rounds to half, but a finite one: an infinite scale would make the whole block useless. */
+static uint16_t half_finite(float x)
+{
+	return f16_from_f32(x > HALF_MAX ? HALF_MAX : x < -HALF_MAX ? -HALF_MAX : x == x ? x : 0);
+}
+
+static void store(const struct codec *c, struct block_params *p, size_t n)
+{
+	(void)n;
+	p->d = half_finite(p->scale[0]);
+	p->scale[0] = f32_from_f16(p->d);
+	p->dmin = c->has_offset ? half_finite(p->offset[0]) : 0;
+	p->offset[0] = c->has_offset ? f32_from_f16(p->dmin) : 0;
+}
+
+static void pack(const struct codec *c, const struct block_params *p, const uint8_t *codes, size_t n, void *dst)
+{
+	uint8_t *out = dst;
+	(void)n;
+	store_u16(out, p->d);
+	out += 2;
+	if (c->has_offset) {
+		store_u16(out, p->dmin);
+		out += 2;
+	}
+	if (c->bits == 8) {
+		for (int i = 0; i < BLOCK; i++)
+			out[i] = (uint8_t)(codes[i] - 128);
+		return;
+	}
+	if (c->bits == 5) {
+		uint32_t high = 0;
+		for (int i = 0; i < BLOCK; i++)
+			high |= (uint32_t)(codes[i] >> 4 & 1) << i;
+		store_u32(out, high);
+		out += 4;
+	}
+	for (int j = 0; j < 16; j++)
+		out[j] = (uint8_t)((codes[j] & 15) | codes[j + 16] << 4);
+}
+
+static void unpack(const struct codec *c, const void *src, struct block_params *p, uint8_t *codes, size_t n)
+{
+	const uint8_t *in = src;
+	uint32_t high = 0;
+	(void)n;
+	memset(p, 0, sizeof *p);
+	p->d = load_u16(in);
+	p->scale[0] = f32_from_f16(p->d);
+	in += 2;
+	if (c->has_offset) {
+		p->dmin = load_u16(in);
+		p->offset[0] = f32_from_f16(p->dmin);
+		in += 2;
+	}
+	if (c->bits == 8) {
+		for (int i = 0; i < BLOCK; i++)
+			codes[i] = (uint8_t)(in[i] + 128);
+		return;
+	}
+	if (c->bits == 5) {
+		high = load_u32(in);
+		in += 4;
+	}
+	for (int j = 0; j < 16; j++) {
+		codes[j] = (uint8_t)((in[j] & 15) | (high >> j & 1) << 4);
+		codes[j + 16] = (uint8_t)(in[j] >> 4 | (high >> (j + 16) & 1) << 4);
+	}
+}
+
+/* The plain scale and offset, not yet rounded to half. */
+static void plain(const struct codec *c, const float *x, float *d, float *m)
+{
+	float lo = x[0], hi = x[0], top = 0, amax = 0;
+	for (int i = 0; i < BLOCK; i++) {
+		float a = fabsf(x[i]);
+		if (a > amax) {
+			amax = a;
+			top = x[i];
+		}
+		lo = x[i] < lo ? x[i] : lo;
+		hi = x[i] > hi ? x[i] : hi;
+	}
+	*m = c->has_offset ? lo : 0;
+	if (c->bits == 8)
+		*d = amax / 127;
+	else if (c->has_offset)
+		*d = (hi - lo) / (float)((1 << c->bits) - 1);
+	else
+		*d = top / (float)c->code_bias; /* the largest magnitude becomes the lowest code, which has no opposite */
+	/* Beyond half precision the reference writes an infinite scale; a cut one keeps the signs and the order. */
+	if (!(fabsf(*d) <= HALF_MAX))
+		*d = *d < 0 ? -HALF_MAX : HALF_MAX;
+}
+
+static void fit(const struct codec *c, const float *x, const float *w, size_t n, enum fit_effort effort,
+		struct block_params *p)
+{
+	memset(p, 0, sizeof *p);
+	plain(c, x, &p->scale[0], &p->offset[0]);
+	store(c, p, n);
+	if (effort == FIT_SEARCH)
+		(c->has_offset ? fit_affine : fit_symmetric)(c, x, w, n, p);
+}
+
+/* Truncates toward zero into [0, last]; NaN gives 0. */
+static uint8_t cut(float t, int last)
+{
+	return (uint8_t)(!(t > 0) ? 0 : t < (float)last ? (int)t : last);
+}
+
+static void encode(const struct codec *c, const float *src, void *dst, size_t n)
+{
+	int last = (1 << c->bits) - 1;
+	uint8_t *out = dst, codes[BLOCK];
+	for (size_t at = 0; at < n; at += BLOCK, src += BLOCK, out += c->block_bytes) {
+		struct block_params p = { 0 };
+		plain(c, src, &p.scale[0], &p.offset[0]);
+		float inv = p.scale[0] != 0 ? 1 / p.scale[0] : 0, m = p.offset[0], half = 0.5f - (float)c->code_bias;
+		for (int i = 0; i < BLOCK; i++) {
+			if (c->bits == 8) {
+				float t = src[i] * inv, a = fabsf(t);
+				int q = a < 127 ? (int)a + (a - (float)(int)a >= 0.5f) : a == a ? 127 : 0;
+				codes[i] = (uint8_t)(t < 0 ? 128 - q : 128 + q);
+			} else {
+				codes[i] = cut((src[i] - m) * inv + half, last);
+			}
+		}
+		store(c, &p, BLOCK);
+		pack(c, &p, codes, BLOCK, out);
+	}
+}
+
+static void decode(const struct codec *c, const void *src, float *dst, size_t n)
+{
+	const uint8_t *in = src;
+	struct block_params p;
+	uint8_t codes[BLOCK];
+	for (size_t at = 0; at < n; at += BLOCK, in += c->block_bytes, dst += BLOCK) {
+		unpack(c, in, &p, codes, BLOCK);
+		for (int i = 0; i < BLOCK; i++) {
+			dst[i] = p.scale[0] * (float)(codes[i] + c->code_bias);
+			if (c->has_offset) /* adding a zero would lose the sign of a negative one */
+				dst[i] += p.offset[0];
+		}
+	}
+}
+
+static void decode_q8_0(const struct codec *c, const void *src, float *dst, size_t n)
+{
+	(void)c;
+	kernels()->decode_q8_0(src, dst, n);
+}
+
+static void decode_q4_0(const struct codec *c, const void *src, float *dst, size_t n)
+{
+	(void)c;
+	kernels()->decode_q4_0(src, dst, n);
+}
+
+#define LEGACY_ROW(NAME, BITS, BYTES, BIAS, OFFSET, GGUF, DECODE, SUMMARY) \
+	_Static_assert(BYTES == 2 + 2 * OFFSET + BLOCK * BITS / 8, "block layout"); \
+	const struct codec codec_##NAME = { \
+		.name = #NAME, .summary = SUMMARY, .kind = CODEC_BLOCK, .block = BLOCK, .block_bytes = BYTES, .sub = BLOCK, \
+		.has_offset = OFFSET, .bits = BITS, .code_bias = BIAS, .gguf_type = GGUF, .fallback = "f16", \
+		.decode = DECODE, .encode = encode, .fit = fit, .pack = pack, .unpack = unpack, .store = store }
+
+LEGACY_ROW(q8_0, 8, 34, -128, 0, 8, decode_q8_0, "blocks of 32, 8 bits, scale (GGUF)");
+LEGACY_ROW(q4_0, 4, 18, -8, 0, 2, decode_q4_0, "blocks of 32, 4 bits, scale (GGUF)");
+LEGACY_ROW(q4_1, 4, 20, 0, 1, 3, decode, "blocks of 32, 4 bits, scale and minimum (GGUF)");
+LEGACY_ROW(q5_0, 5, 22, -16, 0, 6, decode, "blocks of 32, 5 bits, scale (GGUF)");
+LEGACY_ROW(q5_1, 5, 24, 0, 1, 7, decode, "blocks of 32, 5 bits, scale and minimum (GGUF)");
