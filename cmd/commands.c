@@ -4,7 +4,7 @@
 #include "cmd/command.h"
 
 const struct command *const command_rows[] = {
-	&help_command,
+	&inspect_command, &help_command,
 };
 const unsigned command_row_count = sizeof command_rows / sizeof *command_rows;
 

@@ -9,12 +9,12 @@ enum { WIDTH = 98 };
 /* Words of text in lines of at most WIDTH columns; the first line goes on at column `at`. */
 static void wrap(struct strbuf *out, const char *text, size_t at, size_t indent)
 {
-	while (*(text += strspn(text, " \n"))) {
+	for (bool first = true; *(text += strspn(text, " \n")); first = false) {
 		size_t len = strcspn(text, " \n");
-		if (at > indent && at + 1 + len > WIDTH) {
+		if (!first && at + 1 + len > WIDTH) {
 			strbuf_printf(out, "\n%*s", (int)indent, "");
 			at = indent;
-		} else if (at > indent) {
+		} else if (!first) {
 			strbuf_putc(out, ' ');
 			at++;
 		}
@@ -69,7 +69,7 @@ static void option_lines(const struct command *c, struct strbuf *out)
 		strbuf_clear(&left);
 		option_spelling(o, &left);
 		strbuf_printf(out, "  %-*s  ", (int)column, left.data ? left.data : "");
-		wrap(out, o->help, 0, 0);
+		wrap(out, o->help, (left.len > column ? left.len : column) + 4, column + 4);
 	}
 	/* the common ones share a line */
 	strbuf_clear(&left);
@@ -84,12 +84,9 @@ static void option_lines(const struct command *c, struct strbuf *out)
 
 static void command_help(const struct command *c, struct strbuf *out)
 {
-	char start[64];
-	strbuf_puts(out, "usage: quire ");
-	snprintf(start, sizeof start, "%s", c->name);
-	strbuf_puts(out, start);
-	/* options in brackets stay whole: the wrap is only for the eye, the man page has the same words */
-	wrap(out, c->synopsis, 13 + strlen(start), 13);
+	/* the wrap is only for the eye; the man page has the same words */
+	strbuf_printf(out, "usage: quire %s ", c->name);
+	wrap(out, c->synopsis, 14 + strlen(c->name), 13);
 	wrap(out, c->description, 0, 0);
 	strbuf_putc(out, '\n');
 	option_lines(c, out);

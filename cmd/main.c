@@ -12,16 +12,9 @@
 #include "kernel/blas.h"
 #include "kernel/kernel.h"
 
-/* until those modules are there */
-#pragma weak file_cleanup
-#pragma weak kernels_select
-#pragma weak kernels_row
-#pragma weak blas_set_threads
-
 static void interrupted(int number)
 {
-	if (file_cleanup)
-		file_cleanup();
+	file_cleanup();
 	_exit(128 + number);
 }
 
@@ -41,11 +34,11 @@ static void catch_signals(void)
 static int choose_kernels(struct err *e)
 {
 	const char *name = getenv("QUIRE_CPU");
-	if (!kernels_select || kernels_select(name && *name ? name : NULL))
+	if (kernels_select(name && *name ? name : NULL))
 		return ERR_OK;
 	struct strbuf known = { 0 };
 	const struct kernels *k;
-	for (unsigned i = 0; kernels_row && (k = kernels_row(i)); i++)
+	for (unsigned i = 0; (k = kernels_row(i)); i++)
 		if (!k->usable || k->usable())
 			strbuf_printf(&known, ", %s", k->name);
 	err_set(e, ERR_USAGE, "QUIRE_CPU=%.40s cannot be used on this machine; use one of: auto%s", name ? name : "",
@@ -77,8 +70,7 @@ static int run_command(const struct command *c, int argc, char **argv, struct er
 		strbuf_release(&text);
 	} else if (!rc && !(rc = choose_kernels(e))) {
 		thread_set((int)common->threads);
-		if (blas_set_threads)
-			blas_set_threads(thread_count());
+		blas_set_threads(thread_count());
 		rc = c->run(opts, args, count, e);
 	}
 	progress_end();

@@ -1,0 +1,84 @@
+# The command line itself: usage mistakes, links, broken outputs, kernels by name.
+. "$(dirname "$0")/lib.sh"
+
+# usage NAME PATTERN COMMAND...: exit 2, nothing on stdout, one line on stderr that says what to do
+usage() {
+	local name=$1 pattern=$2
+	shift 2
+	exits 2 "$name: exit code" "$@"
+	says "$name: message" "$pattern"
+	is "$name: one line" "$(wc -l <"$T/err") $(wc -c <"$T/out")" "1 0"
+}
+usage "no command" "^quire: a command is missing; 'quire help'" "$QUIRE"
+usage "unknown command" "^quire: unknown command 'inspcet'; did you mean 'inspect'\?" "$QUIRE" inspcet
+usage "far command" "^quire: unknown command 'xyzzy'; 'quire help' lists" "$QUIRE" xyzzy
+usage "option before command" "options come after the command" "$QUIRE" --json inspect
+usage "unknown option" "^quire inspect: unknown option --tensor; did you mean --tensors\?" "$QUIRE" inspect "$DEMO" --tensor
+usage "no abbreviations" "unknown option --stat; did you mean --stats\?" "$QUIRE" inspect "$DEMO" --stat
+usage "far option" "unknown option --qqqqqqqqq; 'quire help inspect'" "$QUIRE" inspect "$DEMO" --qqqqqqqqq
+usage "single dash" "did you mean --stats\?" "$QUIRE" inspect "$DEMO" -stats
+usage "unknown letter" "unknown option -Z" "$QUIRE" inspect "$DEMO" -Z
+usage "value for a flag" "--stats takes no value" "$QUIRE" inspect "$DEMO" --stats=yes
+usage "missing value" "--ctx needs a value: --ctx N" "$QUIRE" inspect "$DEMO" --ctx
+usage "option as value" "--kv-type needs a value.*--NAME=VALUE" "$QUIRE" inspect "$DEMO" --kv-type --json
+usage "not a number" "--ctx needs a whole number, not '12x'" "$QUIRE" inspect "$DEMO" --ctx 12x
+usage "huge number" "--ctx needs a whole number" "$QUIRE" inspect "$DEMO" --ctx 99999999999999999999
+usage "negative number" "--ctx needs a number of tokens above 0" "$QUIRE" inspect "$DEMO" --ctx -5
+usage "threads" "--threads needs a number from 1" "$QUIRE" inspect "$DEMO" --threads -1
+usage "missing argument" "missing; usage: quire inspect MODEL" "$QUIRE" inspect
+usage "extra argument" "unexpected argument 'b'; usage: quire inspect" "$QUIRE" inspect a b
+usage "help of unknown" "unknown command 'inspekt'; did you mean 'inspect'" "$QUIRE" help inspekt
+usage "json without results" "unknown option --json" "$QUIRE" help --json
+usage "control characters" '^quire: unknown command .\?\[31m' "$QUIRE" $'\033[31m'
+
+succeeds "version" "$QUIRE" --version
+prints "version: text" '^quire [0-9]+\.[0-9]+\.[0-9]+$'
+succeeds "help" "$QUIRE" help
+prints "help lists inspect" '^  inspect +tells'
+cp "$T/out" "$T/help"
+succeeds "--help" "$QUIRE" --help
+is "--help is help" "$(cmp "$T/out" "$T/help" && echo same)" same
+succeeds "a separate value and =" "$QUIRE" inspect "$DEMO" --json -c 100
+cp "$T/out" "$T/a"
+succeeds "value after =" "$QUIRE" inspect --json --ctx=100 -- "$DEMO"
+is "both forms mean the same" "$(cmp "$T/out" "$T/a" && echo same)" same
+succeeds "letters together" "$QUIRE" inspect -qvc100 --json "$DEMO"
+is "letters mean the same" "$(cmp "$T/out" "$T/a" && echo same)" same
+
+ln -s "$QUIRE" "$T/quire-inspect"
+ln -s "$QUIRE" "$T/quire-nothing"
+succeeds "quire-inspect" "$T/quire-inspect" --json --ctx 100 "$DEMO"
+is "a link runs the command" "$(cmp "$T/out" "$T/a" && echo same)" same
+exits 2 "quire-nothing" "$T/quire-nothing"
+says "an unknown link" "unknown command 'nothing'"
+
+exits 4 "a file that is not there" "$QUIRE" inspect "$T/no/such/file"
+says "names the file" "^quire inspect: .*no/such/file"
+
+# output that cannot be written
+"$QUIRE" inspect "$DEMO" --tensors >/dev/full 2>"$T/err"
+is "full disk: exit code" $? 4
+says "full disk: message" "cannot write to standard output: "
+"$QUIRE" --version >/dev/full 2>"$T/err"
+is "full disk: version" $? 4
+"$QUIRE" help >&- 2>"$T/err"
+is "closed stdout" $? 4
+(
+	trap '' PIPE # the program must not depend on what it inherits
+	{ "$QUIRE" inspect "$DEMO" --tensors; echo $? >"$T/rc"; } 2>"$T/err" | :
+	true
+)
+# the reader may end after everything was written: both are fine, noise is not
+is "broken pipe: quiet" "$(wc -c <"$T/err")" 0
+case $(cat "$T/rc") in 0 | 141) ok "broken pipe: exit code" ;; *) not_ok "broken pipe: exit code $(cat "$T/rc")" ;; esac
+
+for cpu in scalar auto ''; do
+	QUIRE_CPU=$cpu succeeds "QUIRE_CPU='$cpu'" "$QUIRE" inspect "$DEMO" --stats --json
+	cp "$T/out" "$T/cpu-${cpu:-none}"
+done
+is "statistics are the same on every instruction set" "$(cmp "$T/cpu-scalar" "$T/cpu-auto" && echo same)" same
+QUIRE_CPU=vax usage "unknown QUIRE_CPU" "QUIRE_CPU=vax cannot be used.*auto, scalar" "$QUIRE" inspect "$DEMO"
+
+for t in 1 2 7; do "$QUIRE" inspect "$DEMO" --stats --json --threads $t >"$T/threads-$t"; done
+is "threads do not change results" "$(cmp "$T/threads-1" "$T/threads-2" && cmp "$T/threads-1" "$T/threads-7" && echo same)" same
+done_testing
