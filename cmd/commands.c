@@ -4,7 +4,9 @@
 #include "cmd/command.h"
 
 const struct command *const command_rows[] = {
-	&inspect_command, &help_command,
+	&inspect_command,
+	&tokenize_command,
+	&help_command,
 };
 const unsigned command_row_count = sizeof command_rows / sizeof *command_rows;
 
