@@ -449,3 +449,16 @@ const char *tokenizer_pre(const struct tokenizer *t)
 				return pre_names[i].pre;
 	return "default";
 }
+
+bool tokenizer_space_prefix(const struct tokenizer *t)
+{
+	if (t->spm)
+		return spm_space_prefix(t);
+	for (size_t i = 0; i < t->norm.count; i++)
+		if (strcmp(t->norm.at[i].row->type, "Prepend") == 0)
+			return true;
+	for (size_t i = 0; i < t->pre.count; i++)
+		if (t->pre.at[i].prepend || t->pre.at[i].prefix_space)
+			return true;
+	return false;
+}

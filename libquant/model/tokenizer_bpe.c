@@ -111,15 +111,27 @@ static int one_merge(struct tokenizer *t, const char *a, size_t a_len, const cha
 	return ERR_OK;
 }
 
+/* A merge whose parts hold spaces themselves: the cut at which both are in the vocabulary. */
+static const char *merge_space(const struct bpe *b, const char *text)
+{
+	const char *first = strchr(text, ' '), *space = first;
+	if (!first || !strchr(first + 1, ' '))
+		return first;
+	for (; space; space = strchr(space + 1, ' '))
+		if (vocab_id(b, text, (size_t)(space - text)) >= 0 && vocab_id(b, space + 1, strlen(space + 1)) >= 0)
+			return space;
+	return NULL;
+}
+
 /* "a b", or ["a", "b"] */
 static int read_merge(struct tokenizer *t, const struct json *j, struct strbuf *joined, struct err *e)
 {
 	const char *a = json_string(j), *b;
 	if (a) {
-		const char *space = strchr(a, ' ');
 		if (strncmp(a, "#version", 8) == 0)
 			return ERR_OK;
-		if (!space || strchr(space + 1, ' '))
+		const char *space = merge_space(&t->bpe, a);
+		if (!space)
 			return err_set(e, ERR_INPUT, "merge %zu is not two tokens: \"%.100s\"", t->bpe.merge_count, a);
 		return one_merge(t, a, (size_t)(space - a), space + 1, strlen(space + 1), joined, e);
 	}

@@ -221,6 +221,7 @@ struct bpe {
 	const char *prefix, *suffix;
 	size_t prefix_len, suffix_len;
 	bool fuse_unk, byte_fallback, ignore_merges;
+	int32_t unused_from;     /* ids from here on are no tokens (tokenizer.model) */
 	bool whole;              /* words must not be cut into segments */
 };
 struct piece {
@@ -275,6 +276,7 @@ int spm_open(const void *data, size_t len, struct tokenizer *t, struct err *e);
 int spm_scores(const void *data, size_t len, struct tokenizer *t); /* takes over scores and types where the pieces agree */
 int spm_encode(const struct tokenizer *t, const char *s, size_t n, struct token_ids *out, struct err *e);
 int spm_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special, struct strbuf *out, struct err *e);
+bool spm_space_prefix(const struct tokenizer *t);
 void spm_close(struct spm *s);
 
 /* SentencePiece's compiled normalization: a double-array trie and the strings it leads to. */
