@@ -1,0 +1,131 @@
+#include "algo/curvature.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel/blas.h"
+
+struct ranked {
+	double diagonal;
+	uint32_t channel;
+};
+
+/* Largest first; equal ones in channel order, so that the result does not depend on the sort. */
+static int by_diagonal(const void *a, const void *b)
+{
+	const struct ranked *x = a, *y = b;
+	if (x->diagonal != y->diagonal)
+		return x->diagonal > y->diagonal ? -1 : 1;
+	return x->channel < y->channel ? -1 : 1;
+}
+
+static int choose_order(struct curvature *c, const double *hessian, struct err *e)
+{
+	struct ranked *r = malloc(c->n * sizeof *r);
+	if (!r)
+		return err_nomem(e);
+	for (size_t i = 0; i < c->n; i++)
+		r[i] = (struct ranked){ hessian[i * c->n + i], (uint32_t)i };
+	qsort(r, c->n, sizeof *r, by_diagonal);
+	for (size_t i = 0; i < c->n; i++)
+		c->order[i] = r[i].channel;
+	free(r);
+	return ERR_OK;
+}
+
+/* The upper Cholesky factor of inverse(H) in `order` for a damped H; nonzero when H is not positive definite. */
+static int factor(struct curvature *c, const double *hessian, double *work, double extra)
+{
+	size_t n = c->n;
+	for (size_t i = 0; i < n; i++) {
+		const double *row = hessian + (size_t)c->order[i] * n;
+		for (size_t j = 0; j < n; j++)
+			work[i * n + j] = row[c->order[j]];
+		/* a channel that never fires must not make H singular; any positive value leaves the others alone */
+		work[i * n + i] += extra + (row[c->order[i]] == 0 ? 1.0 : 0.0);
+	}
+	if (blas_cholesky(n, work, n) || blas_cholesky_inverse(n, work, n))
+		return 1;
+	/*
+	 * The inverse P = U^T U with U upper: U^T is P's lower factor, so U[i][j] = L[j][i].
+	 */
+	if (blas_cholesky(n, work, n))
+		return 1;
+	for (size_t i = 0; i < n; i++) {
+		memset(c->u + i * n, 0, i * sizeof(float));
+		for (size_t j = i; j < n; j++)
+			c->u[i * n + j] = (float)work[j * n + i];
+		if (!(c->u[i * n + i] > 0) || !isfinite(c->u[i * n + i]))
+			return 1;
+	}
+	return 0;
+}
+
+static int check(struct curvature *c, const double *hessian, double *mean, struct err *e)
+{
+	double trace = 0;
+	for (size_t i = 0; i < c->n * c->n; i++)
+		if (!isfinite(hessian[i]))
+			return err_set(e, ERR_INPUT, "second moments hold NaN or infinite values (channel %zu)", i / c->n);
+	for (size_t i = 0; i < c->n; i++) {
+		double d = hessian[i * c->n + i];
+		if (d < 0)
+			return err_set(e, ERR_INPUT, "second moments are negative (channel %zu)", i);
+		trace += d;
+		c->dead += d == 0;
+	}
+	if (trace == 0)
+		return err_set(e, ERR_INPUT, "second moments are all zero: the layer saw no input");
+	*mean = trace / (double)c->n;
+	return ERR_OK;
+}
+
+int curvature_new(const double *hessian, size_t n, double damping, struct curvature **out, struct err *e)
+{
+	struct curvature *c = calloc(1, sizeof *c);
+	double *work = malloc(n * n * sizeof *work), mean = 0;
+	*out = NULL;
+	if (!c || !work) {
+		free(c);
+		free(work);
+		return err_nomem(e);
+	}
+	c->n = n;
+	c->h = malloc(n * n * sizeof *c->h);
+	c->u = malloc(n * n * sizeof *c->u);
+	c->order = malloc(n * sizeof *c->order);
+	int rc = c->h && c->u && c->order ? check(c, hessian, &mean, e) : err_nomem(e);
+	if (!rc)
+		rc = choose_order(c, hessian, e);
+	if (!rc) {
+		c->damping = damping;
+		while (factor(c, hessian, work, c->damping * mean) && c->damping < 1e3)
+			c->damping = c->damping > 0 ? c->damping * 10 : 1e-6;
+		if (c->damping >= 1e3)
+			rc = err_set(e, ERR_INPUT, "second moments are not positive semidefinite");
+	}
+	if (!rc)
+		for (size_t i = 0; i < n; i++) {
+			for (size_t j = 0; j < n; j++)
+				c->h[i * n + j] = (float)hessian[i * n + j];
+			double d = hessian[i * n + i];
+			c->h[i * n + i] = (float)(d + c->damping * mean + (d == 0 ? 1.0 : 0.0));
+		}
+	free(work);
+	if (rc)
+		curvature_free(c);
+	else
+		*out = c;
+	return rc;
+}
+
+void curvature_free(struct curvature *c)
+{
+	if (!c)
+		return;
+	free(c->h);
+	free(c->u);
+	free(c->order);
+	free(c);
+}
