@@ -1,0 +1,377 @@
+#include "calib/sequential.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "kernel/blas.h"
+
+/* Matrices that share an input are rounded against the same moments, in the order a layer runs them. */
+static const struct group {
+	enum role role[3];
+	int count;
+	bool adds_to_residual;
+} groups[] = {
+	{ { ROLE_Q, ROLE_K, ROLE_V }, 3, false },
+	{ { ROLE_O }, 1, true },
+	{ { ROLE_GATE, ROLE_UP }, 2, false },
+	{ { ROLE_DOWN }, 1, true },
+};
+enum { GROUPS = sizeof groups / sizeof *groups, BATCH_TOKENS = 2048 };
+
+/* One of the two models, at one layer: hidden states of all tokens, and the input of the role that is watched. */
+struct stream {
+	struct model *model;
+	struct model_run *run;
+	float *hidden;   /* [tokens, width] before the current layer */
+	float *work;     /* [batch tokens, width] */
+	float *input;    /* [batch tokens, widest input] */
+	enum role watch;
+};
+
+struct moments {
+	size_t n, width, tokens;
+	double *own;      /* [n, n] E[s s^T], s the student's input */
+	double *cross;    /* [n, n] E[(t - s) s^T], t the teacher's */
+	double *residual; /* [width, n] E[(residual of teacher - of student) s^T] */
+};
+
+struct driver {
+	const struct config *config;
+	struct tensor_source *source;
+	const struct plan *plan;
+	const struct windows *text;
+	const struct sequential_options *o;
+	struct overlay *out;
+	struct stream teacher, student;
+	float *difference;   /* [batch tokens, max(width, n)] */
+	float *product;      /* f32 partial moments */
+	size_t batch;        /* windows per batch */
+	struct sequential_report *report;
+	size_t reported;
+	plan_progress *progress;
+	void *progress_arg;
+	uint64_t done, total;
+};
+
+static void watch_input(void *arg, enum role r, uint32_t layer, const float *x, size_t n, size_t dim)
+{
+	(void)layer;
+	struct stream *s = arg;
+	if (r == s->watch)
+		memcpy(s->input, x, n * dim * sizeof *x);
+}
+
+static int stream_init(struct driver *d, struct stream *s, struct err *e)
+{
+	size_t tokens = d->text->count * d->text->ctx, width = d->config->hidden, widest = width;
+	for (uint32_t i = 0; i < d->config->layers; i++) {
+		size_t heads = (size_t)d->config->layer[i].heads * d->config->head_dim;
+		widest = widest > heads ? widest : heads;
+		widest = widest > d->config->layer[i].ffn ? widest : d->config->layer[i].ffn;
+	}
+	int rc = model_open(d->config, d->source, &s->model, e);
+	if (rc)
+		return rc;
+	s->run = model_run_new(s->model, d->batch, d->text->ctx, e);
+	s->hidden = malloc(tokens * width * sizeof(float));
+	s->work = malloc(d->batch * d->text->ctx * width * sizeof(float));
+	s->input = malloc(d->batch * d->text->ctx * widest * sizeof(float));
+	if (!s->run)
+		return e->code;
+	if (!s->hidden || !s->work || !s->input)
+		return err_nomem(e);
+	return model_embed(s->model, d->text->tokens, tokens, s->hidden, e);
+}
+
+static void stream_release(struct stream *s)
+{
+	model_run_free(s->run);
+	model_close(s->model);
+	free(s->hidden);
+	free(s->work);
+	free(s->input);
+}
+
+/* Runs a layer on a copy of a batch's hidden states; the watched input is left in s->input, the output in s->work. */
+static int run_layer(struct driver *d, struct stream *s, uint32_t layer, size_t first, size_t seqs, enum role watch, struct err *e)
+{
+	size_t n = seqs * d->text->ctx * d->config->hidden;
+	struct model_tap tap = { .input = watch_input, .arg = s };
+	s->watch = watch;
+	memcpy(s->work, s->hidden + first * d->text->ctx * d->config->hidden, n * sizeof(float));
+	return model_layer(s->run, layer, s->work, seqs, d->text->ctx, NULL, watch == ROLE_UNKNOWN ? NULL : &tap, e);
+}
+
+static void moments_release(struct moments *m)
+{
+	free(m->own);
+	free(m->cross);
+	free(m->residual);
+}
+
+/* a += x^T y / 1, through an f32 product per batch so that the sum over batches is exact enough in f64. */
+static void add_product(struct driver *d, double *a, size_t rows, size_t cols, const float *x, const float *y, size_t n)
+{
+	blas_gemm(true, false, rows, cols, n, 1, x, rows, y, cols, 0, d->product, cols);
+	for (size_t i = 0; i < rows * cols; i++)
+		a[i] += d->product[i];
+}
+
+/*
+ * What the residual stream of the teacher carries more than the student's, where this projection adds to it: the
+ * difference of the layer's outputs, less what the projection itself (still unquantized in both) contributes.
+ */
+static int residual_difference(struct driver *d, const struct group *g, uint32_t layer, size_t first, size_t tokens,
+			       struct err *e)
+{
+	size_t width = d->config->hidden;
+	if (g->role[0] == ROLE_O) {
+		const float *t = d->teacher.hidden + first * d->text->ctx * width, *s = d->student.hidden + first * d->text->ctx * width;
+		for (size_t i = 0; i < tokens * width; i++)
+			d->difference[i] = t[i] - s[i];
+		return ERR_OK;
+	}
+	for (size_t i = 0; i < tokens * width; i++)
+		d->difference[i] = d->teacher.work[i] - d->student.work[i];
+	struct stream *s[2] = { &d->teacher, &d->student };
+	for (int k = 0; k < 2; k++) {
+		int rc = weight_apply(model_weight(s[k]->model, g->role[0], layer), s[k]->input, tokens, NULL, s[k]->work, e);
+		if (rc)
+			return rc;
+		for (size_t i = 0; i < tokens * width; i++)
+			d->difference[i] += k ? s[k]->work[i] : -s[k]->work[i];
+	}
+	return ERR_OK;
+}
+
+static int gather(struct driver *d, const struct group *g, uint32_t layer, struct moments *m, struct err *e)
+{
+	const struct tensor *w = model_weight(d->student.model, g->role[0], layer)->tensor;
+	size_t width = d->config->hidden, n = (size_t)tensor_cols(w);
+	*m = (struct moments){ .n = n, .width = width };
+	m->own = calloc(n * n, sizeof(double));
+	m->cross = calloc(n * n, sizeof(double));
+	m->residual = g->adds_to_residual ? calloc(width * n, sizeof(double)) : NULL;
+	if (!m->own || !m->cross || (g->adds_to_residual && !m->residual))
+		return err_nomem(e);
+	for (size_t first = 0; first < d->text->count; first += d->batch) {
+		size_t seqs = d->text->count - first < d->batch ? d->text->count - first : d->batch, tokens = seqs * d->text->ctx;
+		int rc = run_layer(d, &d->teacher, layer, first, seqs, g->role[0], e);
+		if (!rc && d->o->sequential)
+			rc = run_layer(d, &d->student, layer, first, seqs, g->role[0], e);
+		if (rc)
+			return rc;
+		const float *t = d->teacher.input, *s = d->o->sequential ? d->student.input : t;
+		add_product(d, m->own, n, n, s, s, tokens);
+		if (d->o->sequential && d->o->input != 0) {
+			for (size_t i = 0; i < tokens * n; i++)
+				d->difference[i] = t[i] - s[i];
+			add_product(d, m->cross, n, n, d->difference, s, tokens);
+		}
+		if (d->o->sequential && d->o->residual != 0 && g->adds_to_residual) {
+			rc = residual_difference(d, g, layer, first, tokens, e);
+			if (rc)
+				return rc;
+			add_product(d, m->residual, width, n, d->difference, s, tokens);
+		}
+		m->tokens += tokens;
+		d->done += tokens;
+		if (d->progress && !d->progress(d->progress_arg, d->done, d->total))
+			return err_set(e, ERR_IO, "interrupted");
+	}
+	double scale = 1 / (double)m->tokens;
+	for (size_t i = 0; i < n * n; i++) {
+		m->own[i] *= scale;
+		m->cross[i] *= scale;
+	}
+	for (size_t i = 0; i < width * n && m->residual; i++)
+		m->residual[i] *= scale;
+	return ERR_OK;
+}
+
+/*
+ * The weights to round: W + (input W cross + residual R) (own + damping)^-1, the least-squares correction of the
+ * layer for the inputs it now gets.
+ */
+static int aim(struct driver *d, const struct moments *m, float *w, size_t rows, double damping, struct err *e)
+{
+	size_t n = m->n;
+	if (!d->o->sequential || (d->o->input == 0 && (d->o->residual == 0 || !m->residual)))
+		return ERR_OK;
+	double *l = malloc(n * n * sizeof *l), *b = malloc(n * rows * sizeof *b), *wd = malloc(rows * n * sizeof *wd), mean = 0;
+	int rc = ERR_OK;
+	if (!l || !b || !wd) {
+		rc = err_nomem(e);
+		goto out;
+	}
+	memcpy(l, m->own, n * n * sizeof *l);
+	for (size_t i = 0; i < n; i++)
+		mean += l[i * n + i] / (double)n;
+	for (size_t i = 0; i < n; i++)
+		l[i * n + i] += damping * mean;
+	for (size_t i = 0; i < rows * n; i++)
+		wd[i] = w[i];
+	/* b = cross^T W^T, [n, rows]: the right-hand side of own X = b with X the transposed correction */
+	blas_dgemm(true, true, n, rows, n, d->o->input, m->cross, n, wd, n, 0, b, rows);
+	if (m->residual && d->o->residual != 0)
+		for (size_t r = 0; r < rows; r++)
+			for (size_t i = 0; i < n; i++)
+				b[i * rows + r] += d->o->residual * m->residual[r * n + i];
+	if (blas_cholesky(n, l, n) || blas_cholesky_solve(n, rows, l, n, b, rows)) {
+		rc = err_set(e, ERR_INPUT, "the inputs' second moments are singular; use more calibration text or more damping");
+		goto out;
+	}
+	for (size_t r = 0; r < rows; r++)
+		for (size_t i = 0; i < n; i++)
+			w[r * n + i] += (float)b[i * rows + r];
+out:
+	free(l);
+	free(b);
+	free(wd);
+	return rc;
+}
+
+static const struct plan_item *plan_find(const struct plan *p, enum role r, uint32_t layer)
+{
+	for (size_t i = 0; i < p->count; i++)
+		if (p->items[i].role == r && p->items[i].layer == layer)
+			return &p->items[i];
+	return NULL;
+}
+
+/* What the layer puts out on these inputs, tr(W own W^T): errors are reported relative to it. */
+static double energy(const struct curvature *c, const float *w, size_t rows)
+{
+	float *zero = calloc(rows * c->n, sizeof *zero);
+	double sum = zero ? feedback_objective(c, w, zero, rows) : 1;
+	free(zero);
+	return sum;
+}
+
+static int quantize_one(struct driver *d, const struct plan_item *item, const struct moments *m, const struct curvature *c,
+			struct err *e)
+{
+	struct timespec t0, t1;
+	clock_gettime(CLOCK_MONOTONIC, &t0);
+	const struct tensor *meta;
+	float *w;
+	int rc = source_read_f32(d->source, item->out.name, &w, &meta, e);
+	if (rc)
+		return rc;
+	size_t rows = (size_t)tensor_rows(meta);
+	struct feedback_job job = { .codec = item->out.codec, .w = w, .rows = rows, .curvature = c, .sweeps = d->o->sweeps };
+	job.dst = malloc(item->out.nbytes);
+	double scale = energy(c, w, rows);
+	rc = job.dst ? aim(d, m, w, rows, c->damping, e) : err_nomem(e);
+	if (!rc)
+		rc = feedback_quantize(&job, e);
+	/* the overlay owns the bytes and outlives the student, which borrows them */
+	if (!rc)
+		rc = model_replace(d->student.model, item->role, item->layer, &item->out, job.dst, e);
+	if (!rc)
+		rc = overlay_put(d->out, &item->out, job.dst, e);
+	clock_gettime(CLOCK_MONOTONIC, &t1);
+	if (!rc) {
+		struct sequential_report *r = &d->report[d->reported++];
+		*r = (struct sequential_report){ .role = item->role, .layer = item->layer, .before = job.before / scale,
+						 .after = job.after / scale,
+						 .seconds = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec) };
+		snprintf(r->name, sizeof r->name, "%s", item->out.name);
+	} else {
+		free(job.dst);
+		err_prefix(e, "%s", item->out.name);
+	}
+	free(w);
+	return rc;
+}
+
+static int one_group(struct driver *d, const struct group *g, uint32_t layer, struct err *e)
+{
+	const struct plan_item *item[3] = { 0 };
+	int wanted = 0;
+	for (int i = 0; i < g->count; i++) {
+		item[i] = plan_find(d->plan, g->role[i], layer);
+		if (item[i] && (!codec_quantizes(item[i]->out.codec) || !item[i]->method))
+			item[i] = NULL;
+		wanted += item[i] != NULL;
+	}
+	if (!wanted || !model_weight(d->student.model, g->role[0], layer))
+		return ERR_OK;
+	struct moments m;
+	struct curvature *c = NULL;
+	int rc = gather(d, g, layer, &m, e);
+	if (!rc)
+		rc = curvature_new(m.own, m.n, d->o->damping, &c, e);
+	if (rc)
+		err_prefix(e, "layer %u, %s", layer, role_rows[g->role[0]].name);
+	for (int i = 0; i < g->count && !rc; i++)
+		if (item[i])
+			rc = quantize_one(d, item[i], &m, c, e);
+	curvature_free(c);
+	moments_release(&m);
+	return rc;
+}
+
+/* Takes both streams past a layer. */
+static int advance(struct driver *d, uint32_t layer, struct err *e)
+{
+	struct stream *s[2] = { &d->teacher, &d->student };
+	for (size_t first = 0; first < d->text->count; first += d->batch) {
+		size_t seqs = d->text->count - first < d->batch ? d->text->count - first : d->batch;
+		for (int k = 0; k < (d->o->sequential ? 2 : 1); k++) {
+			int rc = run_layer(d, s[k], layer, first, seqs, ROLE_UNKNOWN, e);
+			if (rc)
+				return rc;
+			memcpy(s[k]->hidden + first * d->text->ctx * d->config->hidden, s[k]->work,
+			       seqs * d->text->ctx * d->config->hidden * sizeof(float));
+		}
+	}
+	return ERR_OK;
+}
+
+static int driver_init(struct driver *d, struct err *e)
+{
+	size_t widest = d->config->hidden;
+	for (uint32_t i = 0; i < d->config->layers; i++) {
+		size_t heads = (size_t)d->config->layer[i].heads * d->config->head_dim;
+		widest = widest > heads ? widest : heads;
+		widest = widest > d->config->layer[i].ffn ? widest : d->config->layer[i].ffn;
+	}
+	d->batch = BATCH_TOKENS / d->text->ctx ? BATCH_TOKENS / d->text->ctx : 1;
+	d->total = (uint64_t)d->config->layers * GROUPS * d->text->count * d->text->ctx;
+	d->difference = malloc(d->batch * d->text->ctx * widest * sizeof(float));
+	d->product = malloc(widest * widest * sizeof(float));
+	d->report = calloc(d->plan->count, sizeof *d->report);
+	if (!d->difference || !d->product || !d->report)
+		return err_nomem(e);
+	int rc = stream_init(d, &d->teacher, e);
+	return rc ? rc : stream_init(d, &d->student, e);
+}
+
+int sequential_quantize(const struct config *config, struct tensor_source *source, const struct plan *plan,
+			const struct windows *text, const struct sequential_options *o, struct overlay *out,
+			struct sequential_report **report, size_t *report_count, plan_progress *progress, void *progress_arg,
+			struct err *e)
+{
+	struct driver d = { .config = config, .source = source, .plan = plan, .text = text, .o = o, .out = out,
+			    .progress = progress, .progress_arg = progress_arg };
+	int rc = driver_init(&d, e);
+	for (uint32_t layer = 0; layer < config->layers && !rc; layer++) {
+		for (int g = 0; g < GROUPS && !rc; g++)
+			rc = one_group(&d, &groups[g], layer, e);
+		if (!rc)
+			rc = advance(&d, layer, e);
+	}
+	stream_release(&d.teacher);
+	stream_release(&d.student);
+	free(d.difference);
+	free(d.product);
+	*report = rc ? NULL : d.report;
+	*report_count = rc ? 0 : d.reported;
+	if (rc)
+		free(d.report);
+	return rc;
+}
