@@ -143,13 +143,21 @@ static double quadratic(struct chunk *k, size_t a, size_t len)
 	return sum;
 }
 
+/* The part of one row that is being refined. */
+struct tile {
+	size_t row, at, len; /* columns at .. at + len */
+	float *e, *step;     /* gradient of these columns, kept up to date; what has changed in them */
+};
+
 /*
- * Tries new parameters for a block: every code goes where the diagonal says it should, and the block moves if the
- * objective falls. e is the gradient of the block's columns, step what has changed in the tile.
+ * Tries new parameters for the block at column a: every code goes where the diagonal says it should, and the block
+ * moves if the objective falls.
  */
-static bool try_params(struct chunk *k, size_t r, size_t a, size_t len, struct block_params *p, const struct block_params *next,
-		       float *e, float *step)
+static bool try_params(struct chunk *k, const struct tile *t, size_t a, size_t len, struct block_params *p,
+		       const struct block_params *next)
 {
+	size_t r = t->row;
+	float *e = t->e + a - t->at, *step = t->step + a - t->at;
 	const struct codec *codec = k->job->codec;
 	size_t sub_len = codec_sub_len(codec, len);
 	float *q = k->q + r * k->n + a;
@@ -165,8 +173,9 @@ static bool try_params(struct chunk *k, size_t r, size_t a, size_t len, struct b
 		return false;
 	for (size_t i = 0; i < len; i++) {
 		q[i] += k->move[i];
-		e[i] -= k->hmove[i];
 		step[i] += k->move[i];
+		if (k->move[i] != 0)
+			kernels()->axpy(t->e, -k->move[i], k->c->h + (a + i) * k->n + t->at, t->len);
 	}
 	memcpy(k->codes + r * k->n + a, k->trial, len);
 	*p = *next;
@@ -208,16 +217,16 @@ static void refit(struct chunk *k, size_t r, size_t a, size_t len, const struct 
 	codec->store(codec, next, len);
 }
 
-static void refine_params(struct chunk *k, size_t r, size_t b, float *e, float *step)
+static void refine_params(struct chunk *k, const struct tile *t, size_t b)
 {
 	/* full and half steps, and a little up and down from wherever that led */
 	static const float eager[] = { 1.0f, 0.5f }, zoom[] = { 1.02f, 0.98f, 1.06f, 0.94f };
 	const struct codec *codec = k->job->codec;
 	size_t a = b * k->block, len = block_len(k, b), subs = (len + codec_sub_len(codec, len) - 1) / codec_sub_len(codec, len);
-	struct block_params *p = &k->p[r * k->blocks + b], next;
+	struct block_params *p = &k->p[t->row * k->blocks + b], next;
 	for (size_t i = 0; i < sizeof eager / sizeof *eager; i++) {
-		refit(k, r, a, len, p, e, eager[i], &next);
-		if (try_params(k, r, a, len, p, &next, e, step))
+		refit(k, t->row, a, len, p, t->e + a - t->at, eager[i], &next);
+		if (try_params(k, t, a, len, p, &next))
 			break;
 	}
 	for (size_t i = 0; i < sizeof zoom / sizeof *zoom; i++) {
@@ -227,27 +236,28 @@ static void refine_params(struct chunk *k, size_t r, size_t b, float *e, float *
 			next.offset[s] *= zoom[i];
 		}
 		codec->store(codec, &next, len);
-		if (try_params(k, r, a, len, p, &next, e, step))
+		if (try_params(k, t, a, len, p, &next))
 			break;
 	}
 }
 
-/* Every code of columns a .. a+len moves to its best value, the others held. */
-static void refine_codes(struct chunk *k, size_t r, size_t a, size_t len, float *e, float *step)
+/* Every code of the tile moves to its best value, the others held. */
+static void refine_codes(struct chunk *k, const struct tile *t)
 {
 	const struct codec *codec = k->job->codec;
-	for (size_t i = 0; i < len; i++) {
-		size_t j = a + i, b = j / k->block, sub = (j % k->block) / codec_sub_len(codec, block_len(k, b));
+	size_t r = t->row;
+	for (size_t i = 0; i < t->len; i++) {
+		size_t j = t->at + i, b = j / k->block, sub = (j % k->block) / codec_sub_len(codec, block_len(k, b));
 		const struct block_params *p = &k->p[r * k->blocks + b];
-		float *q = k->q + r * k->n + j, target = *q + e[i] / k->c->h[j * k->n + j];
+		float *q = k->q + r * k->n + j, target = *q + t->e[i] / k->c->h[j * k->n + j];
 		uint8_t code = codec_round(codec, p->scale[sub], p->offset[sub], target);
 		if (code == k->codes[r * k->n + j])
 			continue;
 		float value = codec_value(codec, p->scale[sub], p->offset[sub], code), d = value - *q;
-		kernels()->axpy(e, -d, k->c->h + j * k->n + a, len);
+		kernels()->axpy(t->e, -d, k->c->h + j * k->n + t->at, t->len);
 		k->codes[r * k->n + j] = code;
 		*q = value;
-		step[i] += d;
+		t->step[i] += d;
 	}
 }
 
@@ -257,12 +267,12 @@ static void sweep(struct chunk *k)
 	for (size_t a = 0; a < k->n; a += TILE) {
 		size_t len = k->n - a < TILE ? k->n - a : TILE;
 		for (size_t r = 0; r < k->rows; r++) {
-			float *e = k->e + r * k->n + a, *step = k->step + r * TILE;
-			memset(step, 0, TILE * sizeof *step);
+			struct tile t = { r, a, len, k->e + r * k->n + a, k->step + r * TILE };
+			memset(t.step, 0, TILE * sizeof *t.step);
 			if (tiled)
 				for (size_t b = a / k->block; b < k->blocks && b * k->block < a + len; b++)
-					refine_params(k, r, b, e + b * k->block - a, step + b * k->block - a);
-			refine_codes(k, r, a, len, e, step);
+					refine_params(k, &t, b);
+			refine_codes(k, &t);
 		}
 		/* the tile's own gradient is up to date; the columns on both sides are not */
 		if (a)
