@@ -5,6 +5,7 @@
 
 const struct command *const command_rows[] = {
 	&inspect_command,
+	&verify_command,
 	&generate_command,
 	&tokenize_command,
 	&help_command,

@@ -176,7 +176,8 @@ int model_open(const struct config *c, struct tensor_source *s, struct model **o
 	m->source = s;
 	m->weight = calloc(slots, sizeof *m->weight);
 	m->vector = calloc(slots, sizeof *m->vector);
-	int rc = m->weight && m->vector ? ERR_OK : err_nomem(e);
+	m->replaced = calloc(slots, sizeof *m->replaced);
+	int rc = m->weight && m->vector && m->replaced ? ERR_OK : err_nomem(e);
 	if (!rc) {
 		bind_names(m, &x);
 		rc = report(&x, e);
@@ -193,6 +194,20 @@ int model_open(const struct config *c, struct tensor_source *s, struct model **o
 	return rc;
 }
 
+int model_replace(struct model *m, enum role r, uint32_t layer, const struct tensor *t, const void *bytes, struct err *e)
+{
+	struct weight *w = r < ROLE_COUNT ? &m->weight[model_slot(r, layer)] : NULL;
+	if (!w || !w->tensor || !shape_is(t, w->tensor->ndim, w->tensor->dim))
+		return err_set(e, ERR_BUG, "%s cannot take the place of a tensor of another shape", t->name);
+	tensor_bytes_release(&w->bytes);
+	m->replaced[model_slot(r, layer)] = *t;
+	w->tensor = &m->replaced[model_slot(r, layer)];
+	w->bytes = (struct tensor_bytes){ .data = bytes, .size = (size_t)t->nbytes };
+	if (t->ndim == 1)
+		weight_row(w, 0, m->vector[model_slot(r, layer)]);
+	return ERR_OK;
+}
+
 void model_close(struct model *m)
 {
 	if (!m)
@@ -204,6 +219,7 @@ void model_close(struct model *m)
 		free(m->vector[i]);
 	free(m->weight);
 	free(m->vector);
+	free(m->replaced);
 	free(m->inv_freq);
 	free(m);
 }

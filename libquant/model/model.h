@@ -40,6 +40,12 @@ const struct weight *model_weight(const struct model *m, enum role r, uint32_t l
 /* Norm weights and biases as f32, decoded at open; NULL when the model has none. */
 const float *model_vector(const struct model *m, enum role r, uint32_t layer);
 
+/*
+ * Puts other bytes in the place of a bound tensor of the same shape, in any codec. Bytes of matrices are borrowed and
+ * must stay until they are replaced or the model is closed; *t is copied.
+ */
+int model_replace(struct model *m, enum role r, uint32_t layer, const struct tensor *t, const void *bytes, struct err *e);
+
 /* y[n, rows] = x[n, cols] W^T (+ bias, if bias is not NULL). Decodes W in blocks of rows; uses thread_for. */
 int weight_apply(const struct weight *w, const float *x, size_t n, const float *bias, float *y, struct err *e);
 

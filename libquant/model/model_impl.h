@@ -8,6 +8,7 @@ struct model {
 	struct tensor_source *source;
 	struct weight *weight;   /* see model_slot */
 	float **vector;
+	struct tensor *replaced; /* what model_replace put in, per slot */
 	float *inv_freq;         /* [rope.dims / 2] */
 	float rope_scale;
 	bool streaming;
