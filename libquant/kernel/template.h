@@ -304,7 +304,7 @@ static void k_silu_mul(float *gate, const float *up, size_t n)
 			     n - i);
 }
 
-/* Rounds half to even; the clamp comes first, so that the integer stays below 2^22. NaN becomes lo. */
+/* Rounds half to even; the clamp comes first, so that the integer stays below 2^22. NaN becomes hi. */
 static inline v16 v_code(v16 t, v16 lo, v16 hi)
 {
 	v16 magic = v_set(12582912.0f);
