@@ -51,7 +51,11 @@ void thread_for(size_t count, void (*fn)(void *, size_t, int), void *arg)
 	struct loop l = { .count = count, .fn = fn, .arg = arg };
 	int n = thread_count();
 	if (n <= 1 || count <= 1 || omp_in_parallel()) {
+		/* OpenBLAS cuts a product by the threads it may have: none here either, or bits would depend on them */
+		int was = omp_get_max_threads();
+		omp_set_num_threads(1);
 		drain(&l, 0);
+		omp_set_num_threads(was);
 		return;
 	}
 #pragma omp parallel num_threads(n)

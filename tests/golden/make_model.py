@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+"""Tiny random checkpoints and what Hugging Face computes with them (f32), for tests/unit/test_model.c.
+
+usage: make_model.py [OUTDIR]     needs torch and transformers; seeds are fixed
+"""
+import json
+import os
+import sys
+
+import torch
+from safetensors.torch import save_file
+from transformers import (LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config,
+                          Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+
+LEN = 40  # tokens of a sequence; two sequences a case
+BASE = dict(vocab_size=72, hidden_size=40, intermediate_size=56, num_hidden_layers=2, num_attention_heads=4,
+            max_position_embeddings=64, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2, attn_implementation="eager")
+
+
+def rope(kind, theta=10000.0, **more):
+    return dict(rope_parameters=dict(rope_type=kind, rope_theta=theta, **more))
+
+
+CASES = {
+    "llama-mha": (LlamaConfig, LlamaForCausalLM, dict(num_key_value_heads=4)),
+    "llama-gqa-bias": (LlamaConfig, LlamaForCausalLM, dict(num_key_value_heads=2, attention_bias=True, mlp_bias=True)),
+    "llama-tied": (LlamaConfig, LlamaForCausalLM, dict(num_key_value_heads=1, head_dim=14, tie_word_embeddings=True)),
+    "llama-gelu": (LlamaConfig, LlamaForCausalLM, dict(num_key_value_heads=2, hidden_act="gelu")),
+    "llama-llama3": (LlamaConfig, LlamaForCausalLM, dict(
+        num_key_value_heads=2, **rope("llama3", theta=500.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                      original_max_position_embeddings=32))),
+    "llama-linear": (LlamaConfig, LlamaForCausalLM, dict(num_key_value_heads=2, **rope("linear", factor=4.0))),
+    "llama-yarn": (LlamaConfig, LlamaForCausalLM, dict(
+        num_key_value_heads=2, head_dim=24, **rope("yarn", theta=1000.0, factor=4.0, original_max_position_embeddings=32))),
+    "mistral-window": (MistralConfig, MistralForCausalLM, dict(num_key_value_heads=2, sliding_window=9)),
+    "qwen2-bias": (Qwen2Config, Qwen2ForCausalLM, dict(num_key_value_heads=2)),
+    "qwen2-window": (Qwen2Config, Qwen2ForCausalLM, dict(num_hidden_layers=3, num_key_value_heads=2, sliding_window=7,
+                                                         use_sliding_window=True, max_window_layers=1)),
+    "qwen3": (Qwen3Config, Qwen3ForCausalLM, dict(num_key_value_heads=2, head_dim=16)),
+}
+
+
+LEGACY = ("llama-linear", "llama-yarn", "mistral-window")  # rope_theta and rope_scaling, as before transformers 5
+
+
+def make(name, seed, root):
+    config_class, model_class, changes = CASES[name]
+    torch.manual_seed(seed)
+    model = model_class(config_class(**{**BASE, **changes})).float().eval()
+    with torch.no_grad():
+        for key, p in model.named_parameters():
+            # norms near 1 and not all equal; matrices large enough that every part shows in the logits
+            p.copy_(1 + 0.3 * torch.randn_like(p) if "norm" in key else torch.randn_like(p) * (0.5 if "bias" in key else 0.2))
+            p.copy_(p.half().float())
+        tokens = torch.randint(0, BASE["vocab_size"], (2, LEN))
+        logits = model(tokens).logits
+    folder = os.path.join(root, name)
+    os.makedirs(folder, exist_ok=True)
+    tied = model.config.tie_word_embeddings
+    tensors = {k: v.half().contiguous() for k, v in model.state_dict().items() if not (tied and k == "lm_head.weight")}
+    save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
+    config = model.config.to_dict()
+    config["architectures"] = [model_class.__name__]
+    for key in ("_name_or_path", "transformers_version", "torch_dtype", "_attn_implementation"):
+        config.pop(key, None)
+    if name in LEGACY:
+        rope_dict = config.pop("rope_parameters")
+        config["rope_theta"] = rope_dict.pop("rope_theta")
+        rope_dict["type"] = rope_dict.pop("rope_type")
+        config["rope_scaling"] = None if rope_dict["type"] == "default" else rope_dict
+    with open(os.path.join(folder, "config.json"), "w") as f:
+        json.dump(config, f, indent=1, sort_keys=True)
+        f.write("\n")
+    tokens.numpy().astype("<i4").tofile(os.path.join(folder, "tokens.bin"))
+    # every fourth position, so that the files stay small
+    logits[:, 3::4].numpy().astype("<f4").tofile(os.path.join(folder, "logits.bin"))
+
+
+if __name__ == "__main__":
+    out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "model")
+    for i, case in enumerate(CASES):
+        make(case, 100 + i, out)
