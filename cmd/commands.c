@@ -5,6 +5,8 @@
 
 const struct command *const command_rows[] = {
 	&inspect_command,
+	&convert_command,
+	&quantize_command,
 	&verify_command,
 	&generate_command,
 	&tokenize_command,

@@ -80,7 +80,7 @@ const unsigned recipe_row_count = sizeof recipe_rows / sizeof *recipe_rows;
 
 /* Names of other tools for schemes that are one codec throughout. */
 static const struct { const char *name, *codec; } codec_aliases[] = {
-	{ "W4A16", "int4-g128" }, { "W4A16_ASYM", "int4-g128-asym" }, { "W8A16", "int8-row" },
+	{ "W4A16", "int4-g128" }, { "W4A16_ASYM", "int4-g128-zp" }, { "W8A16", "int8-row" },
 };
 
 /* general.file_type of a file with one k-quant throughout: llama.cpp's name for it. */

@@ -1,0 +1,62 @@
+/* quire convert: any reader to any writer. */
+#include <string.h>
+
+#include "cmd/produce.h"
+#include "codec/codec.h"
+
+struct convert_options {
+	struct common common;
+	const char *output, *to, *dtype;
+	uint64_t shard_size;
+	bool compress, dry_run, force, no_source_hash;
+};
+
+#define FIELD(name) offsetof(struct convert_options, name)
+static const struct option_row convert_rows[] = {
+	{ "output", 'o', OPT_STRING, "PATH", "where to write; the suffix says the format", FIELD(output) },
+	{ "to", 0, OPT_STRING, "hf|safetensors|gguf|quire", "the format, whatever the suffix", FIELD(to) },
+	{ "dtype", 0, OPT_STRING, "keep|f32|f16|bf16", "store weights in this type (default: keep)", FIELD(dtype) },
+	{ "shard-size", 0, OPT_SIZE, "SIZE", "Hugging Face: start a new file after this many bytes", FIELD(shard_size) },
+	{ "compress", 0, OPT_FLAG, NULL, ".quire: store floats as deflated byte planes, losslessly", FIELD(compress) },
+	{ "dry-run", 'n', OPT_FLAG, NULL, "print what would be written, and its size", FIELD(dry_run) },
+	{ "force", 'f', OPT_FLAG, NULL, "overwrite an existing file", FIELD(force) },
+	{ "no-source-hash", 0, OPT_FLAG, NULL, ".quire: leave the sha256 of the source files out", FIELD(no_source_hash) },
+};
+
+static int convert_run(const void *options, const char *const *args, size_t count, struct err *e)
+{
+	const struct convert_options *o = options;
+	const char *dtype = o->dtype && strcmp(o->dtype, "keep") ? o->dtype : NULL;
+	const struct codec *c = dtype ? codec_find(dtype) : NULL;
+	(void)count;
+	if (dtype && (!c || c->kind != CODEC_FLOAT))
+		return err_set(e, ERR_USAGE, "--dtype takes keep, f32, f16 or bf16, not '%.40s'%s", dtype,
+			       c ? "; to quantize use 'quire quantize'" : "");
+	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .keep = !dtype,
+			     .dry_run = o->dry_run, .compress = o->compress, .force = o->force, .no_source_hash = o->no_source_hash,
+			     .shard_size = o->shard_size, .cannot_hold = "--dtype bf16 (or f16, f32) decodes it" };
+	int rc = recipe_new(dtype, &p.recipe, e);
+	if (rc)
+		return rc;
+	recipe_vectors(p.recipe, c);
+	rc = produce(&p, e);
+	recipe_free(p.recipe);
+	return rc;
+}
+
+const struct command convert_command = {
+	.name = "convert",
+	.summary = "turns a checkpoint into another format",
+	.synopsis = "MODEL -o OUT [--to FORMAT] [--dtype TYPE] [--compress] [--dry-run]",
+	.description = "Reads a checkpoint of any known format and writes it in another one: a path that ends in .gguf, .quire or "
+		       ".safetensors is one file, any other path a Hugging Face folder. Tensors keep their type unless --dtype says "
+		       "otherwise, and are copied byte for byte where they do; vectors become f32 in GGUF. Quantized tensors stay as they are "
+		       "where the target can hold them. What was written is read back and checked before it gets its name.",
+	.example = "quire convert Llama-3.2-1B -o llama.quire --compress",
+	.options = convert_rows,
+	.option_count = sizeof convert_rows / sizeof *convert_rows,
+	.min_args = 1,
+	.max_args = 1,
+	.options_size = sizeof(struct convert_options),
+	.run = convert_run,
+};

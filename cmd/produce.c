@@ -1,0 +1,298 @@
+#include "cmd/produce.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+
+#include "codec/codec.h"
+#include "formats/file.h"
+#include "plan/plan.h"
+
+struct state {
+	const struct produce *p;
+	const struct format *format;     /* of the output; NULL with dry_run and no output */
+	struct checkpoint *in;
+	struct config config;
+	bool have_config;
+	struct plan plan;
+	struct source_hash *hash;
+	double start;
+};
+
+static double now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+int produce_format(const char *output, const char *to, const struct format **out, struct err *e)
+{
+	*out = NULL;
+	if (to && !(*out = format_find(to))) {
+		struct strbuf known = { 0 };
+		for (unsigned i = 0; i < format_row_count; i++)
+			if (format_rows[i]->create)
+				strbuf_printf(&known, "%s%s", known.len ? ", " : "", format_rows[i]->name);
+		err_set(e, ERR_USAGE, "unknown format '%.40s'; --to takes one of: %s", to, known.data ? known.data : "");
+		strbuf_release(&known);
+		return ERR_USAGE;
+	}
+	if (!*out && output)
+		*out = format_for_output(output);
+	if (*out && !(*out)->create)
+		return err_set(e, ERR_UNSUPPORTED, "format %s is only read, not written", (*out)->name);
+	return ERR_OK;
+}
+
+static int check_output(const struct state *s, struct err *e)
+{
+	const struct produce *p = s->p;
+	if (!p->output)
+		return p->dry_run ? ERR_OK : err_set(e, ERR_USAGE, "give the output with -o");
+	if (file_exists(p->output) && file_same(p->input, p->output))
+		return err_set(e, ERR_USAGE, "'%.600s' is the input as well; give another output", p->output);
+	if (!p->dry_run && !p->force && file_exists(p->output) && !file_is_dir(p->output))
+		return err_set(e, ERR_USAGE, "'%.600s' exists; --force overwrites it", p->output);
+	if (p->compress && strcmp(s->format->name, "quire"))
+		return err_set(e, ERR_USAGE, "--compress is for .quire files");
+	if (p->shard_size && s->format->suffix)
+		return err_set(e, ERR_USAGE, "--shard-size is for Hugging Face folders");
+	return ERR_OK;
+}
+
+/* Without a model that quire knows, tensors can still be carried; only formats that must describe the model cannot. */
+static int read_config(struct state *s, struct err *e)
+{
+	if (!checkpoint_file(s->in, "config.json"))
+		return ERR_OK;
+	int rc = checkpoint_config(s->in, &s->config, e);
+	s->have_config = !rc;
+	if (rc != ERR_UNSUPPORTED || (s->format && !strcmp(s->format->name, "gguf")))
+		return rc;
+	if (!s->p->common->quiet)
+		warn("%s; tensors are judged by their names", e->message);
+	return ERR_OK;
+}
+
+static int check_holds(const struct state *s, struct err *e)
+{
+	for (size_t i = 0; s->format && i < s->plan.count; i++) {
+		const struct tensor *t = &s->plan.items[i].out;
+		if (!s->format->holds(t->codec))
+			return err_set(e, ERR_UNSUPPORTED, "tensor %s would be %s, which %s cannot hold; %s", t->name, t->codec->name,
+				       s->format->name, s->p->cannot_hold);
+	}
+	return ERR_OK;
+}
+
+static int make_plan(struct state *s, struct err *e)
+{
+	const struct produce *p = s->p;
+	/* GGUF runtimes want norms and biases in f32 */
+	if (s->format && !strcmp(s->format->name, "gguf"))
+		recipe_vectors(p->recipe, codec_find("f32"));
+	int rc = plan_make(&s->plan, s->have_config ? &s->config : NULL, s->in->source, p->recipe, p->method, p->allow_requantize, e);
+	if (rc)
+		return err_prefix(e, "%.600s", p->input);
+	return check_holds(s, e);
+}
+
+static void plan_json(const struct state *s, struct strbuf *out)
+{
+	struct json_writer w = { .out = out, .indent = 2 };
+	jw_object(&w, NULL);
+	jw_string(&w, "input", s->p->input);
+	jw_string(&w, "recipe", recipe_name(s->p->recipe));
+	jw_uint(&w, "bytes", s->plan.bytes);
+	jw_double(&w, "bits_per_weight", plan_bits_per_weight(&s->plan));
+	jw_uint(&w, "scratch_bytes", s->plan.scratch);
+	jw_array(&w, "tensors");
+	for (size_t i = 0; i < s->plan.count; i++) {
+		const struct plan_item *item = &s->plan.items[i];
+		jw_object(&w, NULL);
+		jw_string(&w, "name", item->out.name);
+		jw_string(&w, "role", item->role < ROLE_COUNT ? role_rows[item->role].name : NULL);
+		jw_array(&w, "shape");
+		for (uint32_t d = 0; d < item->out.ndim; d++)
+			jw_uint(&w, NULL, item->out.dim[d]);
+		jw_end_array(&w);
+		jw_string(&w, "from", s->in->source->tensors[item->source].codec->name);
+		jw_string(&w, "to", item->out.codec->name);
+		jw_uint(&w, "bytes", item->out.nbytes);
+		jw_string(&w, "why", item->why);
+		jw_end_object(&w);
+	}
+	jw_end_array(&w);
+	jw_end_object(&w);
+	strbuf_putc(out, '\n');
+}
+
+static void plan_table(const struct state *s, struct strbuf *out)
+{
+	char size[32], shape[160];
+	int width = 6;
+	for (size_t i = 0; i < s->plan.count; i++)
+		if ((int)strlen(s->plan.items[i].out.name) > width)
+			width = (int)strlen(s->plan.items[i].out.name);
+	strbuf_printf(out, "%-*s  %-14s  %-9s -> %-9s  %10s  %s\n", width, "tensor", "shape", "from", "to", "size", "why");
+	for (size_t i = 0; i < s->plan.count; i++) {
+		const struct plan_item *item = &s->plan.items[i];
+		safe_text(out, item->out.name);
+		strbuf_printf(out, "%*s  %-14s  %-9s -> %-9s  %10s  %s\n", width - (int)strlen(item->out.name), "",
+			      tensor_shape_text(&item->out, shape), s->in->source->tensors[item->source].codec->name, item->out.codec->name,
+			      size_text(item->out.nbytes, size), item->why);
+	}
+	strbuf_printf(out, "%zu tensors, %s (%llu bytes), %.3f bits per weight", s->plan.count, size_text(s->plan.bytes, size),
+		      (unsigned long long)s->plan.bytes, plan_bits_per_weight(&s->plan));
+	strbuf_printf(out, ", %s of working memory\n", size_text(s->plan.scratch, size));
+}
+
+static int print_plan(const struct state *s, struct err *e)
+{
+	struct strbuf out = { 0 };
+	if (s->p->common->json)
+		plan_json(s, &out);
+	else
+		plan_table(s, &out);
+	int rc = out.failed ? err_nomem(e) : out_print(&out, e);
+	strbuf_release(&out);
+	return rc;
+}
+
+/* general.file_type of a file that keeps its codecs: that of the codec most weights are in. */
+static int main_file_type(const struct plan *p)
+{
+	const struct codec *best = NULL;
+	uint64_t most = 0;
+	for (size_t i = 0; i < p->count; i++) {
+		uint64_t n = 0;
+		for (size_t k = 0; k < p->count; k++)
+			if (p->items[k].out.codec == p->items[i].out.codec)
+				n += tensor_elements(&p->items[k].out);
+		if (p->items[i].out.codec != best && n > most) {
+			best = p->items[i].out.codec;
+			most = n;
+		}
+	}
+	struct recipe *r = NULL;
+	int type = best && !recipe_new(best->name, &r, NULL) ? recipe_file_type(r) : -1;
+	recipe_free(r);
+	return type;
+}
+
+static const char *source_fact(const struct checkpoint *c, const char *key)
+{
+	for (size_t i = 0; i < c->fact_count; i++)
+		if (!strcmp(c->facts[i].key, key))
+			return c->facts[i].value;
+	return NULL;
+}
+
+static int write_options(struct state *s, struct write_options *o, struct err *e)
+{
+	const struct produce *p = s->p;
+	const char *before = p->keep ? source_fact(s->in, "recipe") : NULL;
+	*o = (struct write_options){ .recipe = before ? before : recipe_name(p->recipe), .tool_version = "quire " QUIRE_VERSION,
+				     .compress = p->compress, .shard_size = p->shard_size };
+	o->gguf_file_type = p->keep ? main_file_type(&s->plan) : recipe_file_type(p->recipe);
+	if (p->no_source_hash || strcmp(s->format->name, "quire"))
+		return ERR_OK;
+	int rc = source_hash_start(p->input, &s->hash, e);
+	if (!rc)
+		o->facts = source_hash_facts(s->hash, &o->fact_count);
+	return rc;
+}
+
+static int write_all(struct state *s, struct err *e)
+{
+	struct write_options o;
+	struct tensor_sink *sink = NULL;
+	int rc = write_options(s, &o, e);
+	if (!rc)
+		rc = s->format->create(s->p->output, s->in, s->have_config ? &s->config : NULL, &s->plan, &o, &sink, e);
+	if (rc)
+		return rc;
+	progress_start(s->p->common, s->p->method ? "quantize" : "convert", "bytes", 0);
+	rc = plan_execute(&s->plan, s->in->source, sink, NULL, progress_step, NULL, e);
+	progress_end();
+	if (rc)
+		err_prefix(e, "%.600s", s->p->input);
+	if (!rc && s->hash)
+		rc = source_hash_join(s->hash, e);
+	if (!rc)
+		rc = sink->finish(sink, e);
+	sink->close(sink);
+	return rc;
+}
+
+static long peak_kib(void)
+{
+	struct rusage u;
+	return getrusage(RUSAGE_SELF, &u) ? 0 : u.ru_maxrss;
+}
+
+static int summary(const struct state *s, struct err *e)
+{
+	struct strbuf out = { 0 };
+	char size[32];
+	double seconds = now() - s->start, bits = plan_bits_per_weight(&s->plan);
+	struct mapped m;
+	uint64_t file = 0;
+	if (!file_is_dir(s->p->output) && !mapped_open(&m, s->p->output, NULL)) {
+		file = m.size;
+		mapped_close(&m);
+	}
+	if (s->p->common->json) {
+		struct json_writer w = { .out = &out, .indent = 2 };
+		jw_object(&w, NULL);
+		jw_string(&w, "output", s->p->output);
+		jw_string(&w, "format", s->format->name);
+		jw_string(&w, "recipe", recipe_name(s->p->recipe));
+		jw_uint(&w, "tensors", s->plan.count);
+		jw_uint(&w, "bytes", s->plan.bytes);
+		if (file)
+			jw_uint(&w, "file_bytes", file);
+		jw_double(&w, "bits_per_weight", bits);
+		jw_double(&w, "seconds", seconds);
+		jw_int(&w, "peak_kib", peak_kib());
+		jw_end_object(&w);
+		strbuf_putc(&out, '\n');
+	} else if (!s->p->common->quiet) {
+		safe_text(&out, s->p->output);
+		strbuf_printf(&out, ": %zu tensors, %s, %.3f bits per weight, %.1f s", s->plan.count,
+			      size_text(file ? file : s->plan.bytes, size), bits, seconds);
+		if (s->p->common->verbose)
+			strbuf_printf(&out, ", peak memory %s", size_text((uint64_t)peak_kib() * 1024, size));
+		strbuf_putc(&out, '\n');
+	}
+	int rc = out.failed ? err_nomem(e) : out_print(&out, e);
+	strbuf_release(&out);
+	return rc;
+}
+
+int produce(const struct produce *p, struct err *e)
+{
+	struct state s = { .p = p, .start = now() };
+	int rc = produce_format(p->output, p->to, &s.format, e);
+	if (!rc)
+		rc = check_output(&s, e);
+	if (!rc)
+		rc = checkpoint_open(p->input, &s.in, e);
+	if (!rc)
+		rc = read_config(&s, e);
+	if (!rc)
+		rc = make_plan(&s, e);
+	if (!rc && p->dry_run)
+		rc = print_plan(&s, e);
+	else if (!rc && !(rc = write_all(&s, e)))
+		rc = summary(&s, e);
+	source_hash_free(s.hash);
+	plan_release(&s.plan);
+	if (s.have_config)
+		config_release(&s.config);
+	checkpoint_close(s.in);
+	return rc;
+}

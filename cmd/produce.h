@@ -1,0 +1,36 @@
+#ifndef QUIRE_CMD_PRODUCE_H
+#define QUIRE_CMD_PRODUCE_H
+/* What convert and quantize share: plan, print or execute, summarise. */
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "algo/quantize.h"
+#include "cmd/command.h"
+#include "formats/checkpoint.h"
+#include "plan/recipe.h"
+
+struct produce {
+	const struct common *common;
+	const char *input, *output;      /* output NULL: only with dry_run */
+	const char *to;                  /* format name, or NULL: by suffix */
+	struct recipe *recipe;
+	const struct method *method;     /* NULL: nothing is quantized */
+	bool keep;                       /* the recipe keeps the source's codecs */
+	bool allow_requantize, dry_run, compress, force, no_source_hash;
+	uint64_t shard_size;
+	const char *cannot_hold;         /* advice when the target cannot hold a codec */
+};
+
+/* The format that `output` (or `to`) asks for; ERR_USAGE. *out is NULL when neither says. */
+int produce_format(const char *output, const char *to, const struct format **out, struct err *e);
+int produce(const struct produce *p, struct err *e);
+
+/* SHA-256 of the files a checkpoint's tensors come from, worked out beside the conversion. */
+struct source_hash;
+int source_hash_start(const char *input, struct source_hash **out, struct err *e);
+/* Facts whose values hold the digests after source_hash_join. */
+const struct fact *source_hash_facts(const struct source_hash *h, size_t *count);
+int source_hash_join(struct source_hash *h, struct err *e);
+void source_hash_free(struct source_hash *h);   /* stops it first; NULL is fine */
+
+#endif
