@@ -149,10 +149,12 @@ static int parse_dims(const struct source *s, struct config *c)
 int config_parse_rope(struct config *c, const struct json *root, struct err *e)
 {
 	struct source s = { root, json_get(root, "rope_scaling"), e };
+	static const char *const keys[] = { "rope_scaling", "rope_parameters" };
+	for (int i = 0; i < 2; i++)
+		if (!json_is_null(json_get(root, keys[i])) && json_kind(json_get(root, keys[i])) != JSON_OBJECT)
+			return err_set(e, ERR_INPUT, "config.json: %s is not an object", keys[i]);
 	if (!json_first(s.dict))
 		s.dict = json_get(root, "rope_parameters");
-	if (!json_is_null(s.dict) && json_kind(s.dict) != JSON_OBJECT)
-		return err_set(e, ERR_INPUT, "config.json: rope_scaling is not an object");
 	const struct json *name = json_get(s.dict, "rope_type"), *theta = find(&s, "rope_theta");
 	double base = c->arch->default_theta;
 	int rc;
