@@ -302,7 +302,7 @@ static int put_texts(struct gguf_writer *w, const struct config *c, const struct
 	return rc;
 }
 
-int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const struct tokenizer *t,
+int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const struct tokenizer *t, const char *pre,
 			const struct side_file *settings, const struct side_file *chat_template, struct err *e)
 {
 	if (!t) {
@@ -310,8 +310,10 @@ int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const str
 		return 0;
 	}
 	bool spm = tokenizer_kind(t) == TOKENIZER_SPM, add_eos = false;
-	const char *pre = spm ? "default" : tokenizer_pre(t);
-	if (!spm && !strcmp(pre, "default"))
+	bool named = pre != NULL;
+	if (!named)
+		pre = spm ? "default" : tokenizer_pre(t);
+	if (!spm && !named && !strcmp(pre, "default"))
 		return err_set(e, ERR_UNSUPPORTED, "tokenizer: GGUF has no name for this pre-tokenizer; text would be split differently");
 	struct json *root = NULL;
 	if (settings && !(root = json_parse(settings->data, settings->size, e)))

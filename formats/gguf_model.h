@@ -37,8 +37,11 @@ int gguf_vocabulary(const struct gguf_model *m, struct strbuf *model, struct str
 /* The other way. Divisors of llama3 frequency scaling, [dims / 2]. */
 void gguf_rope_divisors(const struct rope *r, float *out);
 int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e);
-/* t may be NULL: a model without a vocabulary. settings: tokenizer_config.json, or NULL. */
-int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const struct tokenizer *t,
+/*
+ * t may be NULL: a model without a vocabulary. settings: tokenizer_config.json, or NULL. pre: the name the pre-tokenizer
+ * had in GGUF before, or NULL.
+ */
+int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const struct tokenizer *t, const char *pre,
 			const struct side_file *settings, const struct side_file *chat_template, struct err *e);
 int gguf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
 		const struct write_options *o, struct tensor_sink **out, struct err *e);

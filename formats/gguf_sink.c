@@ -139,15 +139,21 @@ static void put_text(struct gguf_writer *w, const char *key, const char *value)
 		gguf_put_string(w, key, value, strlen(value));
 }
 
+static const char *fact_of(const struct checkpoint *c, const char *key)
+{
+	for (size_t i = 0; c && i < c->fact_count; i++)
+		if (!strcmp(c->facts[i].key, key))
+			return c->facts[i].value;
+	return NULL;
+}
+
 static void put_general(struct gguf_writer *w, const struct checkpoint *src, const struct config *c,
 			const struct write_options *o)
 {
 	char key[160];
 	put_text(w, "general.architecture", c->arch->gguf);
 	put_text(w, "general.type", "model");
-	for (size_t i = 0; src && i < src->fact_count; i++)
-		if (!strcmp(src->facts[i].key, "general.name"))
-			put_text(w, "general.name", src->facts[i].value);
+	put_text(w, "general.name", fact_of(src, "general.name"));
 	gguf_put_u32(w, "general.quantization_version", 2);
 	if (o && o->gguf_file_type >= 0)
 		gguf_put_u32(w, "general.file_type", (uint32_t)o->gguf_file_type);
@@ -170,7 +176,8 @@ static int put_metadata(struct gguf_writer *w, const struct checkpoint *src, con
 	if (!rc && src && (checkpoint_file(src, "tokenizer.json") || checkpoint_file(src, "tokenizer.model")))
 		rc = checkpoint_tokenizer(src, &t, e);
 	if (!rc)
-		rc = gguf_put_vocabulary(w, c, t, src ? checkpoint_file(src, "tokenizer_config.json") : NULL,
+		rc = gguf_put_vocabulary(w, c, t, fact_of(src, "tokenizer.ggml.pre"),
+					 src ? checkpoint_file(src, "tokenizer_config.json") : NULL,
 					 src ? checkpoint_file(src, "chat_template.jinja") : NULL, e);
 	tokenizer_close(t);
 	return rc;

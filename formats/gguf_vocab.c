@@ -85,6 +85,8 @@ struct vocabulary {
 static bool is_filler(const struct token *t, size_t id)
 {
 	char name[40];
+	if (!t->len)
+		return true;
 	int n = snprintf(name, sizeof name, "[PAD%zu]", id);
 	if (t->type == TOKEN_UNUSED && t->len == (size_t)n && !memcmp(t->text, name, t->len))
 		return true;
@@ -173,9 +175,11 @@ static void put_float32(struct strbuf *b, unsigned field, float v)
 }
 
 /* User-defined tokens carry real spaces in GGUF and U+2581 in a SentencePiece model. */
-static void put_piece_text(struct strbuf *b, const struct token *t)
+static void put_piece_text(struct strbuf *b, const struct token *t, size_t id)
 {
 	struct strbuf text = { 0 };
+	if (!t->len)
+		strbuf_printf(&text, "[EMPTY_%zu]", id);
 	for (size_t i = 0; i < t->len; i++)
 		if (t->type == TOKEN_USER && t->text[i] == ' ')
 			strbuf_puts(&text, "\xe2\x96\x81");
@@ -186,6 +190,12 @@ static void put_piece_text(struct strbuf *b, const struct token *t)
 	strbuf_release(&text);
 }
 
+static void put_name(struct strbuf *b, unsigned field, const struct vocabulary *v, int64_t id)
+{
+	if (id >= 0)
+		put_bytes(b, field, v->token[id].text, v->token[id].len);
+}
+
 /* ModelProto of sentencepiece_model.proto: 1 pieces, 2 trainer_spec, 3 normalizer_spec. */
 static int write_sentencepiece(const struct vocabulary *v, struct strbuf *out, struct err *e)
 {
@@ -193,9 +203,11 @@ static int write_sentencepiece(const struct vocabulary *v, struct strbuf *out, s
 	bool strip = false;
 	for (size_t i = 0; i < v->count; i++) {
 		strbuf_clear(&part);
-		put_piece_text(&part, &v->token[i]);
+		put_piece_text(&part, &v->token[i], i);
 		put_float32(&part, 2, v->token[i].score);
-		put_field(&part, 3, v->token[i].type);
+		/* an unused id must never come out of a text, which is what a control piece is */
+		put_field(&part, 3, v->token[i].type == TOKEN_UNUSED || is_filler(&v->token[i], i) ? TOKEN_CONTROL
+												 : v->token[i].type);
 		put_bytes(out, 1, part.data ? part.data : "", part.len);
 	}
 	strbuf_clear(&part);
@@ -206,6 +218,9 @@ static int write_sentencepiece(const struct vocabulary *v, struct strbuf *out, s
 	put_field(&part, 41, (uint64_t)v->bos);
 	put_field(&part, 42, (uint64_t)v->eos);
 	put_field(&part, 43, (uint64_t)v->pad);
+	put_name(&part, 45, v, v->unk);
+	put_name(&part, 46, v, v->bos);
+	put_name(&part, 47, v, v->eos);
 	put_bytes(out, 2, part.data ? part.data : "", part.len);
 	strbuf_clear(&part);
 	gguf_bool(gguf_find(v->g, "tokenizer.ggml.remove_extra_whitespaces"), &strip);
