@@ -135,19 +135,22 @@ export ASAN_OPTIONS ?= exitcode=99:detect_leaks=1:allocator_may_return_null=1
 export UBSAN_OPTIONS ?= exitcode=99:print_stacktrace=1
 export TSAN_OPTIONS ?= exitcode=99:suppressions=$(CURDIR)/tests/tsan.supp
 export LSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0
+# clang where it is: gcc takes minutes to instrument the kernels. Without OpenMP then, on base/thread.c's own threads.
+SAN_CC    ?= $(shell echo 'int main(void){return 0;}' | clang -fsanitize=address -x c - -o /dev/null 2>/dev/null && echo clang || echo $(CC))
+SAN_FLAGS = CC=$(SAN_CC) $(if $(findstring clang,$(SAN_CC)),OPENMP=)
 UNDEFINED := undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SANITIZED  = +@tests/deps && $(MAKE) --no-print-directory B=$(1) OPT="-O1 -g" SAN="-fsanitize=$(2)" $(3) all test-programs && \
 	B=$(1) TEST_TIMEOUT=1800 tests/run $(TESTS)
 
 .PHONY: asan ubsan sanitize tsan
 asan: ## the tests under the address sanitizer, in build-asan
-	$(call SANITIZED,build-asan,address -fno-omit-frame-pointer)
+	$(call SANITIZED,build-asan,address -fno-omit-frame-pointer,$(SAN_FLAGS))
 ubsan: ## the tests under the undefined-behaviour sanitizer, in build-ubsan
-	$(call SANITIZED,build-ubsan,$(UNDEFINED))
+	$(call SANITIZED,build-ubsan,$(UNDEFINED),$(SAN_FLAGS))
 sanitize: ## the tests under both at once, in build-sanitize
-	$(call SANITIZED,build-sanitize,address$(comma)$(UNDEFINED))
+	$(call SANITIZED,build-sanitize,address$(comma)$(UNDEFINED),$(SAN_FLAGS))
 tsan: ## the tests under the thread sanitizer (threads of base/thread.c instead of OpenMP), in build-tsan
-	$(call SANITIZED,build-tsan,thread,OPENMP=)
+	$(call SANITIZED,build-tsan,thread,CC=$(SAN_CC) OPENMP=)
 comma := ,
 
 FUZZ_SECONDS ?= 60
