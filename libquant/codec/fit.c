@@ -142,7 +142,10 @@ void fit_zero_point(const struct codec *c, const float *x, const float *w, size_
 	for (float cut = r->from; cut <= r->to; cut += r->step) {
 		float scale = (hi - lo) / ((float)last * cut);
 		/* cutting both ends alike keeps the middle of the range in the middle of the codes */
-		int middle = (int)((float)last / 2 - (hi + lo) / 2 / scale + 0.5f);
+		float centre = (float)last / 2 - (hi + lo) / 2 / scale + 0.5f;
+		if (!(centre > -1 && centre < (float)last + 2))
+			continue; /* the scale is too small for a float, or the range too lopsided */
+		int middle = (int)centre;
 		for (int zero = middle - 1; zero <= middle + 1; zero++)
 			if (zero >= 0 && zero <= last)
 				follow(&s, scale, zero, REFITS);

@@ -85,6 +85,18 @@ static inline void v_to_bf16(v16 v, void *p)
 	_mm256_storeu_si256(p, _mm256_permute4x64_epi64(packed, 0xd8));
 }
 
+static inline float sum4(__m128 v)
+{
+	v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+	return _mm_cvtss_f32(_mm_add_ss(v, _mm_shuffle_ps(v, v, 1)));
+}
+
+static inline float v_sum(v16 v)
+{
+	__m256 s = _mm256_add_ps(v.a, v.b);
+	return sum4(_mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1)));
+}
+
 #include "kernel/template.h"
 
 static bool usable(void)

@@ -90,6 +90,13 @@ static inline void v_to_bf16(v16 v, void *d)
 	}
 }
 
+static inline float v_sum(v16 v)
+{
+	float32x4_t s = vaddq_f32(vaddq_f32(v.p[0], v.p[2]), vaddq_f32(v.p[1], v.p[3]));
+	float32x2_t t = vadd_f32(vget_low_f32(s), vget_high_f32(s));
+	return vget_lane_f32(t, 0) + vget_lane_f32(t, 1);
+}
+
 #include "kernel/template.h"
 
 static bool usable(void)

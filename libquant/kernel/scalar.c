@@ -39,6 +39,14 @@ static inline v16 v_from_bf16(const void *p) { v16 r; EACH r.f[i] = f32_from_bf1
 static inline void v_to_f16(v16 v, void *p) { EACH store_u16((uint8_t *)p + 2 * i, f16_from_f32(v.f[i])); }
 static inline void v_to_bf16(v16 v, void *p) { EACH store_u16((uint8_t *)p + 2 * i, bf16_from_f32(v.f[i])); }
 
+static inline float v_sum(v16 v)
+{
+	for (int width = 8; width; width /= 2)
+		for (int i = 0; i < width; i++)
+			v.f[i] += v.f[i + width];
+	return v.f[0];
+}
+
 #include "kernel/template.h"
 
 static bool always(void)

@@ -13,6 +13,7 @@
  *	b_and(a, mask) b_shr(a, count) b_shl(a, count) b_or(a, b)
  *	v_from_u8(b16) v_from_s8(b16)
  *	v_from_f16(const void *) v_from_bf16(const void *)
+ *	v_sum(v16)       halves added again and again: lane i takes lane i + 8, then i + 4, i + 2, i + 1
  *	v_to_f16(v16, void *) v_to_bf16(v16, void *)    16 elements each
  *
  * Every row does the same IEEE operations in the same order (multiply and add
@@ -38,16 +39,6 @@ static void v_store_tail(float *x, v16 v, size_t n)
 	float buf[16];
 	v_store(buf, v);
 	memcpy(x, buf, n * sizeof *x);
-}
-
-static float v_sum(v16 v)
-{
-	float s[16];
-	v_store(s, v);
-	for (int w = 8; w; w /= 2)
-		for (int i = 0; i < w; i++)
-			s[i] += s[i + w];
-	return s[0];
 }
 
 static void k_f32_from_f16(const void *src, float *dst, size_t n)
