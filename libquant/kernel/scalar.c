@@ -1,50 +1,83 @@
-/* The portable row: plain C, 16 lanes as an array. The compiler may use what vectors every machine of its target has. */
+/* The portable row: vectors of the C compiler, no instructions named. It runs on every machine of the target. */
 #include "kernel/rows.h"
 #include "base/bytes.h"
 #include "tensor/half.h"
 
-typedef struct { float f[16]; } v16;
-typedef struct { uint8_t b[16]; } b16;
+/* Four lanes are what SSE2 and NEON have; the compiler lowers them to plain code where there is nothing. */
+typedef float f4 __attribute__((vector_size(16)));
+typedef int32_t i4 __attribute__((vector_size(16)));
+typedef uint8_t b16 __attribute__((vector_size(16)));
+typedef struct { f4 p, q, r, s; } v16;
 
-#define EACH for (int i = 0; i < 16; i++)
-
+#define EACH(op) (v16){ op(p), op(q), op(r), op(s) }
+#define ADD(k) a.k + b.k
+#define SUB(k) a.k - b.k
+#define MUL(k) a.k * b.k
+#define DIV(k) a.k / b.k
+#define MAX(k) (f4)(((a.k > b.k) & (i4)a.k) | (~(a.k > b.k) & (i4)b.k))
+#define MIN(k) (f4)(((a.k < b.k) & (i4)a.k) | (~(a.k < b.k) & (i4)b.k))
 static inline v16 v_load(const float *p) { v16 r; memcpy(&r, p, sizeof r); return r; }
 static inline void v_store(float *p, v16 v) { memcpy(p, &v, sizeof v); }
 static inline b16 b_load(const void *p) { b16 r; memcpy(&r, p, sizeof r); return r; }
-static inline v16 v_set(float x) { v16 r; EACH r.f[i] = x; return r; }
-static inline v16 v_add(v16 a, v16 b) { EACH a.f[i] += b.f[i]; return a; }
-static inline v16 v_sub(v16 a, v16 b) { EACH a.f[i] -= b.f[i]; return a; }
-static inline v16 v_mul(v16 a, v16 b) { EACH a.f[i] *= b.f[i]; return a; }
-static inline v16 v_div(v16 a, v16 b) { EACH a.f[i] /= b.f[i]; return a; }
-static inline v16 v_max(v16 a, v16 b) { EACH a.f[i] = a.f[i] > b.f[i] ? a.f[i] : b.f[i]; return a; }
-static inline v16 v_min(v16 a, v16 b) { EACH a.f[i] = a.f[i] < b.f[i] ? a.f[i] : b.f[i]; return a; }
-static inline b16 b_and(b16 a, uint8_t m) { EACH a.b[i] = (uint8_t)(a.b[i] & m); return a; }
-static inline b16 b_or(b16 a, b16 b) { EACH a.b[i] = (uint8_t)(a.b[i] | b.b[i]); return a; }
-static inline b16 b_shr(b16 a, int n) { EACH a.b[i] = (uint8_t)(a.b[i] >> n); return a; }
-static inline b16 b_shl(b16 a, int n) { EACH a.b[i] = (uint8_t)(a.b[i] << n); return a; }
-static inline v16 v_from_u8(b16 a) { v16 r; EACH r.f[i] = (float)a.b[i]; return r; }
-static inline v16 v_from_s8(b16 a) { v16 r; EACH r.f[i] = (float)(int8_t)a.b[i]; return r; }
+static inline v16 v_set(float x) { f4 v = { x, x, x, x }; return (v16){ v, v, v, v }; }
+static inline v16 v_add(v16 a, v16 b) { return EACH(ADD); }
+static inline v16 v_sub(v16 a, v16 b) { return EACH(SUB); }
+static inline v16 v_mul(v16 a, v16 b) { return EACH(MUL); }
+static inline v16 v_div(v16 a, v16 b) { return EACH(DIV); }
+static inline v16 v_max(v16 a, v16 b) { return EACH(MAX); }
+static inline v16 v_min(v16 a, v16 b) { return EACH(MIN); }
+static inline b16 b_and(b16 a, uint8_t m) { return a & m; }
+static inline b16 b_or(b16 a, b16 b) { return a | b; }
+static inline b16 b_shr(b16 a, int n) { return a >> (uint8_t)n; }
+static inline b16 b_shl(b16 a, int n) { return a << (uint8_t)n; }
+
+#define U8(i) (float)q[i]
+#define S8(i) (float)(int8_t)q[i]
+#define F16(i) f32_from_f16(load_u16(h + 2 * (i)))
+#define BF16(i) f32_from_bf16(load_u16(h + 2 * (i)))
+#define FOUR(op, i) { op(i), op(i + 1), op(i + 2), op(i + 3) }
+#define SIXTEEN(op) (v16){ FOUR(op, 0), FOUR(op, 4), FOUR(op, 8), FOUR(op, 12) }
+static inline v16 v_from_u8(b16 q) { return SIXTEEN(U8); }
+static inline v16 v_from_s8(b16 q) { return SIXTEEN(S8); }
+static inline v16 v_from_f16(const void *p) { const uint8_t *h = p; return SIXTEEN(F16); }
+static inline v16 v_from_bf16(const void *p) { const uint8_t *h = p; return SIXTEEN(BF16); }
+
+static inline void v_to_f16(v16 v, void *p)
+{
+	float f[16];
+	v_store(f, v);
+	for (int i = 0; i < 16; i++)
+		store_u16((uint8_t *)p + 2 * i, f16_from_f32(f[i]));
+}
+
+static inline void v_to_bf16(v16 v, void *p)
+{
+	float f[16];
+	v_store(f, v);
+	for (int i = 0; i < 16; i++)
+		store_u16((uint8_t *)p + 2 * i, bf16_from_f32(f[i]));
+}
+
+static inline void pow2_halves(f4 n, f4 *p, f4 *q)
+{
+	typedef uint32_t u4 __attribute__((vector_size(16))); /* out-of-range values must wrap */
+	u4 k = (u4)n - 0x4b400000u, half = (u4)((i4)k >> 1);
+	*p = (f4)((half + 127u) << 23u);
+	*q = (f4)((k - half + 127u) << 23u);
+}
 
 static inline void v_pow2_halves(v16 n, v16 *p, v16 *q)
 {
-	EACH {
-		uint32_t k = f32_bits(n.f[i]) - 0x4b400000, half = (uint32_t)((int32_t)k >> 1);
-		p->f[i] = f32_from_bits((half + 127) << 23);
-		q->f[i] = f32_from_bits((k - half + 127) << 23);
-	}
+	pow2_halves(n.p, &p->p, &q->p);
+	pow2_halves(n.q, &p->q, &q->q);
+	pow2_halves(n.r, &p->r, &q->r);
+	pow2_halves(n.s, &p->s, &q->s);
 }
-
-static inline v16 v_from_f16(const void *p) { v16 r; EACH r.f[i] = f32_from_f16(load_u16((const uint8_t *)p + 2 * i)); return r; }
-static inline v16 v_from_bf16(const void *p) { v16 r; EACH r.f[i] = f32_from_bf16(load_u16((const uint8_t *)p + 2 * i)); return r; }
-static inline void v_to_f16(v16 v, void *p) { EACH store_u16((uint8_t *)p + 2 * i, f16_from_f32(v.f[i])); }
-static inline void v_to_bf16(v16 v, void *p) { EACH store_u16((uint8_t *)p + 2 * i, bf16_from_f32(v.f[i])); }
 
 static inline float v_sum(v16 v)
 {
-	for (int width = 8; width; width /= 2)
-		for (int i = 0; i < width; i++)
-			v.f[i] += v.f[i + width];
-	return v.f[0];
+	f4 t = (v.p + v.r) + (v.q + v.s);
+	return (t[0] + t[2]) + (t[1] + t[3]);
 }
 
 #include "kernel/template.h"
