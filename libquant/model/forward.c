@@ -263,11 +263,19 @@ static struct product product(const struct model *m, enum role r, enum role bias
 	return (struct product){ model_weight(m, r, layer), model_vector(m, bias, layer), y };
 }
 
+/* Only what the source lent: replaced weights are somebody's memory, which would not come back. */
+static void drop(const struct model *m, const struct weight *w)
+{
+	const struct tensor *first = m->source->tensors;
+	if (m->streaming && !w->bytes.owned && w->tensor >= first && w->tensor < first + m->source->count)
+		source_drop(m->source, w->bytes.data, w->bytes.size);
+}
+
 static void multiply(struct model_run *r, const struct product *p, unsigned count, const float *x, size_t n)
 {
 	weight_products(p, count, x, n, r->scratch, r->stride);
-	for (unsigned i = 0; r->m->streaming && i < count; i++)
-		source_drop(r->m->source, p[i].w->bytes.data, p[i].w->bytes.size);
+	for (unsigned i = 0; i < count; i++)
+		drop(r->m, p[i].w);
 }
 
 static void tap_input(const struct model_tap *tap, enum role r, uint32_t layer, const float *x, size_t n, size_t dim)

@@ -196,7 +196,8 @@ int model_open(const struct config *c, struct tensor_source *s, struct model **o
 
 int model_replace(struct model *m, enum role r, uint32_t layer, const struct tensor *t, const void *bytes, struct err *e)
 {
-	struct weight *w = r < ROLE_COUNT ? &m->weight[model_slot(r, layer)] : NULL;
+	bool place = r < ROLE_COUNT && (!role_rows[r].per_layer || layer < m->config->layers);
+	struct weight *w = place ? &m->weight[model_slot(r, layer)] : NULL;
 	if (!w || !w->tensor || !shape_is(t, w->tensor->ndim, w->tensor->dim))
 		return err_set(e, ERR_BUG, "%s cannot take the place of a tensor of another shape", t->name);
 	tensor_bytes_release(&w->bytes);

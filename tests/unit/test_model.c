@@ -400,6 +400,101 @@ static void weights_of_any_codec(void **state)
 	}
 }
 
+/* What rows can say beyond the shipped ones, each against the same model said another way. */
+static void norms_that_add_one(void **state)
+{
+	struct golden g;
+	golden_load(&g, "llama-mha");
+	float *plain = logits_of(&g, g.tokens, 1, LEN);
+	struct arch gemma_like = *g.config.arch;
+	struct overlay *o = overlay_new(g.checkpoint->source, &e);
+	(void)state;
+	gemma_like.norm = NORM_RMS_PLUS_ONE;
+	gemma_like.scale_embedding = true;
+	for (size_t i = 0; i < g.checkpoint->source->count; i++) {
+		const struct tensor *t = &g.checkpoint->source->tensors[i], *meta;
+		bool norm = t->ndim == 1, embed = !strcmp(t->name, "model.embed_tokens.weight");
+		float *v;
+		if (!norm && !embed)
+			continue;
+		ok(source_read_f32(g.checkpoint->source, t->name, &v, &meta, &e));
+		for (size_t j = 0; j < tensor_elements(t); j++)
+			v[j] = norm ? v[j] - 1 : v[j] / sqrtf((float)g.config.hidden);
+		struct tensor f32 = *t;
+		f32.codec = codec_find("f32");
+		ok(tensor_measure(&f32, &e));
+		ok(overlay_put(o, &f32, v, &e));
+	}
+	model_close(g.model);
+	g.config.arch = &gemma_like;
+	ok(model_open(&g.config, overlay_source(o), &g.model, &e));
+	float *other = logits_of(&g, g.tokens, 1, LEN);
+	close_to("1 + w and scaled embedding", "llama", other, plain, LEN * g.config.vocab, 1e-5);
+	free(plain);
+	free(other);
+	model_close(g.model);
+	g.model = NULL;
+	overlay_free(o);
+	golden_free(&g);
+}
+
+static void soft_caps(void **state)
+{
+	struct golden g;
+	golden_load(&g, "qwen2-window");
+	size_t n = LEN * g.config.vocab;
+	float *plain = logits_of(&g, g.tokens, 1, LEN);
+	(void)state;
+	g.config.attn_softcap = 1e4f; /* so high that it hardly bends */
+	float *loose = logits_of(&g, g.tokens, 1, LEN);
+	close_to("a loose cap", "qwen2", loose, plain, n, 1e-4);
+	g.config.attn_softcap = 0.5f;
+	float *tight = logits_of(&g, g.tokens, 1, LEN);
+	assert_true(distance(tight, plain, n) > 1e-3);
+	g.config.attn_softcap = 0;
+	g.config.final_softcap = 3;
+	float *capped = logits_of(&g, g.tokens, 1, LEN);
+	for (size_t i = 0; i < n; i++)
+		assert_float_equal(capped[i], 3 * tanhf(plain[i] / 3), 1e-5f);
+	free(plain);
+	free(loose);
+	free(tight);
+	free(capped);
+	golden_free(&g);
+}
+
+/* Bytes that the source takes back after each product must not be missed, nor replaced ones be dropped. */
+static size_t drops;
+static void count_drop(struct tensor_source *s, const void *data, size_t size)
+{
+	(void)s;
+	drops += data && size;
+}
+
+static void streaming_tells_the_source(void **state)
+{
+	struct golden g;
+	golden_load(&g, "llama-tied");
+	struct tensor_source *s = g.checkpoint->source;
+	void (*was)(struct tensor_source *, const void *, size_t) = s->drop;
+	(void)state;
+	s->drop = count_drop;
+	drops = 0;
+	free(logits_of(&g, g.tokens, 1, 4));
+	assert_int_equal(drops, 0);
+	model_set_streaming(g.model, true);
+	free(logits_of(&g, g.tokens, 1, 4));
+	assert_int_equal(drops, 2 * 7 + 1);
+	const struct weight *w = model_weight(g.model, ROLE_O, 0);
+	ok(model_replace(g.model, ROLE_O, 0, w->tensor, w->bytes.data, &e));
+	assert_int_equal(model_replace(g.model, ROLE_O, 2, w->tensor, w->bytes.data, &e), ERR_BUG);
+	drops = 0;
+	free(logits_of(&g, g.tokens, 1, 4));
+	assert_int_equal(drops, 2 * 7);
+	s->drop = was;
+	golden_free(&g);
+}
+
 static void opening_refuses(struct golden *g, struct tensor_source *s, const char *a, const char *b)
 {
 	struct model *m;
@@ -475,6 +570,9 @@ int main(void)
 		cmocka_unit_test(shared_kv_needs_its_source),
 		cmocka_unit_test(taps_see_every_input),
 		cmocka_unit_test(weights_of_any_codec),
+		cmocka_unit_test(norms_that_add_one),
+		cmocka_unit_test(soft_caps),
+		cmocka_unit_test(streaming_tells_the_source),
 		cmocka_unit_test(incomplete_checkpoints),
 		cmocka_unit_test(saved_rotary_tables_are_ignored),
 		cmocka_unit_test(tokens_outside_the_vocabulary),
