@@ -18,7 +18,8 @@ _Static_assert(sizeof(struct iq4_nl) == 18, "IQ4_NL block");
 const float iq4_levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
 static const struct kquant iq4_nl = {
-	.grid = {.n = 32, .subs = 1, .level_lo = -127, .level_hi = 113, .sc_lo = 1, .sc_hi = 1, .levels = iq4_levels},
+	.grid = {.n = 32, .subs = 1, .level_lo = -127, .level_hi = 113, .sc_lo = 1, .sc_hi = 1, .levels = iq4_levels,
+		 .start_first = -32, .start_step = 6.4f, .starts = 15},
 	.kind = KQ_TABLE,
 };
 KQUANT_METHODS(iq4_nl, iq4_nl)

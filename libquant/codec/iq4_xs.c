@@ -20,7 +20,8 @@ _Static_assert(sizeof(struct iq4_xs) == 136, "IQ4_XS block");
 
 static const struct kquant iq4_xs = {
 	.grid = {.n = 32, .subs = 8, .level_lo = -127, .level_hi = 113, .sc_lo = -32, .sc_hi = 31,
-		 .levels = iq4_levels},
+		 .levels = iq4_levels,
+		 .start_first = -32, .start_step = 6.4f, .starts = 15},
 	.kind = KQ_TABLE,
 };
 KQUANT_METHODS(iq4_xs, iq4_xs)

@@ -53,11 +53,9 @@ static void gather(const struct search_grid *g, const float *x, const float *w, 
 	for (int j = 0; j < g->subs; j++)
 		for (int i = 0; i < g->n; i++)
 			in->x[i][lane + j] = x ? tame(x[j * g->n + i]) : 0;
-	if (x && w) {
+	if (x && w)
 		gather_weights(g, w, lane, in);
-		return;
-	}
-	for (int j = 0; j < g->subs; j++)
+	for (int j = 0; !x && j < g->subs; j++)
 		for (int i = 0; i < g->n; i++)
 			in->w[i][lane + j] = 1;
 }
@@ -100,7 +98,7 @@ void kquant_expand(const struct kquant *q, struct block_params *p)
 void kquant_fit(const struct kquant *q, const float *x, const float *w, enum fit_effort effort, struct block_params *p)
 {
 	struct search_input in;
-	struct search_job job = {.grid = &q->grid, .plain = effort == FIT_RTN, .x = in.x[0], .w = in.w[0]};
+	struct search_job job = {.grid = &q->grid, .plain = effort == FIT_RTN, .weighted = w != NULL, .x = in.x[0], .w = in.w[0]};
 
 	gather(&q->grid, x, w, 0, &in);
 	for (int lane = q->grid.subs; lane < SEARCH_LANES; lane += q->grid.subs)
@@ -139,7 +137,7 @@ void kquant_encode(const struct codec *c, const struct kquant *q, enum fit_effor
 {
 	const struct search_grid *g = &q->grid;
 	struct search_input in;
-	struct search_job job = {.grid = g, .plain = effort == FIT_RTN, .x = in.x[0], .w = in.w[0]};
+	struct search_job job = {.grid = g, .plain = effort == FIT_RTN, .weighted = w != NULL, .x = in.x[0], .w = in.w[0]};
 	struct block_params p;
 	uint8_t codes[CODEC_MAX_BLOCK], *out = dst;
 

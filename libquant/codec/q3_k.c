@@ -20,7 +20,8 @@ struct q3_k {
 _Static_assert(sizeof(struct q3_k) == 110, "Q3_K block");
 
 static const struct kquant q3_k = {
-	.grid = {.n = 16, .subs = 16, .level_lo = -4, .level_hi = 3, .sc_lo = -32, .sc_hi = 31},
+	.grid = {.n = 16, .subs = 16, .level_lo = -4, .level_hi = 3, .sc_lo = -32, .sc_hi = 31,
+		 .start_first = -2, .start_step = 0.4f, .starts = 15},
 	.kind = KQ_SCALED,
 };
 KQUANT_METHODS(q3_k, q3_k)

@@ -20,7 +20,8 @@ struct q6_k {
 _Static_assert(sizeof(struct q6_k) == 210, "Q6_K block");
 
 static const struct kquant q6_k = {
-	.grid = {.n = 16, .subs = 16, .level_lo = -32, .level_hi = 31, .sc_lo = -128, .sc_hi = 127},
+	.grid = {.n = 16, .subs = 16, .level_lo = -32, .level_hi = 31, .sc_lo = -128, .sc_hi = 127,
+		 .start_first = -10, .start_step = 0.65f, .starts = 34},
 	.kind = KQ_SCALED,
 };
 KQUANT_METHODS(q6_k, q6_k)

@@ -29,11 +29,15 @@ struct search_grid {
 	float sc_lo, sc_hi;       /* range of the integer scale */
 	float mn_hi;              /* largest integer offset; 0: the format has none */
 	const float *levels;      /* 16 ascending levels, or NULL: every integer */
+	/* Without offsets: the largest element starts this many levels past either end, `starts` times. */
+	float start_first, start_step;
+	int starts;
 };
 
 struct search_job {
 	const struct search_grid *grid;
 	bool plain;               /* the plain rule only: no search */
+	bool weighted;            /* else every weight is 1 and w is not read */
 	/* x[16 i + lane], w[16 i + lane]: element i of the lane's sub-block and its weight, finite, w in [0, 1]; 64-byte aligned */
 	const float *x;
 	const float *w;

@@ -113,7 +113,13 @@ INLINE vf vhalf(vf a)
 	return (vf)((vi)r | ((vi)a & (int32_t)0x80000000));
 }
 
-enum search_kind { AFFINE, SCALED, TABLE };
+/* Known when a search is compiled: WEIGHTED is a flag beside the three. Without it the weights are not even read. */
+enum search_kind { AFFINE, SCALED, TABLE, WEIGHTED = 4 };
+
+INLINE bool is(enum search_kind kind, enum search_kind wanted)
+{
+	return ((int)kind & 3) == (int)wanted;
+}
 
 /* The formats' sums over one sub-block per lane, for a step s and an offset o; r is what rounding left. */
 struct sums {
@@ -129,7 +135,7 @@ struct fit {
 
 INLINE vf nearest(enum search_kind kind, const struct search_grid *g, vf t)
 {
-	if (kind != TABLE)
+	if (!is(kind, TABLE))
 		return vround(vclamp(t, vset(g->level_lo), vset(g->level_hi)));
 	vf q = vset(g->levels[0]);
 	for (int k = 0; k < 15; k++) {
@@ -146,8 +152,9 @@ INLINE struct sums round_sums(enum search_kind kind, const struct search_job *jo
 	vf inv = vreciprocal(s);
 
 	for (int i = 0; i < g->n; i++) {
-		vf y = vload(&job->x[i * SEARCH_LANES + at]), w = vload(&job->w[i * SEARCH_LANES + at]);
-		if (kind == AFFINE)
+		vf y = vload(&job->x[i * SEARCH_LANES + at]);
+		vf w = kind & WEIGHTED ? vload(&job->w[i * SEARCH_LANES + at]) : vset(1);
+		if (is(kind, AFFINE))
 			y -= o;
 		vf q = nearest(kind, g, y * inv);
 		vf r = y - s * q;
@@ -155,7 +162,7 @@ INLINE struct sums round_sums(enum search_kind kind, const struct search_job *jo
 		a.ll += wq * q;
 		a.rl += wr * q;
 		a.rr += wr * r;
-		if (kind == AFFINE) {
+		if (is(kind, AFFINE)) {
 			a.l += wq;
 			a.r += wr;
 		}
@@ -170,7 +177,7 @@ INLINE struct fit refit(enum search_kind kind, const struct search_job *job, int
 	struct fit f = {.l = a.l, .ll = a.ll};
 	vf none = vset(0);
 
-	if (kind != AFFINE) {
+	if (!is(kind, AFFINE)) {
 		vf ds = a.rl * vreciprocal(a.ll);
 		f.s = s + ds;
 		f.o = none;
@@ -216,7 +223,7 @@ INLINE struct pair nearest_pair(enum search_kind kind, const struct search_grid 
 	vf lo = vset(g->sc_lo), hi = vset(g->sc_hi);
 	vf sc = vclamp(s * inv_d, lo, hi);
 
-	if (kind != AFFINE) {
+	if (!is(kind, AFFINE)) {
 		p.sc = vround(sc);
 		vf ds = d * p.sc - s;
 		p.cost = ll * (ds * ds);
@@ -268,9 +275,9 @@ INLINE void choose_super(enum search_kind kind, const struct search_grid *g, con
 	}
 	*d_out = 0;
 	*dmin_out = 0;
-	for (int l = 0; l < (kind == AFFINE ? SUPER_MIN : 1); l++) {
+	for (int l = 0; l < (is(kind, AFFINE) ? SUPER_MIN : 1); l++) {
 		float dm[VL];
-		vstore(dm, vhalf(vset(m_top / (g->mn_hi * (kind == AFFINE ? super_step(2 * l) : 1.0f) + (kind != AFFINE)))));
+		vstore(dm, vhalf(vset(m_top / (g->mn_hi * (is(kind, AFFINE) ? super_step(2 * l) : 1.0f) + (is(kind, AFFINE) ? 0.0f : 1.0f)))));
 		vf dmin = m_top > 0 ? vset(dm[0]) : vset(0);
 		vf inv_dmin = vreciprocal(dmin);
 		for (int k = 0; k < SUPER_D; k += VL) {
@@ -311,7 +318,7 @@ INLINE struct fit try_pair(enum search_kind kind, const struct search_job *job, 
 	struct fit f = {.l = a.l, .ll = a.ll};
 
 	*err = a.rr;
-	if (kind != AFFINE) {
+	if (!is(kind, AFFINE)) {
 		f.s = s + a.rl * vreciprocal(a.ll);
 		return f;
 	}
@@ -356,9 +363,9 @@ INLINE struct choice settle(enum search_kind kind, const struct search_job *job,
 		h = try_pair(kind, job, at, d, dmin, p.sc, p.mn, sum_w, &err);
 		keep_choice(&c, &f, &h, p.sc, p.mn, err);
 	}
-	for (int k = 0; k < (kind == AFFINE ? 6 : 2); k++) {
+	for (int k = 0; k < (is(kind, AFFINE) ? 6 : 2); k++) {
 		vf sc = vclamp(c.sc + move[k][0], vset(g->sc_lo), vset(g->sc_hi));
-		vf mn = kind == AFFINE ? vclamp(c.mn + move[k][1], vset(0), vset(g->mn_hi)) : vset(0);
+		vf mn = is(kind, AFFINE) ? vclamp(c.mn + move[k][1], vset(0), vset(g->mn_hi)) : vset(0);
 		h = try_pair(kind, job, at, d, dmin, sc, mn, sum_w, &err);
 		keep_choice(&c, &f, &h, sc, mn, err);
 	}
@@ -373,7 +380,7 @@ INLINE void extremes(enum search_kind kind, const struct search_job *job, int at
 		a = vmin(a, vload(&job->x[i * SEARCH_LANES + at]));
 		b = vmax(b, vload(&job->x[i * SEARCH_LANES + at]));
 	}
-	if (kind == AFFINE) {
+	if (is(kind, AFFINE)) {
 		*lo = vmin(a, vset(0));
 		*hi = b;
 	} else {
@@ -390,8 +397,8 @@ INLINE void plain_rule(enum search_kind kind, struct search_job *job)
 	for (int at = 0; at < SEARCH_LANES; at += VL) {
 		vf lo, hi;
 		extremes(kind, job, at, &lo, &hi);
-		vstore(f.s + at, kind == AFFINE ? (hi - lo) / (g->level_hi - g->level_lo) : lo / g->level_lo);
-		vstore(f.o + at, kind == AFFINE ? lo : vset(0));
+		vstore(f.s + at, is(kind, AFFINE) ? (hi - lo) / (g->level_hi - g->level_lo) : lo / g->level_lo);
+		vstore(f.o + at, is(kind, AFFINE) ? lo : vset(0));
 	}
 	for (int at = 0; at < SEARCH_LANES; at += g->subs) {
 		float s_top = 0, m_top = 0, d[VL], dmin[VL];
@@ -402,7 +409,7 @@ INLINE void plain_rule(enum search_kind kind, struct search_job *job)
 				m_top = -f.o[j];
 		}
 		vstore(d, vhalf(vset(s_top / (g->sc_lo < 0 ? g->sc_lo : g->sc_hi))));
-		vstore(dmin, vhalf(vset(m_top / (g->mn_hi + (kind != AFFINE)))));
+		vstore(dmin, vhalf(vset(m_top / (g->mn_hi + (is(kind, AFFINE) ? 0.0f : 1.0f)))));
 		for (int j = at; j < at + g->subs; j++) {
 			job->d[j] = s_top != 0 ? d[0] : 0;
 			job->dmin[j] = m_top > 0 ? dmin[0] : 0;
@@ -416,14 +423,10 @@ INLINE void plain_rule(enum search_kind kind, struct search_job *job)
 }
 
 /*
- * Starting grids. AFFINE: the span is cut at either end by a fraction of a step, LOW and HIGH in steps.
- * Others: the element of largest magnitude sits at EDGE times the end of the levels.
+ * Starts of the affine fit. The grid's ends are cut by c0 and c1 steps; (c0 + c1, c0 - c1) walk a staggered lattice,
+ * as fine as one refit reaches. With weights the best grid may leave out more of the span, so the walk goes on.
  */
-static const float start_cut[][2] = {
-	{0, 0}, {.25f, .25f}, {.5f, .5f}, {.8f, .8f}, {.5f, 0}, {0, .5f}, {1, .25f}, {.25f, 1}, {-.3f, -.3f},
-	{1.2f, 1.2f}, {-.3f, .3f}, {.3f, -.3f},
-};
-static const float start_edge[] = {1, 1.012f, .988f, 1.025f, .975f, .95f, 1.05f, .925f, 1.08f};
+enum { CUT_ROWS = 6, CUT_ROWS_WEIGHTED = 9, CUT_COLUMNS = 6 };
 
 INLINE struct fit free_fit(enum search_kind kind, const struct search_job *job, int at, vf sum_w)
 {
@@ -433,21 +436,23 @@ INLINE struct fit free_fit(enum search_kind kind, const struct search_job *job, 
 	float levels = g->level_hi - g->level_lo;
 
 	extremes(kind, job, at, &lo, &hi);
-	if (kind == AFFINE) {
+	if (is(kind, AFFINE)) {
 		vf range = hi - lo;
 		best = refit(kind, job, at, range / levels, lo, sum_w);
-		for (unsigned k = 1; k < sizeof(start_cut) / sizeof(start_cut[0]); k++) {
-			float c0 = start_cut[k][0], c1 = start_cut[k][1];
-			vf step = range / (levels + c0 + c1);
-			f = refit(kind, job, at, step, vmin(lo + c0 * step, vset(0)), sum_w);
-			keep_better(&best, &f);
-		}
+		for (int r = 0; r < (kind & WEIGHTED ? CUT_ROWS_WEIGHTED : CUT_ROWS); r++)
+			for (int k = 0; k < CUT_COLUMNS - (r & 1); k++) {
+				float both = -1 + 0.45f * (float)r, apart = -1.5f + 0.3f * (float)(2 * k + (r & 1));
+				vf step = range / (levels + both);
+				f = refit(kind, job, at, step, vmin(lo + 0.5f * (both + apart) * step, vset(0)), sum_w);
+				keep_better(&best, &f);
+			}
 	} else {
 		best = refit(kind, job, at, lo / g->level_lo, vset(0), sum_w);
-		for (unsigned k = 0; k < sizeof(start_edge) / sizeof(start_edge[0]); k++) {
-			f = refit(kind, job, at, lo / (g->level_lo * start_edge[k]), vset(0), sum_w);
+		for (int k = 0; k < g->starts; k++) {
+			float past = g->start_first + g->start_step * (float)k;
+			f = refit(kind, job, at, lo / (g->level_lo - past), vset(0), sum_w);
 			keep_better(&best, &f);
-			f = refit(kind, job, at, lo / (g->level_hi * start_edge[k]), vset(0), sum_w);
+			f = refit(kind, job, at, lo / (g->level_hi + past), vset(0), sum_w);
 			keep_better(&best, &f);
 		}
 	}
@@ -471,8 +476,8 @@ INLINE void search(enum search_kind kind, struct search_job *job)
 	if (job->plain)
 		return;
 	for (int b = 0, at = 0; at < SEARCH_LANES; b++, at += VL) {
-		sum_w[b] = vset(0);
-		for (int i = 0; i < g->n; i++)
+		sum_w[b] = vset(kind & WEIGHTED ? 0 : (float)g->n);
+		for (int i = 0; i < (kind & WEIGHTED ? g->n : 0); i++)
 			sum_w[b] += vload(&job->w[i * SEARCH_LANES + at]);
 		fits[b] = free_fit(kind, job, at, sum_w[b]);
 		vstore(f.s + at, fits[b].s);
@@ -522,17 +527,26 @@ INLINE void search(enum search_kind kind, struct search_job *job)
 
 void SEARCH_NAME(search_affine)(struct search_job *job)
 {
-	search(AFFINE, job);
+	if (job->weighted)
+		search(AFFINE | WEIGHTED, job);
+	else
+		search(AFFINE, job);
 }
 
 void SEARCH_NAME(search_scaled)(struct search_job *job)
 {
-	search(SCALED, job);
+	if (job->weighted)
+		search(SCALED | WEIGHTED, job);
+	else
+		search(SCALED, job);
 }
 
 void SEARCH_NAME(search_table)(struct search_job *job)
 {
-	search(TABLE, job);
+	if (job->weighted)
+		search(TABLE | WEIGHTED, job);
+	else
+		search(TABLE, job);
 }
 
 /* In step with codec_round(), which says why. */
