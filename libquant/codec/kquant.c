@@ -107,23 +107,16 @@ void kquant_fit(const struct kquant *q, const float *x, const float *w, enum fit
 	take(q, &job, 0, p);
 }
 
-/*
- * A stand-in block of levels whose codes are spread evenly: the plain rule finds
- * its scale and offset again, and the search weighs them as such a block would.
- */
 void kquant_store(const struct kquant *q, struct block_params *p)
 {
-	const struct search_grid *g = &q->grid;
-	float x[CODEC_MAX_BLOCK];
+	struct search_job job = {.grid = &q->grid, .store = true};
 
-	for (int j = 0; j < g->subs; j++)
-		for (int i = 0; i < g->n; i++) {
-			float at = (float)i / (float)(g->n - 1);
-			float level = q->kind == KQ_TABLE ? g->levels[i & 15] :
-				      (float)(int)(g->level_lo + at * (g->level_hi - g->level_lo) + 0.5f);
-			x[j * g->n + i] = p->scale[j] * level + p->offset[j];
-		}
-	kquant_fit(q, x, NULL, FIT_SEARCH, p);
+	for (int j = 0; j < q->grid.subs; j++) {
+		job.s[j] = tame(p->scale[j]);
+		job.o[j] = tame(p->offset[j]);
+	}
+	run(q, &job);
+	take(q, &job, 0, p);
 }
 
 static void round_block(const struct codec *c, const struct block_params *p, const float *x, uint8_t *codes)

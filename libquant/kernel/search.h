@@ -37,10 +37,12 @@ struct search_grid {
 struct search_job {
 	const struct search_grid *grid;
 	bool plain;               /* the plain rule only: no search */
+	bool store;               /* no elements: rounds the free scales and offsets in s, o */
 	bool weighted;            /* else every weight is 1 and w is not read */
 	/* x[16 i + lane], w[16 i + lane]: element i of the lane's sub-block and its weight, finite, w in [0, 1]; 64-byte aligned */
 	const float *x;
 	const float *w;
+	float s[SEARCH_LANES], o[SEARCH_LANES];
 	/* Results. d and dmin per lane, equal within a super-block, exactly representable in half precision. */
 	float d[SEARCH_LANES], dmin[SEARCH_LANES];
 	float sc[SEARCH_LANES], mn[SEARCH_LANES];

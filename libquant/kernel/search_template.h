@@ -463,6 +463,47 @@ INLINE struct fit free_fit(enum search_kind kind, const struct search_job *job, 
 	return best;
 }
 
+INLINE void all_super(enum search_kind kind, const struct search_grid *g, const struct lanes *f, float *d, float *dmin)
+{
+	for (int at = 0; at < SEARCH_LANES; at += VL) {
+		/* a super-block of one: its scale is the super-scale */
+		vf s = vload(f->s + at);
+		vstore(d + at, vselect(s == vset(0), vset(0), vhalf(s)));
+		vstore(dmin + at, vset(0));
+	}
+	for (int at = 0; at < SEARCH_LANES && g->subs > 1; at += g->subs) {
+		choose_super(kind, g, f, at, &d[at], &dmin[at]);
+		for (int j = at + 1; j < at + g->subs; j++) {
+			d[j] = d[at];
+			dmin[j] = dmin[at];
+		}
+	}
+}
+
+/* Rounds given scales and offsets as if each sub-block's codes were spread evenly over the levels. */
+INLINE void store(enum search_kind kind, struct search_job *job)
+{
+	const struct search_grid *g = job->grid;
+	float top = g->level_hi;
+	struct lanes f;
+
+	for (int j = 0; j < SEARCH_LANES; j++) {
+		f.s[j] = job->s[j];
+		f.o[j] = is(kind, AFFINE) ? job->o[j] : 0;
+		f.w[j] = 1;
+		f.l[j] = is(kind, AFFINE) ? 0.5f * top : 0;
+		f.ll[j] = is(kind, AFFINE) ? top * (2 * top + 1) / 6 : 1;
+	}
+	all_super(kind, g, &f, job->d, job->dmin);
+	for (int at = 0; at < SEARCH_LANES; at += VL) {
+		vf d = vload(job->d + at), dmin = vload(job->dmin + at);
+		struct pair p = nearest_pair(kind, g, vload(f.s + at), vload(f.o + at), vload(f.l + at), vload(f.ll + at),
+					     vload(f.w + at), d, vreciprocal(d), dmin, vreciprocal(dmin));
+		vstore(job->sc + at, p.sc);
+		vstore(job->mn + at, p.mn);
+	}
+}
+
 INLINE void search(enum search_kind kind, struct search_job *job)
 {
 	const struct search_grid *g = job->grid;
@@ -472,6 +513,10 @@ INLINE void search(enum search_kind kind, struct search_job *job)
 	struct lanes f;
 	float d[SEARCH_LANES], dmin[SEARCH_LANES], err[SEARCH_LANES], plain_err[SEARCH_LANES];
 
+	if (job->store) {
+		store(kind, job);
+		return;
+	}
 	plain_rule(kind, job);
 	if (job->plain)
 		return;
@@ -486,19 +531,7 @@ INLINE void search(enum search_kind kind, struct search_job *job)
 		vstore(f.ll + at, fits[b].ll);
 		vstore(f.w + at, sum_w[b]);
 	}
-	for (int at = 0; at < SEARCH_LANES; at += VL) {
-		/* a super-block of one: its scale is the super-scale */
-		vf s = vload(f.s + at);
-		vstore(d + at, vselect(s == vset(0), vset(0), vhalf(s)));
-		vstore(dmin + at, vset(0));
-	}
-	for (int at = 0; at < SEARCH_LANES && g->subs > 1; at += g->subs) {
-		choose_super(kind, g, &f, at, &d[at], &dmin[at]);
-		for (int j = at + 1; j < at + g->subs; j++) {
-			d[j] = d[at];
-			dmin[j] = dmin[at];
-		}
-	}
+	all_super(kind, g, &f, d, dmin);
 	for (int b = 0, at = 0; at < SEARCH_LANES; b++, at += VL) {
 		vf e;
 		found[b] = settle(kind, job, at, vload(d + at), vload(dmin + at), sum_w[b], &fits[b]);
