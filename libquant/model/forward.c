@@ -488,6 +488,11 @@ int model_embed(struct model *m, const int32_t *tokens, size_t n, float *hidden,
 	return ERR_OK;
 }
 
+void model_final_norm(const struct model *m, const float *hidden, float *out, size_t n)
+{
+	norm(m, ROLE_FINAL_NORM, UINT32_MAX, hidden, out, n, m->config->hidden);
+}
+
 int model_logits(struct model_run *r, const float *hidden, size_t n, float *logits, struct err *e)
 {
 	struct model *m = r->m;

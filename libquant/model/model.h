@@ -82,6 +82,8 @@ struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct
 void model_run_free(struct model_run *r);
 int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs, size_t len, struct kv_cache *cache,
 		const struct model_tap *tap, struct err *e);
+/* The output head's input: [n, hidden] after the final norm; in and out may be the same. */
+void model_final_norm(const struct model *m, const float *hidden, float *out, size_t n);
 /* Final norm and output head: logits [n, vocab]. hidden rows are the caller's choice; n may be anything. */
 int model_logits(struct model_run *r, const float *hidden, size_t n, float *logits, struct err *e);
 

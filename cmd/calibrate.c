@@ -1,0 +1,293 @@
+/* quire calibrate: runs a model over text and keeps what quantization methods want to know. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "calib/collect.h"
+#include "calib/text.h"
+#include "cmd/command.h"
+#include "formats/file.h"
+
+struct calibrate_options {
+	struct common common;
+	struct string_list data;
+	const char *output, *collect, *shard, *to;
+	int64_t samples, ctx, tokens, seed;
+	bool merge, resume, dry_run;
+};
+
+enum { DEFAULT_SAMPLES = 128, DEFAULT_CTX = 512 };
+static const struct calibrate_options defaults = { .collect = "imatrix", .samples = -1 };
+
+#define AT(f) offsetof(struct calibrate_options, f)
+static const struct option_row rows[] = {
+	{ "data", 'd', OPT_LIST, "TEXT", "text, JSON lines (*.jsonl), or either gzip'ed; may be repeated", AT(data) },
+	{ "output", 'o', OPT_STRING, "STATS", "file to write (required)", AT(output) },
+	{ "collect", 0, OPT_STRING, "imatrix|full", "full adds second moments, for gptq and best (default: imatrix)", AT(collect) },
+	{ "samples", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 128)", AT(samples) },
+	{ "tokens", 0, OPT_INT, "N", "the same as a number of tokens", AT(tokens) },
+	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", AT(ctx) },
+	{ "seed", 's', OPT_INT, "N", "which windows are chosen (default: 0)", AT(seed) },
+	{ "shard", 0, OPT_STRING, "I/N", "do part I of N only, I from 1; merge the parts later", AT(shard) },
+	{ "merge", 0, OPT_FLAG, NULL, "arguments are statistics files: add them up", AT(merge) },
+	{ "resume", 0, OPT_FLAG, NULL, "go on where an interrupted run with this output stopped", AT(resume) },
+	{ "to", 0, OPT_STRING, "quire|imatrix", "imatrix: llama.cpp's form (default: by suffix .gguf or .dat)", AT(to) },
+	{ "dry-run", 0, OPT_FLAG, NULL, "say what it would take: tokens, memory, disk", AT(dry_run) },
+};
+
+static int parse_shard(const char *text, struct collect_options *c, struct err *e)
+{
+	unsigned i, n;
+	char end;
+	c->shards = 1;
+	if (!text)
+		return ERR_OK;
+	if (sscanf(text, "%9u/%9u%c", &i, &n, &end) != 2 || !i || i > n)
+		return err_set(e, ERR_USAGE, "--shard '%.40s': write I/N with I from 1 to N, for example 2/4", text);
+	c->shard = i - 1;
+	c->shards = n;
+	return ERR_OK;
+}
+
+static bool has_suffix(const char *path, const char *suffix)
+{
+	size_t n = strlen(path), k = strlen(suffix);
+	return n > k && !strcmp(path + n - k, suffix);
+}
+
+/* Does the output take llama.cpp's form? */
+static int choose_form(const struct calibrate_options *o, bool *foreign, struct err *e)
+{
+	*foreign = has_suffix(o->output, ".gguf") || has_suffix(o->output, ".dat");
+	if (!o->to)
+		return ERR_OK;
+	if (strcmp(o->to, "imatrix") && strcmp(o->to, "quire"))
+		return err_set(e, ERR_USAGE, "unknown form '%.40s'; use quire or imatrix", o->to);
+	*foreign = !strcmp(o->to, "imatrix");
+	return ERR_OK;
+}
+
+static int choose(const struct calibrate_options *o, const struct config *config, struct collect_options *c, struct err *e)
+{
+	int rc = parse_shard(o->shard, c, e);
+	unsigned k = 0;
+	while (k < collect_row_count && strcmp(collect_rows[k].name, o->collect))
+		k++;
+	if (!rc && k == collect_row_count)
+		rc = err_set(e, ERR_USAGE, "unknown kind '%.40s'; use imatrix or full", o->collect);
+	if (!rc && (o->ctx < 0 || o->ctx > 1 << 24 || o->tokens < 0 || o->seed < 0 || o->samples < -1))
+		rc = err_set(e, ERR_USAGE, "--ctx, --tokens, --samples and --seed must not be negative (nor --ctx above %d)", 1 << 24);
+	if (!rc && o->tokens && o->samples >= 0)
+		rc = err_set(e, ERR_USAGE, "give --samples or --tokens, not both");
+	if (rc)
+		return rc;
+	c->collect = collect_rows[k].collect;
+	c->seed = (uint64_t)o->seed;
+	c->resume = o->resume;
+	c->tool = "quire " QUIRE_VERSION;
+	c->ctx = o->ctx ? (size_t)o->ctx : config->context && config->context < DEFAULT_CTX ? config->context : DEFAULT_CTX;
+	c->samples = o->samples >= 0 ? (size_t)o->samples : DEFAULT_SAMPLES;
+	if (o->tokens)
+		c->samples = (size_t)o->tokens / c->ctx ? (size_t)o->tokens / c->ctx : 1;
+	if (config->context && c->ctx > config->context)
+		warn("windows of %zu tokens are longer than the context of %u the model was made for", c->ctx, config->context);
+	return ERR_OK;
+}
+
+static int report(const struct calibrate_options *o, const struct collect_plan *p, struct err *e)
+{
+	struct strbuf out = { 0 };
+	char memory[32], file[32], work[32];
+	size_t tokens = p->text.count * p->text.ctx;
+	if (o->common.json) {
+		struct json_writer w = { .out = &out, .indent = 2 };
+		jw_object(&w, NULL);
+		jw_string(&w, "output", o->output);
+		jw_string(&w, "collect", collect_rows[p->head.collect].name);
+		jw_uint(&w, "tokens", tokens);
+		jw_uint(&w, "windows", p->text.count);
+		jw_uint(&w, "windows_total", p->source.total);
+		jw_uint(&w, "ctx", p->text.ctx);
+		jw_uint(&w, "text_tokens", p->text_tokens);
+		jw_string(&w, "model", p->head.model);
+		jw_string(&w, "tokenizer", p->head.tokenizer);
+		jw_string(&w, "data", p->source.data);
+		jw_uint(&w, "peak_memory", p->memory);
+		jw_uint(&w, "file_bytes", p->file_bytes);
+		jw_uint(&w, "work_bytes", p->work_bytes);
+		jw_bool(&w, "dry_run", o->dry_run);
+		jw_end_object(&w);
+		strbuf_putc(&out, '\n');
+	} else if (o->dry_run) {
+		strbuf_printf(&out, "tokens        %zu (%zu windows of %zu; the text has %zu tokens)\n", tokens, p->text.count, p->text.ctx,
+			      p->text_tokens);
+		strbuf_printf(&out, "peak memory   %s\nstatistics    %s\nworking file  %s\n", size_text(p->memory, memory),
+			      size_text(p->file_bytes, file), size_text(p->work_bytes, work));
+	} else {
+		strbuf_printf(&out, "%s: %s over %zu tokens (%zu windows of %zu", o->output, collect_rows[p->head.collect].name, tokens,
+			      p->text.count, p->text.ctx);
+		if (p->source.total > p->text.count)
+			strbuf_printf(&out, ", a part of %u windows", p->source.total);
+		strbuf_printf(&out, "; the text has %zu tokens)\n", p->text_tokens);
+	}
+	int rc = out_print(&out, e);
+	strbuf_release(&out);
+	return rc;
+}
+
+/* A matrix of second moments cannot have a higher rank than it saw tokens. */
+static void warn_rank(const struct collect_plan *p)
+{
+	size_t tokens = (size_t)p->source.total * p->text.ctx;
+	if (p->head.collect == COLLECT_FULL && tokens < p->widest)
+		warn("%zu tokens cannot fill the second moments of %zu channels; use more text, or more damping when quantizing", tokens,
+		     p->widest);
+}
+
+/* By way of our own form, so that both come from the same sums. */
+static int write_imatrix(const struct loaded *l, const char *stats_path, const char *out, const char *const *texts, size_t count,
+			 struct err *e)
+{
+	struct stats *s;
+	int rc = stats_open(stats_path, &s, e);
+	if (rc)
+		return rc;
+	rc = stats_check(s, &l->config, l->checkpoint->source, l->tokenizer, e);
+	if (rc)
+		err_prefix(e, "%s", stats_path);
+	else
+		rc = stats_write_imatrix(s, out, texts, count, e);
+	stats_close(s);
+	return rc;
+}
+
+static int gather(const struct calibrate_options *o, const struct loaded *l, const struct collect_plan *p,
+		  const struct collect_options *c, bool foreign, const char *const *texts, size_t count, struct err *e)
+{
+	struct strbuf temp = { 0 };
+	if (foreign)
+		strbuf_printf(&temp, "%s.stats", o->output);
+	if (temp.failed)
+		return err_nomem(e);
+	progress_start(&o->common, "calibrate", "tokens", (uint64_t)p->text.count * p->text.ctx * l->config.layers);
+	int rc = collect_run(p, l, c, foreign ? temp.data : o->output, progress_step, NULL, e);
+	progress_end();
+	if (foreign && !rc) {
+		rc = write_imatrix(l, temp.data, o->output, texts, count, e);
+		remove(temp.data);
+	}
+	strbuf_release(&temp);
+	return rc;
+}
+
+static int calibrate(const struct calibrate_options *o, const char *model, const char *const *texts, size_t count, struct err *e)
+{
+	struct loaded l = { 0 };
+	struct token_ids ids = { 0 };
+	struct collect_plan p = { 0 };
+	struct collect_options c = { 0 };
+	char hash[IDENTITY_SIZE];
+	bool foreign;
+	int rc = choose_form(o, &foreign, e);
+	if (!rc)
+		rc = loaded_open(&l, model, e);
+	if (!rc)
+		rc = choose(o, &l.config, &c, e);
+	if (!rc && foreign && c.shards > 1)
+		rc = err_set(e, ERR_USAGE, "parts of a run must be statistics files; merge them, then make the importance matrix");
+	if (!rc)
+		rc = texts_tokens(l.tokenizer, texts, count, &ids, hash, e);
+	if (!rc && !ids.count)
+		rc = err_set(e, ERR_INPUT, "%s: the text is empty", texts[0]);
+	if (!rc && (rc = collect_plan_make(&p, &l, &ids, hash, &c, e)) == ERR_INPUT)
+		err_prefix(e, "%s", count == 1 ? texts[0] : model);
+	token_ids_release(&ids);
+	if (!rc && c.samples && p.text_windows < c.samples && (o->samples > 0 || o->tokens))
+		note(&o->common, "the text has %zu windows, fewer than the %zu asked for; all are used", p.text_windows, c.samples);
+	if (!rc)
+		warn_rank(&p);
+	if (!rc && !o->dry_run)
+		rc = gather(o, &l, &p, &c, foreign, texts, count, e);
+	if (!rc)
+		rc = report(o, &p, e);
+	collect_plan_release(&p);
+	loaded_close(&l);
+	return rc;
+}
+
+static int merge(const struct calibrate_options *o, const char *const *args, size_t count, struct err *e)
+{
+	struct stats *s;
+	struct strbuf out = { 0 };
+	if (o->data.count || o->shard || o->resume || o->dry_run)
+		return err_set(e, ERR_USAGE, "--merge takes statistics files and --output only");
+	for (size_t i = 0; i < count; i++)
+		if (file_same(args[i], o->output))
+			return err_set(e, ERR_USAGE, "%s is an input and the output", args[i]);
+	int rc = stats_merge(args, count, o->output, e);
+	if (!rc)
+		rc = stats_open(o->output, &s, e);
+	if (rc)
+		return rc;
+	const struct stats_info *i = stats_info(s);
+	if (o->common.json) {
+		struct json_writer w = { .out = &out, .indent = 2 };
+		jw_object(&w, NULL);
+		jw_string(&w, "output", o->output);
+		jw_string(&w, "collect", collect_rows[i->collect].name);
+		jw_uint(&w, "tokens", i->tokens);
+		jw_uint(&w, "windows", i->windows);
+		jw_uint(&w, "windows_total", i->windows_total);
+		jw_uint(&w, "ctx", i->ctx);
+		jw_string(&w, "model", i->model);
+		jw_string(&w, "tokenizer", i->tokenizer);
+		jw_end_object(&w);
+		strbuf_putc(&out, '\n');
+	} else {
+		strbuf_printf(&out, "%s: %s over %llu tokens (%zu of %zu windows of %zu)\n", o->output, collect_rows[i->collect].name,
+			      (unsigned long long)i->tokens, i->windows, i->windows_total, i->ctx);
+	}
+	stats_close(s);
+	rc = out_print(&out, e);
+	strbuf_release(&out);
+	return rc;
+}
+
+static int run(const void *options, const char *const *args, size_t count, struct err *e)
+{
+	const struct calibrate_options *o = options;
+	size_t n = 0;
+	if (!o->output)
+		return err_set(e, ERR_USAGE, "calibrate needs a file to write: -o STATS");
+	if (o->merge)
+		return merge(o, args, count, e);
+	/* texts after the model count as well, so that --data *.txt does what it looks like */
+	const char **texts = calloc(o->data.count + count, sizeof *texts);
+	if (!texts)
+		return err_nomem(e);
+	for (size_t i = 0; i < o->data.count; i++)
+		texts[n++] = o->data.item[i];
+	for (size_t i = 1; i < count; i++)
+		texts[n++] = args[i];
+	int rc = n ? calibrate(o, args[0], texts, n, e) : err_set(e, ERR_USAGE, "calibrate needs a text: --data FILE");
+	free(texts);
+	return rc;
+}
+
+const struct command calibrate_command = {
+	.name = "calibrate",
+	.summary = "gathers the statistics that quantization methods use",
+	.synopsis = "MODEL --data TEXT... -o STATS [--samples N] [--ctx N] [--collect imatrix|full]\n"
+		    "--merge STATS... -o STATS",
+	.description = "Runs MODEL over text, layer by layer, and writes what its linear layers get: mean squares per channel (an "
+		       "importance matrix) and, with --collect full, second moments. Files name the model they belong to.",
+	.example = "quire calibrate examples/demo --data examples/demo.calib.txt --collect full -o demo.stats\n"
+		   "quire quantize examples/demo -o demo-q4.gguf --scheme q4_k --stats demo.stats",
+	.options = rows,
+	.option_count = sizeof rows / sizeof *rows,
+	.min_args = 1,
+	.max_args = SIZE_MAX,
+	.options_size = sizeof(struct calibrate_options),
+	.defaults = &defaults,
+	.run = run,
+};
