@@ -277,8 +277,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 const struct command calibrate_command = {
 	.name = "calibrate",
 	.summary = "gathers the statistics that quantization methods use",
-	.synopsis = "MODEL --data TEXT... -o STATS [--samples N] [--ctx N] [--collect imatrix|full]\n"
-		    "--merge STATS... -o STATS",
+	.synopsis = "MODEL --data TEXT... -o STATS | --merge STATS... -o STATS",
 	.description = "Runs MODEL over text, layer by layer, and writes what its linear layers get: mean squares per channel (an "
 		       "importance matrix) and, with --collect full, second moments. Files name the model they belong to.",
 	.example = "quire calibrate examples/demo --data examples/demo.calib.txt --collect full -o demo.stats\n"
