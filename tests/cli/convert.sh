@@ -1,0 +1,118 @@
+# convert: any format to any format without loss, and every way to fail leaves nothing behind.
+. "$(dirname "$0")/lib.sh"
+left() { ls -A "$1" | wc -l; }
+
+succeeds "demo to .quire" "$QUIRE" convert "$DEMO" -o "$T/a.quire"
+prints "summary" '47 tensors, 6\.8 MiB, 16\.000 bits per weight'
+succeeds "demo to compressed .quire" "$QUIRE" convert "$DEMO" -o "$T/c.quire" --compress
+succeeds "demo to GGUF" "$QUIRE" convert "$DEMO" -o "$T/d.gguf"
+succeeds ".quire to a folder" "$QUIRE" convert "$T/a.quire" -o "$T/from-a"
+succeeds "compressed .quire to a folder" "$QUIRE" convert "$T/c.quire" -o "$T/from-c"
+succeeds "GGUF to a folder" "$QUIRE" convert "$T/d.gguf" -o "$T/from-d" --dtype bf16
+for x in a c d; do
+	if cmp -s "$DEMO/model.safetensors" "$T/from-$x/model.safetensors"; then ok "weights through $x"; else not_ok "weights through $x"; fi
+done
+if diff -r "$DEMO" "$T/from-c" >/dev/null; then ok "all files through .quire"; else not_ok "all files through .quire"; fi
+size=$(stat -c %s "$T/c.quire") full=$(stat -c %s "$T/a.quire")
+if [ $((size * 4)) -le $((full * 3)) ]; then ok "--compress saves a quarter"; else not_ok "--compress saves a quarter ($size of $full)"; fi
+succeeds "a .quire checks" "$QUIRE" inspect --check "$T/c.quire"
+
+succeeds "f32 by --dtype" "$QUIRE" convert "$DEMO" -o "$T/f32" --dtype f32
+succeeds "and back" "$QUIRE" convert "$T/f32" -o "$T/back" --dtype bf16
+if cmp -s "$DEMO/model.safetensors" "$T/back/model.safetensors"; then ok "bf16 through f32"; else not_ok "bf16 through f32"; fi
+succeeds "shards" "$QUIRE" convert "$DEMO" -o "$T/shards" --shard-size 2MB
+if [ -e "$T/shards/model.safetensors.index.json" ]; then ok "an index"; else not_ok "an index"; fi
+succeeds "shards to .quire" "$QUIRE" convert "$T/shards" -o "$T/s.quire" --json
+is "json: tensors" "$(json "$T/out" tensors)" 47
+is "json: format" "$(json "$T/out" format)" quire
+is "a digest per shard" "$(head -c 20000 "$T/s.quire" | grep -aoE 'model-0000[0-9]-of-0000[0-9]\.safetensors\\":\\"[0-9a-f]{64}' | wc -l)" "$(ls "$T"/shards/*.safetensors | wc -l)"
+sum=$(sha256sum <"$DEMO/model.safetensors" | cut -d' ' -f1)
+is "sha256 of the source" "$(head -c 20000 "$T/a.quire" | grep -ac "$sum")" 1
+succeeds "no hash" "$QUIRE" convert "$DEMO" -o "$T/n.quire" --no-source-hash
+is "no digest" "$(head -c 20000 "$T/n.quire" | grep -ac "$sum")" 0
+succeeds "threads 1" "$QUIRE" convert "$DEMO" -o "$T/t1.quire" --compress --threads 1
+succeeds "threads 3" "$QUIRE" convert "$DEMO" -o "$T/t3.quire" --compress --threads 3
+if cmp -s "$T/t1.quire" "$T/t3.quire"; then ok "same bytes for any thread count"; else not_ok "same bytes for any thread count"; fi
+
+mkdir "$T/dry"
+succeeds "--dry-run" "$QUIRE" convert "$DEMO" -o "$T/dry/x.quire" --dry-run
+prints "the plan" '^model\.norm\.weight +\[256\] +bf16 +-> bf16 '
+is "--dry-run writes nothing" "$(left "$T/dry")" 0
+
+exits 2 "no output" "$QUIRE" convert "$DEMO"
+exits 2 "exists" "$QUIRE" convert "$DEMO" -o "$T/a.quire"
+says "exists: message" "a\.quire' exists; --force"
+succeeds "--force" "$QUIRE" convert "$DEMO" -o "$T/a.quire" --force
+exits 2 "onto itself" "$QUIRE" convert "$T/a.quire" -o "$T/a.quire" --force
+says "onto itself: message" "is the input as well"
+ln -s "$T/a.quire" "$T/link.quire"
+exits 2 "onto itself through a link" "$QUIRE" convert "$T/a.quire" -o "$T/link.quire" --force
+exits 2 "a folder that is not empty" "$QUIRE" convert "$DEMO" -o "$T/from-a"
+exits 2 "unknown --to" "$QUIRE" convert "$DEMO" -o "$T/dry/x" --to zip
+says "unknown --to: message" "takes one of: .*gguf"
+exits 2 "unknown --dtype" "$QUIRE" convert "$DEMO" -o "$T/dry/x" --dtype q4_k
+says "unknown --dtype: message" "quire quantize"
+exits 2 "--compress elsewhere" "$QUIRE" convert "$DEMO" -o "$T/dry/x.gguf" --compress
+exits 4 "missing input" "$QUIRE" convert "$T/nowhere" -o "$T/dry/x.quire"
+says "missing input: message" "nowhere"
+exits 4 "missing target folder" "$QUIRE" convert "$DEMO" -o "$T/no/such/x.quire"
+
+succeeds "quantize for the next" "$QUIRE" quantize "$DEMO" -o "$T/q.gguf" -s q4_k --method rtn
+exits 5 "codec that a folder cannot hold" "$QUIRE" convert "$T/q.gguf" -o "$T/dry/q"
+says "that codec: message" "tensor .* would be q[48]_[k0], which hf cannot hold; --dtype bf16"
+succeeds "decoded it can" "$QUIRE" convert "$T/q.gguf" -o "$T/q-hf" --dtype bf16
+succeeds "GGUF to .quire keeps the blocks" "$QUIRE" convert "$T/q.gguf" -o "$T/q.quire"
+succeeds "and back" "$QUIRE" convert "$T/q.quire" -o "$T/q2.gguf"
+"$QUIRE" inspect --tensors "$T/q.gguf" | grep '^model' >"$T/i1"
+"$QUIRE" inspect --tensors "$T/q2.gguf" | grep '^model' >"$T/i2"
+if [ -s "$T/i1" ] && diff "$T/i1" "$T/i2" >/dev/null; then ok "same blocks"; else not_ok "same blocks"; fi
+
+# weights that must not be
+cp -r "$DEMO" "$T/nan"
+chmod -R u+w "$T/nan"
+printf '\300\177' | dd of="$T/nan/model.safetensors" bs=1 seek=$(($(stat -c %s "$T/nan/model.safetensors") - 2000)) conv=notrunc 2>/dev/null
+exits 3 "NaN" "$QUIRE" convert "$T/nan" -o "$T/dry/x.quire"
+says "NaN: message" "nan: tensor model\.[a-z0-9_.]+: the value at row [0-9]+, column [0-9]+ is NaN"
+is "NaN leaves nothing" "$(left "$T/dry")" 0
+
+# damage and truncation
+head -c 3000000 "$T/a.quire" >"$T/cut.quire"
+exits 3 "cut off" "$QUIRE" convert "$T/cut.quire" -o "$T/dry/x"
+says "cut off: message" "cut\.quire: .*(truncated|bytes)"
+cp "$T/a.quire" "$T/flip.quire"
+printf 'x' | dd of="$T/flip.quire" bs=1 seek=4000000 conv=notrunc 2>/dev/null
+exits 3 "a flipped byte" "$QUIRE" inspect --check "$T/flip.quire"
+says "a flipped byte: message" "flip\.quire: tensor model\.[a-z0-9_.]+: the checksum does not match"
+
+# a full disk, by a limit on file size
+for x in x.quire x.gguf x; do
+	(ulimit -f 1000; trap '' XFSZ; "$QUIRE" convert "$DEMO" -o "$T/dry/$x") >"$T/out" 2>"$T/err"
+	is "full disk: $x" $? 4
+	says "full disk: $x: message" "cannot write"
+	is "full disk leaves nothing: $x" "$(left "$T/dry")" 0
+done
+
+if [ "$(id -u)" -ne 0 ]; then
+	mkdir "$T/locked" && chmod 555 "$T/locked"
+	exits 4 "a folder that is not writable" "$QUIRE" convert "$DEMO" -o "$T/locked/x.quire"
+	mkdir "$T/unreadable" && chmod 000 "$T/unreadable"
+	exits 4 "an unreadable folder" "$QUIRE" convert "$T/unreadable" -o "$T/dry/x.quire"
+else
+	skip "a folder that is not writable (root)"
+	skip "an unreadable folder (root)"
+fi
+
+# interrupted: stopped as soon as a temporary is there, then told to end (a script's background jobs ignore INT)
+h='{"big.weight":{"dtype":"F16","shape":[8192,8192],"data_offsets":[0,134217728]}}'
+{ printf "\\$(printf %o ${#h})\0\0\0\0\0\0\0%s" "$h"; } >"$T/big.safetensors"
+truncate -s $((8 + ${#h} + 134217728)) "$T/big.safetensors"
+for x in x.quire x; do
+	"$QUIRE" convert "$T/big.safetensors" -o "$T/dry/$x" --dtype f32 --threads 1 >/dev/null 2>&1 &
+	pid=$!
+	while [ "$(left "$T/dry")" -eq 0 ] && kill -0 $pid 2>/dev/null; do :; done
+	kill -STOP $pid; kill -TERM $pid; kill -CONT $pid
+	wait $pid
+	is "interrupted: $x" $? 143
+	is "interrupted leaves nothing: $x" "$(left "$T/dry")" 0
+done
+done_testing
