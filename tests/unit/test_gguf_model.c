@@ -235,7 +235,7 @@ static void put_count(struct gguf_writer *w, const struct tiny *t, const char *s
 
 static void tiny_vocabulary(struct gguf_writer *w, const char *pre)
 {
-	static const char *const tokens[] = { "a", "b", "c", "\xc4\xa0", "1", "2", "ab", "\xc4\xa0" "ab", "<|end|>", "<|im|>", "", "[PAD11]" };
+	static const char *const tokens[] = { "a", "b", "c", "\xc4\xa0", "1", "2", "ab", ("\xc4\xa0" "ab"), "<|end|>", "<|im|>", "", "[PAD11]" };
 	static const int32_t types[] = { 1, 1, 1, 1, 1, 1, 1, 1, 3, 4, 5, 5 };
 	gguf_put_string(w, "tokenizer.ggml.model", "gpt2", 4);
 	if (pre)
