@@ -272,11 +272,25 @@ int regex_start(struct regex_search *s, const struct regex *r, struct err *e)
 
 int regex_text(struct regex_search *s, const char *text, size_t len, struct err *e)
 {
-	(void)e;
 	s->text = s->subject = text;
 	s->len = len;
 	s->from = s->last_end = 0;
 	s->any = false;
+	/* PCRE2's tables may not know the newest characters: it sees others like them in their place */
+	for (size_t i = 0, n; i < len; i += n) {
+		n = utf8_length(text[i]);
+		uint32_t c = n > 2 ? utf8_code(text + i) : 0, like = n > 2 ? unicode_stand_in(c) : 0;
+		if (like == c)
+			continue;
+		if (s->subject == text) {
+			strbuf_clear(&s->stand_in);
+			strbuf_add(&s->stand_in, text, len);
+			if (s->stand_in.failed)
+				return err_nomem(e);
+			s->subject = s->stand_in.data;
+		}
+		utf8_encode(like, s->stand_in.data + i);
+	}
 	return ERR_OK;
 }
 

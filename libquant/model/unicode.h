@@ -46,6 +46,9 @@ size_t utf8_back(const char *s, size_t n);
  */
 void unicode_sanitize(const char *s, size_t n, struct strbuf *out);
 
+/* A character of older Unicode with the same general category and length, for one added in 15.0 to 16.0; else c itself. */
+uint32_t unicode_stand_in(uint32_t c);
+
 bool unicode_is_space(uint32_t c);       /* White_Space */
 bool unicode_is_numeric(uint32_t c);     /* Nd, Nl, No */
 bool unicode_is_punctuation(uint32_t c); /* P*, and the ASCII symbols */
