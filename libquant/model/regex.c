@@ -3,6 +3,7 @@
 
 #include <pcre2.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,7 +17,7 @@ struct regex {
 
 /* What the escapes mean inside a class, by Unicode properties; PCRE2's own differ for some characters. */
 #define SPACE "\\p{Z}\\x09-\\x0d\\x85"
-#define WORD  "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD  "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\xb2\\xb3\\xb9\\xbc-\\xbe"
 #define HEX   "0-9A-Fa-f"
 
 #define MAX_GROUPS 250 /* PCRE2's own limit on nested parentheses */
@@ -51,6 +52,30 @@ static const char *escape_class(char c)
 	}
 }
 
+/* [:name:] inside a class */
+static const struct {
+	const char *name, *set;
+} posix[] = {
+	{ "[:alpha:]", "\\p{Alphabetic}" }, { "[:digit:]", "\\p{Nd}" },     { "[:alnum:]", "\\p{Alphabetic}\\p{Nd}" },
+	{ "[:punct:]", "\\p{P}\\p{S}" },    { "[:space:]", SPACE },          { "[:upper:]", "\\p{Uppercase}" },
+	{ "[:lower:]", "\\p{Lowercase}" },  { "[:xdigit:]", HEX },           { "[:word:]", WORD },
+	{ "[:cntrl:]", "\\p{Cc}" },
+};
+
+/* True when \p{sc:NAME} is a script: then \p{NAME} means it, while PCRE2 takes script extensions for it. */
+static bool is_script(const char *name, size_t len)
+{
+	char pattern[64];
+	int code;
+	size_t where;
+	if (len < 3 || len > 40)
+		return false;
+	int n = snprintf(pattern, sizeof pattern, "\\p{sc:%.*s}", (int)len, name);
+	pcre2_code *c = pcre2_compile((PCRE2_SPTR)pattern, (size_t)n, PCRE2_UTF, &code, &where, NULL);
+	pcre2_code_free(c);
+	return c != NULL;
+}
+
 /* Copies \p{..}, \x{..}, \o{..} whole, so that what is in the braces is not taken for a quantifier. */
 static void copy_escape(struct translation *t)
 {
@@ -60,6 +85,10 @@ static void copy_escape(struct translation *t)
 	if ((c == 'p' || c == 'P' || c == 'x' || c == 'o' || c == 'k' || c == 'g') && t->p < t->end && (*t->p == '{' || *t->p == '<')) {
 		char close = *t->p == '{' ? '}' : '>';
 		const char *stop = memchr(t->p, close, (size_t)(t->end - t->p));
+		if (stop && (c == 'p' || c == 'P') && is_script(t->p + 1, (size_t)(stop - t->p - 1))) {
+			strbuf_puts(&t->out, "{sc:");
+			t->p++;
+		}
 		stop = stop ? stop + 1 : t->end;
 		strbuf_add(&t->out, t->p, (size_t)(stop - t->p));
 		t->p = stop;
@@ -105,6 +134,19 @@ static void class_escape(struct translation *t)
 	}
 }
 
+static void posix_class(struct translation *t)
+{
+	for (size_t i = 0; i < sizeof posix / sizeof posix[0]; i++) {
+		size_t n = strlen(posix[i].name);
+		if ((size_t)(t->end - t->p) < n || memcmp(t->p, posix[i].name, n) != 0)
+			continue;
+		strbuf_puts(&t->out, posix[i].set);
+		t->p += n;
+		return;
+	}
+	t->unsupported = "a class inside a class";
+}
+
 static void class(struct translation *t)
 {
 	t->atom = t->out.len;
@@ -117,13 +159,7 @@ static void class(struct translation *t)
 		if (*t->p == '\\') {
 			class_escape(t);
 		} else if (*t->p == '[') {
-			const char *stop = t->end - t->p > 1 && t->p[1] == ':' ? memchr(t->p, ']', (size_t)(t->end - t->p)) : NULL;
-			if (!stop) {
-				t->unsupported = "a class inside a class";
-				return;
-			}
-			strbuf_add(&t->out, t->p, (size_t)(stop + 1 - t->p));
-			t->p = stop + 1;
+			posix_class(t);
 		} else if (*t->p == '&' && t->end - t->p > 1 && t->p[1] == '&') {
 			t->unsupported = "an intersection of classes";
 		} else {

@@ -289,10 +289,14 @@ static int apply_metaspace(const struct pre_step *p, struct splits *s, struct er
 	return rc || !p->split ? rc : cut(s, &p->pattern, NULL, SPLIT_NEXT, false, e);
 }
 
+/* \w+|[^\w\s]+, where \w is that of UTS 18 with the joiners */
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}"
+static const char words[] = "[" WORD "]+|[^" WORD "\\s]+";
+
 static int parse_whitespace(const struct json *j, struct arena *a, struct pre_step *s, struct err *e)
 {
 	(void)j, (void)a;
-	return regex_compile("\\w+|[^\\w\\s]+", 13, &s->pattern.regex, e);
+	return regex_compile(words, sizeof words - 1, &s->pattern.regex, e);
 }
 
 static int apply_whitespace(const struct pre_step *p, struct splits *s, struct err *e)
