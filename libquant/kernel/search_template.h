@@ -256,13 +256,41 @@ INLINE float super_step(int k)
 	return 1.04f - 0.0175f * (float)k;
 }
 
-enum { SUPER_D = 16, SUPER_MIN = 8 };
+enum { SUPER_D = 16, SUPER_MIN = 6 };
 
-INLINE void choose_super(enum search_kind kind, const struct search_grid *g, const struct lanes *f, int at,
-			 float *d_out, float *dmin_out)
+struct super {
+	float d, dmin, cost;
+};
+
+/* Sixteen free values of d and one of dmin, rounded to half: keeps the pair that costs least over the super-block. */
+INLINE void try_supers(enum search_kind kind, const struct search_grid *g, const struct lanes *f, int at,
+		       const float *d_free, float dmin_free, struct super *best)
 {
-	float s_top = 0, s_abs = 0, m_top = 0, cost[SUPER_D], ds[SUPER_D], best = 0;
-	bool any = false;
+	vf dmin = dmin_free > 0 ? vhalf(vset(dmin_free)) : vset(0);
+	vf inv_dmin = vreciprocal(dmin);
+	float cost[SUPER_D], ds[SUPER_D];
+
+	for (int k = 0; k < SUPER_D; k += VL) {
+		vf d = vload(d_free + k);
+		d = vselect(d == vset(0), vset(0), vhalf(d));
+		vf inv_d = vreciprocal(d), sum = vset(0);
+		for (int j = at; j < at + g->subs; j++)
+			sum += nearest_pair(kind, g, vset(f->s[j]), vset(f->o[j]), vset(f->l[j]), vset(f->ll[j]),
+					    vset(f->w[j]), d, inv_d, dmin, inv_dmin).cost;
+		vstore(cost + k, sum);
+		vstore(ds + k, d);
+	}
+	for (int k = 0; k < SUPER_D; k++)
+		if (cost[k] < best->cost)
+			*best = (struct super){.d = ds[k], .dmin = dmin[0], .cost = cost[k]};
+}
+
+/* A coarse walk over the super-scales, then a fine one around what it found. */
+INLINE struct super choose_super(enum search_kind kind, const struct search_grid *g, const struct lanes *f, int at)
+{
+	struct super best = {.cost = __builtin_inff()}, centre;
+	float s_top = 0, s_abs = 0, m_top = 0, d[SUPER_D];
+	int mins = is(kind, AFFINE) ? SUPER_MIN : 1;
 
 	for (int j = at; j < at + g->subs; j++) {
 		float a = f->s[j] < 0 ? -f->s[j] : f->s[j];
@@ -273,40 +301,17 @@ INLINE void choose_super(enum search_kind kind, const struct search_grid *g, con
 		if (-f->o[j] > m_top)
 			m_top = -f->o[j];
 	}
-	*d_out = 0;
-	*dmin_out = 0;
-	for (int l = 0; l < (is(kind, AFFINE) ? SUPER_MIN : 1); l++) {
-		float dm[VL];
-		vstore(dm, vhalf(vset(m_top / (g->mn_hi * (is(kind, AFFINE) ? super_step(2 * l) : 1.0f) + (is(kind, AFFINE) ? 0.0f : 1.0f)))));
-		vf dmin = m_top > 0 ? vset(dm[0]) : vset(0);
-		vf inv_dmin = vreciprocal(dmin);
-		for (int k = 0; k < SUPER_D; k += VL) {
-			float step[VL];
-			for (int i = 0; i < VL; i++) {
-				int c = k + i;
-				/* signed scales: the larger end of the range first, then the smaller with the sign turned */
-				if (g->sc_lo < 0)
-					step[i] = s_top / (c & 1 ? g->sc_hi * super_step(c) : g->sc_lo * super_step(c));
-				else
-					step[i] = s_top / (g->sc_hi * super_step(c));
-			}
-			vf d = s_abs > 0 ? vhalf(vload(step)) : vset(0);
-			vf inv_d = vreciprocal(d), sum = vset(0);
-			for (int j = at; j < at + g->subs; j++)
-				sum += nearest_pair(kind, g, vset(f->s[j]), vset(f->o[j]), vset(f->l[j]), vset(f->ll[j]),
-						    vset(f->w[j]), d, inv_d, dmin, inv_dmin).cost;
-			vstore(cost + k, sum);
-			vstore(ds + k, d);
-		}
-		for (int k = 0; k < SUPER_D; k++) {
-			if (any && !(cost[k] < best))
-				continue;
-			any = true;
-			best = cost[k];
-			*d_out = ds[k];
-			*dmin_out = dmin[0];
-		}
-	}
+	/* signed integers: both ends of their range in turn, the sign of d following */
+	for (int k = 0; k < SUPER_D; k++)
+		d[k] = s_top / (super_step(k) * (g->sc_lo < 0 && !(k & 1) ? g->sc_lo : g->sc_hi));
+	for (int l = 0; l < mins; l++)
+		try_supers(kind, g, f, at, d, is(kind, AFFINE) ? m_top / (g->mn_hi * super_step(3 * l)) : 0, &best);
+	centre = best;
+	for (int k = 0; k < SUPER_D; k++)
+		d[k] = centre.d * (1 + 0.0022f * ((float)k - 7.5f));
+	for (int l = 0; l < mins; l++)
+		try_supers(kind, g, f, at, d, centre.dmin * (1 + 0.008f * (float)(l - mins / 2)), &best);
+	return best;
 }
 
 /* One integer pair tried on the elements; s and o as a decoder computes them. */
@@ -472,10 +477,10 @@ INLINE void all_super(enum search_kind kind, const struct search_grid *g, const 
 		vstore(dmin + at, vset(0));
 	}
 	for (int at = 0; at < SEARCH_LANES && g->subs > 1; at += g->subs) {
-		choose_super(kind, g, f, at, &d[at], &dmin[at]);
-		for (int j = at + 1; j < at + g->subs; j++) {
-			d[j] = d[at];
-			dmin[j] = dmin[at];
+		struct super best = choose_super(kind, g, f, at);
+		for (int j = at; j < at + g->subs; j++) {
+			d[j] = best.d;
+			dmin[j] = best.dmin;
 		}
 	}
 }
