@@ -135,6 +135,10 @@ static int read_added_tokens(struct tokenizer *t, const struct json *list, struc
 		if (!(rc = added_id(t, &seen, a, &next, e))) {
 			struct piece *p = &t->pieces[a->id];
 			p->special |= a->special;
+			if (a->normalized && (a->normal_len != a->len || memcmp(a->normal, a->content, a->len) != 0)) {
+				p->shown = a->normal;
+				p->shown_len = a->normal_len;
+			}
 			p->type = p->special ? TOKEN_CONTROL : TOKEN_USER;
 			t->added.count++;
 		}
@@ -338,8 +342,16 @@ int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bo
 	for (size_t i = 0; i < n; i++) {
 		size_t len;
 		const char *text = tokenizer_piece(t, ids[i], &len);
-		if (!text || (skip_special && t->pieces[ids[i]].special))
+		if (!text)
 			continue;
+		/* Hugging Face looks for the text it shows among the special tokens, so that a normalized one stays */
+		const struct piece *shown = &t->pieces[ids[i]];
+		if (skip_special && shown->special && !shown->shown)
+			continue;
+		if (shown->shown) {
+			text = shown->shown;
+			len = shown->shown_len;
+		}
 		strbuf_add(&p.text, text, len);
 		pieces_close(&p);
 	}

@@ -228,6 +228,8 @@ struct piece {
 	const char *text;
 	size_t len;
 	float score;
+	const char *shown; /* what decoding starts from when that is not the text: the normalized form of an added token */
+	size_t shown_len;
 	unsigned char type; /* enum token_type; 0: no such id */
 	bool special;
 };
