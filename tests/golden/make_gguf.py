@@ -32,3 +32,55 @@ w.write_header_to_file()
 w.write_kv_data_to_file()
 w.write_tensors_to_file()
 w.close()
+
+
+def seed(name, fill):
+    """Seeds of the fuzz target: small models with each kind of vocabulary and of positions."""
+    s = gguf.GGUFWriter(f"../fuzz/corpus/gguf/{name}.gguf", "llama")
+    fill(s)
+    s.write_header_to_file()
+    s.write_kv_data_to_file()
+    s.write_tensors_to_file()
+    s.close()
+
+
+def shape(s):
+    s.add_block_count(1)
+    s.add_context_length(64)
+    s.add_embedding_length(16)
+    s.add_feed_forward_length(32)
+    s.add_head_count(2)
+    s.add_head_count_kv(1)
+    s.add_layer_norm_rms_eps(1e-5)
+    s.add_rope_freq_base(500000)
+    s.add_tensor("token_embd.weight", np.zeros((12, 16), dtype=np.float32))
+    s.add_tensor("blk.0.attn_q.bias", np.zeros(16, dtype=np.float32))
+    s.add_tensor("rope_freqs.weight", np.array([1, 1.5, 4, 8], dtype=np.float32))
+
+
+def spm(s):
+    shape(s)
+    s.add_tokenizer_model("llama")
+    s.add_token_list(["<unk>", "<s>", "</s>", "<0x0A>", "\u2581", "a", "b", "ab", "\u2581ab", "user token", "", "[PAD11]"])
+    s.add_token_scores([0.0, 0.0, 0.0, 0.0, -1.0, -2.0, -3.0, -0.5, -0.25, -1000.0, 0.0, -10000.0])
+    s.add_token_types([2, 3, 3, 6, 1, 1, 1, 1, 1, 4, 5, 5])
+    s.add_add_bos_token(True)
+    s.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+    s.add_rope_scaling_factor(2)
+
+
+def bpe(s):
+    shape(s)
+    s.add_tokenizer_model("gpt2")
+    s.add_tokenizer_pre("llama-bpe")
+    s.add_token_list(["a", "b", "\u0120", "ab", "\u0120ab", "<|end|>", "1", "2", "3", "4", "5", "6"])
+    s.add_token_types([1, 1, 1, 1, 1, 3, 1, 1, 1, 1, 1, 5])
+    s.add_token_merges(["a b", "\u0120 ab"])
+    s.add_bos_token_id(5)
+    s.add_eos_token_id(5)
+    s.add_chat_template("{{ messages }}")
+    s.add_sliding_window(8)
+
+
+seed("spm", spm)
+seed("bpe", bpe)
