@@ -138,6 +138,19 @@ static uint8_t cut(float t, int last)
 	return (uint8_t)(!(t > 0) ? 0 : t < (float)last ? (int)t : last);
 }
 
+/* Half away from zero, as roundf; without branches, so that compilers make vectors of it. NaN gives the code of 0. */
+static void round_q8(const float *x, float inv, uint8_t *codes)
+{
+	for (int i = 0; i < BLOCK; i++) {
+		float t = x[i] * inv, a = fabsf(t);
+		a = a == a ? a : 0;
+		a = a < 127 ? a : 127;
+		int q = (int)a;
+		q += a - (float)q >= 0.5f;
+		codes[i] = (uint8_t)(t < 0 ? 128 - q : 128 + q);
+	}
+}
+
 static void encode(const struct codec *c, const float *src, void *dst, size_t n)
 {
 	int last = (1 << c->bits) - 1;
@@ -146,15 +159,11 @@ static void encode(const struct codec *c, const float *src, void *dst, size_t n)
 		struct block_params p = { 0 };
 		plain(c, src, &p.scale[0], &p.offset[0]);
 		float inv = p.scale[0] != 0 ? 1 / p.scale[0] : 0, m = p.offset[0], half = 0.5f - (float)c->code_bias;
-		for (int i = 0; i < BLOCK; i++) {
-			if (c->bits == 8) {
-				float t = src[i] * inv, a = fabsf(t);
-				int q = a < 127 ? (int)a + (a - (float)(int)a >= 0.5f) : a == a ? 127 : 0;
-				codes[i] = (uint8_t)(t < 0 ? 128 - q : 128 + q);
-			} else {
+		if (c->bits == 8)
+			round_q8(src, inv, codes);
+		else
+			for (int i = 0; i < BLOCK; i++)
 				codes[i] = cut((src[i] - m) * inv + half, last);
-			}
-		}
 		store(c, &p, BLOCK);
 		pack(c, &p, codes, BLOCK, out);
 	}
