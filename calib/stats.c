@@ -260,6 +260,7 @@ static int parse_foreign(struct stats *s, const uint8_t *data, size_t size, stru
 		if (!x->key || !x->importance || map_add(&s->index, x->key, strlen(x->key), s->count) < 0)
 			rc = err_nomem(e);
 		float count = from->counts[0];
+		x->count = count >= 1 && count < 1e15f ? (uint64_t)count : 1;
 		for (size_t k = 0; k < x->n && !rc; k++)
 			x->importance[k] = count > 0 ? from->sum_squares[k] / count : 1;
 		/* the older form does not say how many tokens there were */
@@ -397,6 +398,12 @@ const float *stats_importance(const struct stats *s, enum role r, uint32_t layer
 	if (x && n)
 		*n = x->n;
 	return x ? x->importance : NULL;
+}
+
+uint64_t stats_count(const struct stats *s, enum role r, uint32_t layer)
+{
+	const struct stats_entry *x = entry_of(s, r, layer);
+	return x ? x->count : 0;
 }
 
 bool stats_magnitudes(const struct stats *s, enum role r, uint32_t layer, float **largest, float **mean, size_t *n)

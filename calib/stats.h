@@ -55,6 +55,8 @@ int stats_check(struct stats *s, const struct config *c, struct tensor_source *s
 
 /* Mean squares per input channel, [*n], owned by s; NULL when there are none for this role. Thread-safe. */
 const float *stats_importance(const struct stats *s, enum role r, uint32_t layer, size_t *n);
+/* Tokens that its sums are over; 0 when missing. */
+uint64_t stats_count(const struct stats *s, enum role r, uint32_t layer);
 /* Largest and mean magnitude per input channel, malloc'ed [*n]; false when missing. */
 bool stats_magnitudes(const struct stats *s, enum role r, uint32_t layer, float **largest, float **mean, size_t *n);
 bool stats_has_moment(const struct stats *s, enum role r, uint32_t layer);

@@ -306,9 +306,10 @@ static int add_weight(struct imatrix *im, const struct stats *s, enum role r, ui
 	x->counts = arena_array(&im->arena, 1, sizeof *x->counts);
 	if (!x->name || !x->sum_squares || !x->counts)
 		return err_nomem(e);
-	x->counts[0] = (float)s->info.tokens;
+	double tokens = (double)stats_count(s, r, layer);
+	x->counts[0] = (float)tokens;
 	for (size_t i = 0; i < n; i++)
-		x->sum_squares[i] = (float)((double)mean[i] * (double)s->info.tokens);
+		x->sum_squares[i] = (float)((double)mean[i] * tokens);
 	return ERR_OK;
 }
 
@@ -317,9 +318,11 @@ int stats_write_imatrix(const struct stats *s, const char *path, const char *con
 	if (!s->config)
 		return err_set(e, ERR_BUG, "the statistics were not checked against their model");
 	const struct config *c = s->config;
-	struct imatrix im = { .chunk_count = (uint32_t)s->info.windows, .chunk_size = (uint32_t)s->info.ctx, .dataset_count = dataset_count };
+	struct imatrix im = { .chunk_count = (uint32_t)s->info.windows, .dataset_count = dataset_count };
 	struct strbuf out = { 0 };
 	int rc = ERR_OK;
+	/* the older form does not know; there, a call counts as one token */
+	im.chunk_size = s->info.ctx ? (uint32_t)s->info.ctx : 1;
 	im.entries = arena_array(&im.arena, ((size_t)c->layers + 1) * ROLE_COUNT, sizeof *im.entries);
 	im.datasets = arena_array(&im.arena, dataset_count + 1, sizeof *im.datasets);
 	if (!im.entries || !im.datasets)

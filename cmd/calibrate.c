@@ -5,18 +5,22 @@
 
 #include "calib/collect.h"
 #include "calib/text.h"
+#include "calib/work.h"
 #include "cmd/command.h"
 #include "formats/file.h"
 
 struct calibrate_options {
 	struct common common;
 	struct string_list data;
-	const char *output, *collect, *shard, *to;
+	const char *output, *collect, *shard, *to, *from;
 	int64_t samples, ctx, tokens, seed;
 	bool merge, resume, dry_run;
 };
 
 enum { DEFAULT_SAMPLES = 128, DEFAULT_CTX = 512 };
+/* Whole numbers that JSON keeps; and a window that fits in memory many times. */
+enum { CTX_MAX = 1 << 24 };
+#define SEED_MAX ((int64_t)1 << 53)
 static const struct calibrate_options defaults = { .collect = "imatrix", .samples = -1 };
 
 #define AT(f) offsetof(struct calibrate_options, f)
@@ -31,6 +35,7 @@ static const struct option_row rows[] = {
 	{ "shard", 0, OPT_STRING, "I/N", "do part I of N only, I from 1; merge the parts later", AT(shard) },
 	{ "merge", 0, OPT_FLAG, NULL, "arguments are statistics files: add them up", AT(merge) },
 	{ "resume", 0, OPT_FLAG, NULL, "go on where an interrupted run with this output stopped", AT(resume) },
+	{ "from", 0, OPT_STRING, "STATS", "run nothing: write the importance matrix of these statistics", AT(from) },
 	{ "to", 0, OPT_STRING, "quire|imatrix", "imatrix: llama.cpp's form (default: by suffix .gguf or .dat)", AT(to) },
 	{ "dry-run", 0, OPT_FLAG, NULL, "say what it would take: tokens, memory, disk", AT(dry_run) },
 };
@@ -58,7 +63,7 @@ static bool has_suffix(const char *path, const char *suffix)
 /* Does the output take llama.cpp's form? */
 static int choose_form(const struct calibrate_options *o, bool *foreign, struct err *e)
 {
-	*foreign = has_suffix(o->output, ".gguf") || has_suffix(o->output, ".dat");
+	*foreign = has_suffix(o->output, ".gguf") || has_suffix(o->output, ".dat") || (o->from && !o->to);
 	if (!o->to)
 		return ERR_OK;
 	if (strcmp(o->to, "imatrix") && strcmp(o->to, "quire"))
@@ -75,8 +80,9 @@ static int choose(const struct calibrate_options *o, const struct config *config
 		k++;
 	if (!rc && k == collect_row_count)
 		rc = err_set(e, ERR_USAGE, "unknown kind '%.40s'; use imatrix or full", o->collect);
-	if (!rc && (o->ctx < 0 || o->ctx > 1 << 24 || o->tokens < 0 || o->seed < 0 || o->samples < -1))
-		rc = err_set(e, ERR_USAGE, "--ctx, --tokens, --samples and --seed must not be negative (nor --ctx above %d)", 1 << 24);
+	if (!rc && (o->ctx < 0 || o->ctx > CTX_MAX || o->tokens < 0 || o->seed < 0 || o->seed > SEED_MAX ||
+		    o->samples < -1))
+		rc = err_set(e, ERR_USAGE, "--ctx, --tokens, --samples and --seed must not be negative (nor --ctx above %d)", CTX_MAX);
 	if (!rc && o->tokens && o->samples >= 0)
 		rc = err_set(e, ERR_USAGE, "give --samples or --tokens, not both");
 	if (rc)
@@ -165,18 +171,45 @@ static int gather(const struct calibrate_options *o, const struct loaded *l, con
 		  const struct collect_options *c, bool foreign, const char *const *texts, size_t count, struct err *e)
 {
 	struct strbuf temp = { 0 };
+	struct out_file *probe;
+	/* what cannot be written should be known before hours of work, not after */
+	int rc = out_open(o->output, &probe, e);
+	if (rc)
+		return rc;
+	out_abort(probe);
 	if (foreign)
 		strbuf_printf(&temp, "%s.stats", o->output);
 	if (temp.failed)
 		return err_nomem(e);
+	char *left = work_path(foreign ? temp.data : o->output);
+	if (left && !c->resume && file_exists(left))
+		note(&o->common, "starting anew; an interrupted run left %s (--resume goes on with it)", left);
+	free(left);
 	progress_start(&o->common, "calibrate", "tokens", (uint64_t)p->text.count * p->text.ctx * l->config.layers);
-	int rc = collect_run(p, l, c, foreign ? temp.data : o->output, progress_step, NULL, e);
+	rc = collect_run(p, l, c, foreign ? temp.data : o->output, progress_step, NULL, e);
 	progress_end();
 	if (foreign && !rc) {
 		rc = write_imatrix(l, temp.data, o->output, texts, count, e);
 		remove(temp.data);
 	}
 	strbuf_release(&temp);
+	return rc;
+}
+
+/* An importance matrix from statistics (or from one in the other form). */
+static int convert(const struct calibrate_options *o, const char *model, const char *const *texts, size_t count, struct err *e)
+{
+	struct loaded l;
+	bool foreign;
+	int rc = choose_form(o, &foreign, e);
+	if (!rc && (!foreign || o->shard || o->resume || o->dry_run))
+		rc = err_set(e, ERR_USAGE, "--from writes an importance matrix and takes --data (names of texts), --output and --to only");
+	if (!rc && file_same(o->from, o->output))
+		rc = err_set(e, ERR_USAGE, "%s is the input and the output", o->output);
+	if (rc || (rc = loaded_open(&l, model, e)))
+		return rc;
+	rc = write_imatrix(&l, o->from, o->output, texts, count, e);
+	loaded_close(&l);
 	return rc;
 }
 
@@ -194,7 +227,7 @@ static int calibrate(const struct calibrate_options *o, const char *model, const
 	if (!rc)
 		rc = choose(o, &l.config, &c, e);
 	if (!rc && foreign && c.shards > 1)
-		rc = err_set(e, ERR_USAGE, "parts of a run must be statistics files; merge them, then make the importance matrix");
+		rc = err_set(e, ERR_USAGE, "parts of a run must be statistics files; merge them, then use --from");
 	if (!rc)
 		rc = texts_tokens(l.tokenizer, texts, count, &ids, hash, e);
 	if (!rc && !ids.count)
@@ -219,7 +252,7 @@ static int merge(const struct calibrate_options *o, const char *const *args, siz
 {
 	struct stats *s;
 	struct strbuf out = { 0 };
-	if (o->data.count || o->shard || o->resume || o->dry_run)
+	if (o->data.count || o->shard || o->resume || o->dry_run || o->from)
 		return err_set(e, ERR_USAGE, "--merge takes statistics files and --output only");
 	for (size_t i = 0; i < count; i++)
 		if (file_same(args[i], o->output))
@@ -269,7 +302,11 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		texts[n++] = o->data.item[i];
 	for (size_t i = 1; i < count; i++)
 		texts[n++] = args[i];
-	int rc = n ? calibrate(o, args[0], texts, n, e) : err_set(e, ERR_USAGE, "calibrate needs a text: --data FILE");
+	int rc;
+	if (o->from)
+		rc = convert(o, args[0], texts, n, e);
+	else
+		rc = n ? calibrate(o, args[0], texts, n, e) : err_set(e, ERR_USAGE, "calibrate needs a text: --data FILE");
 	free(texts);
 	return rc;
 }

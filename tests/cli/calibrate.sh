@@ -1,0 +1,110 @@
+# calibrate: statistics of a model, in parts, resumed, merged, and refused where they do not belong.
+. "$(dirname "$0")/lib.sh"
+
+head -c 40000 "$ROOT/examples/demo.calib.txt" >"$T/text.txt"
+few="--ctx 64 --samples 96 --collect full -q"
+size() { wc -c <"$1"; }
+
+succeeds "a whole run" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/whole" $few --json
+is "says how many tokens" "$(json "$T/out" tokens)" 6144
+is "leaves no working file" "$(ls "$T" | grep -c resume)" 0
+succeeds "once more" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/again" $few --threads 1
+is "the same bytes for any number of threads" "$(cmp "$T/whole" "$T/again" && echo same)" same
+
+# parts: 96 windows of 64 tokens are three batches
+for i in 1 2 3; do succeeds "part $i" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/part$i" $few --shard $i/3; done
+succeeds "merge" "$QUIRE" calibrate --merge "$T/part3" "$T/part1" "$T/part2" -o "$T/merged"
+prints "merge counts tokens" "6144 tokens \(96 of 96 windows"
+is "the merge of the parts has the size of the whole" "$(size "$T/merged")" "$(size "$T/whole")"
+# sums in f64 of what was rounded to f32: bytes may differ in last places, where batches differ by 2^29 in size
+differ=$(cmp -l "$T/whole" "$T/merged" | wc -l)
+is "the merge of the parts is the whole" "$((differ * 10000 < $(size "$T/whole")))" 1
+succeeds "merge of two parts" "$QUIRE" calibrate --merge "$T/part1" "$T/part2" -o "$T/two"
+prints "an incomplete merge says so" "of 96 windows"
+succeeds "merge of a merge" "$QUIRE" calibrate --merge "$T/two" "$T/part3" -o "$T/merged2"
+differ=$(cmp -l "$T/whole" "$T/merged2" | wc -l)
+is "merging in steps is merging at once" "$((differ * 10000 < $(size "$T/whole")))" 1
+exits 3 "a part counted twice" "$QUIRE" calibrate --merge "$T/part1" "$T/part1" -o "$T/x"
+says "a part counted twice: reason" "the same window 0"
+exits 2 "more parts than batches" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/x" $few --shard 1/4
+says "more parts than batches: reason" "fewer than 4 shards"
+exits 2 "a part that is none" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/x" $few --shard 4/3
+exits 7 "merge of two kinds" sh -c "'$QUIRE' calibrate '$DEMO' --data '$T/text.txt' -o '$T/im' --ctx 64 --samples 1 -q && '$QUIRE' calibrate --merge '$T/whole' '$T/im' -o '$T/x'"
+is "nothing is left of refused merges" "$(ls -A "$T" | grep -c '^\.\?x')" 0
+
+# killed once the first layer is done, wherever it is by then; then finished
+"$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/resumed" $few >/dev/null 2>&1 &
+pid=$!
+while kill -0 $pid 2>/dev/null && [ "$(od -An -tu1 -j40 -N1 "$T/resumed.resume" 2>/dev/null | tr -d ' ')" != 1 ]; do :; done
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+succeeds "resume" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/resumed" $few --resume
+is "resumed and whole are the same" "$(cmp "$T/whole" "$T/resumed" && echo same)" same
+is "resume leaves no working file" "$(ls "$T" | grep -c resume$)" 0
+
+# files of text
+gzip -c "$T/text.txt" >"$T/text.gz"
+printf '%s' "$(cat "$T/text.txt")" >"$T/plain.txt"
+{ printf '{"text": "'; sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' "$T/plain.txt" | awk '{ printf "%s%s", NR > 1 ? "\\n" : "", $0 }'; echo '"}'; } >"$T/text.jsonl"
+one="--ctx 64 --samples 2 -q"
+succeeds "plain" "$QUIRE" calibrate "$DEMO" --data "$T/plain.txt" -o "$T/a" $one
+succeeds "JSON lines" "$QUIRE" calibrate "$DEMO" --data "$T/text.jsonl" -o "$T/b" $one
+is "JSON lines are the same as plain text" "$(cmp "$T/a" "$T/b" && echo same)" same
+succeeds "plain, whole" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/a" $one
+succeeds "gzip" "$QUIRE" calibrate "$DEMO" --data "$T/text.gz" -o "$T/b" $one
+is "gzip is the same as plain text" "$(cmp "$T/a" "$T/b" && echo same)" same
+: >"$T/empty"
+exits 3 "empty text" "$QUIRE" calibrate "$DEMO" --data "$T/empty" -o "$T/x"
+says "empty text: reason" "empty: the text is empty"
+echo "Once upon a time" >"$T/short"
+exits 3 "short text" "$QUIRE" calibrate "$DEMO" --data "$T/short" -o "$T/x"
+says "short text: reason" "short: the text has [0-9]+ tokens, fewer than one window"
+head -c 5000 "$T/text.gz" >"$T/cut.gz"
+exits 3 "truncated gzip" "$QUIRE" calibrate "$DEMO" --data "$T/cut.gz" -o "$T/x"
+printf '{"text": "a"}\n{"body": "b"}\n' >"$T/bad.jsonl"
+exits 3 "JSON line without text" "$QUIRE" calibrate "$DEMO" --data "$T/bad.jsonl" -o "$T/x"
+says "JSON line without text: reason" "bad.jsonl: line 2: there is no string"
+exits 2 "no text" "$QUIRE" calibrate "$DEMO" -o "$T/x"
+exits 2 "output is a folder" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T" $one
+is "nothing is left of refused texts" "$(ls -A "$T" | grep -c '^\.\?x')" 0
+
+# rank
+succeeds "few tokens" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/few" --ctx 64 --samples 1 --collect full
+says "few tokens: warning" "64 tokens cannot fill the second moments of [0-9]+ channels"
+
+# plan
+succeeds "dry run" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/plan" $few --dry-run --json
+is "dry run writes nothing" "$(ls "$T" | grep -c plan)" 0
+near "dry run knows the size" "$(json "$T/out" file_bytes)" "$(size "$T/whole")" .01
+
+# another model: one matrix is enough
+if [ -d "$SHARED/models/stories260K" ]; then
+	exits 7 "statistics of another model" "$QUIRE" calibrate "$SHARED/models/stories260K" --from "$T/whole" -o "$T/x.gguf"
+	says "statistics of another model: reason" "gathered with another model"
+else
+	skip "statistics of another model"
+fi
+mkdir "$T/edited" && cp "$DEMO"/* "$T/edited"
+chmod -R u+w "$T/edited"
+bytes=$(size "$T/edited/model.safetensors")
+# the second half of the file, moved by one value
+{ head -c $((bytes - 2000000)) "$DEMO/model.safetensors"; tail -c 1999998 "$DEMO/model.safetensors"; printf '\0\0'; } >"$T/edited/model.safetensors"
+exits 7 "statistics of an edited model" "$QUIRE" calibrate "$T/edited" --from "$T/whole" -o "$T/x.gguf"
+succeeds "a copy in another container" "$QUIRE" convert "$DEMO" -o "$T/copy.quire" -q
+succeeds "is the same model" "$QUIRE" calibrate "$T/copy.quire" --from "$T/whole" -o "$T/copy.gguf"
+
+# importance matrices
+succeeds "importance matrix" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/whole.gguf" --ctx 64 --samples 96 -q
+succeeds "importance matrix, older form" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/whole.dat" --ctx 64 --samples 96 -q
+is "begins as GGUF" "$(head -c 4 "$T/whole.gguf")" GGUF
+succeeds "the same from statistics" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" --from "$T/whole" -o "$T/from.gguf"
+is "is the same file" "$(cmp "$T/whole.gguf" "$T/from.gguf" && echo same)" same
+succeeds "from the older form" "$QUIRE" calibrate "$DEMO" --from "$T/whole.dat" -o "$T/back.gguf"
+exits 7 "an importance matrix of another model" sh -c "tail -c +1 '$T/whole.dat' | sed 's/blk/BLK/g' >'$T/other.dat' && '$QUIRE' calibrate '$DEMO' --from '$T/other.dat' -o '$T/x.gguf'"
+head -c 3000 "$T/whole.dat" >"$T/cut.dat"
+exits 3 "truncated importance matrix" "$QUIRE" calibrate "$DEMO" --from "$T/cut.dat" -o "$T/x.gguf"
+says "truncated importance matrix: reason" "cut.dat: entry '.*truncated"
+head -c 100000 "$T/whole" >"$T/cut"
+exits 3 "truncated statistics" "$QUIRE" calibrate "$DEMO" --from "$T/cut" -o "$T/x.gguf"
+is "nothing is left of refused files" "$(ls -A "$T" | grep -c '^\.\?x')" 0
+done_testing
