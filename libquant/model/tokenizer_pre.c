@@ -12,36 +12,29 @@ static bool printable(int b)
 	return (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || b >= 0xae;
 }
 
+/* The others follow in order from U+0100: 0 to 32, 127 to 160, 173. */
+static uint32_t byte_level_code(unsigned char b)
+{
+	return printable(b) ? b : b <= 32 ? 256u + b : b <= 160 ? 256u + 33 + (b - 127u) : 256 + 67;
+}
+
 int byte_level_byte(uint32_t code)
 {
 	if (code < 256)
 		return printable((int)code) ? (int)code : -1;
-	/* the others follow in order from U+0100 */
-	int n = (int)(code - 256);
-	if (code > 256 + 67)
-		return -1;
-	for (int b = 0; b < 256; b++)
-		if (!printable(b) && n-- == 0)
+	for (int b = 0; b < 256 && code <= 256 + 67; b++)
+		if (byte_level_code((unsigned char)b) == code)
 			return b;
 	return -1;
 }
 
 void byte_level_encode(const char *s, size_t n, struct strbuf *out)
 {
-	char code[256][2];
-	unsigned char len[256];
-	for (int b = 0, other = 256; b < 256; b++) {
-		char bytes[4];
-		len[b] = (unsigned char)utf8_encode((uint32_t)(printable(b) ? b : other++), bytes);
-		memcpy(code[b], bytes, 2);
-	}
 	char chunk[512];
 	size_t used = 0;
 	for (size_t i = 0; i < n; i++) {
-		unsigned char b = (unsigned char)s[i];
-		memcpy(chunk + used, code[b], 2);
-		used += len[b];
-		if (used > sizeof chunk - 2) {
+		used += utf8_encode(byte_level_code((unsigned char)s[i]), chunk + used);
+		if (used > sizeof chunk - 4) {
 			strbuf_add(out, chunk, used);
 			used = 0;
 		}
