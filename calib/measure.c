@@ -11,6 +11,7 @@ int measurement_init(struct measurement *m, size_t windows, size_t scored, bool 
 {
 	size_t n = windows * scored;
 	*m = (struct measurement){ .windows = windows, .scored = scored, .has_reference = has_reference };
+	n = n ? n : 1; /* a part of a run may have no windows */
 	m->nll = calloc(n, sizeof *m->nll);
 	if (has_reference) {
 		m->reference_nll = calloc(n, sizeof *m->reference_nll);
@@ -30,11 +31,25 @@ void measurement_release(struct measurement *m)
 	free(m->reference_nll);
 	free(m->kl);
 	free(m->same_top);
+	free(m->kl_variance);
+	free(m->accept);
 	*m = (struct measurement){ 0 };
 }
 
-/* log(sum exp(x)) and the position of the maximum; false when a value is not finite. */
-static bool log_sum_exp(const float *x, size_t n, double *lse, size_t *top)
+unsigned measurement_fields(const struct measurement *m)
+{
+	return (m->has_reference ? MEASURE_REFERENCE : 0) | (m->kl_variance ? MEASURE_VARIANCE : 0) | (m->accept ? MEASURE_ACCEPT : 0);
+}
+
+int measurement_add(struct measurement *m, enum measurement_field field, struct err *e)
+{
+	float **place = field == MEASURE_VARIANCE ? &m->kl_variance : &m->accept;
+	size_t n = m->windows * m->scored;
+	*place = calloc(n ? n : 1, sizeof **place);
+	return *place ? ERR_OK : err_nomem(e);
+}
+
+bool log_sum_exp(const float *x, size_t n, double *lse, size_t *top)
 {
 	size_t best = 0;
 	float poison = 0; /* becomes NaN if any value is NaN or infinite */
@@ -76,6 +91,36 @@ bool measure_row(const float *logits, const float *reference, size_t vocab, int3
 	return true;
 }
 
+double measure_accept(const float *logits, const float *reference, size_t vocab)
+{
+	double lse = 0, ref_lse = 0, sum = 0;
+	size_t top;
+	log_sum_exp(logits, vocab, &lse, &top);
+	log_sum_exp(reference, vocab, &ref_lse, &top);
+	for (size_t i = 0; i < vocab; i++) {
+		double a = logits[i] - lse, b = reference[i] - ref_lse;
+		sum += exp(a < b ? a : b);
+	}
+	return sum < 1 ? sum : 1;
+}
+
+void measurement_put(struct measurement *m, size_t at, const struct row_figures *f)
+{
+	m->nll[at] = (float)f->nll;
+	if (m->has_reference) {
+		m->reference_nll[at] = (float)f->reference_nll;
+		m->kl[at] = (float)f->kl;
+		m->same_top[at] = f->same_top;
+	}
+	if (m->accept)
+		m->accept[at] = (float)f->accept;
+}
+
+int measure_bad_logits(const struct eval_slice *s, size_t row, struct err *e)
+{
+	return err_set(e, ERR_GATE, "window %zu: logits at scored position %zu are NaN or infinite", s->window, row);
+}
+
 struct rows {
 	const struct measure_arg *a;
 	const struct eval_slice *s;
@@ -95,13 +140,9 @@ static void one_row(void *arg, size_t i, int worker)
 		atomic_store(&r->bad, i + 1);
 		return;
 	}
-	size_t at = r->base + i;
-	m->nll[at] = (float)f.nll;
-	if (ref) {
-		m->reference_nll[at] = (float)f.reference_nll;
-		m->kl[at] = (float)f.kl;
-		m->same_top[at] = f.same_top;
-	}
+	if (m->accept && ref)
+		f.accept = measure_accept(s->logits[r->a->model] + i * s->vocab, ref, s->vocab);
+	measurement_put(m, r->base + i, &f);
 }
 
 int measure_visit(void *arg, const struct eval_slice *s, struct err *e)
@@ -110,9 +151,7 @@ int measure_visit(void *arg, const struct eval_slice *s, struct err *e)
 	struct rows r = { .a = a, .s = s, .base = (s->window - a->first_window) * a->m->scored };
 	thread_for(s->n, one_row, &r);
 	size_t bad = atomic_load(&r.bad);
-	if (bad)
-		return err_set(e, ERR_GATE, "window %zu: logits at scored position %zu are NaN or infinite", s->window, bad - 1);
-	return ERR_OK;
+	return bad ? measure_bad_logits(s, bad - 1, e) : ERR_OK;
 }
 
 double clustered_mean(const float *values, size_t windows, size_t scored, double *error)
@@ -169,8 +208,35 @@ static int against(const struct measurement *m, struct summary *s, struct err *e
 	s->kl_median = quantile(work, n, 0.5);
 	s->kl_p99 = quantile(work, n, 0.99);
 	s->kl_max = work[n - 1];
+	for (size_t i = 0; m->kl_variance && i < n; i++)
+		s->kl_sampling_error += m->kl_variance[i];
+	s->kl_sampling_error = sqrt(s->kl_sampling_error) / (double)n;
 	free(work);
 	return ERR_OK;
+}
+
+size_t measurement_by_position(const struct measurement *m, struct position_bin *bin, size_t bins)
+{
+	if (bins > m->scored)
+		bins = m->scored;
+	for (size_t b = 0; b < bins; b++) {
+		size_t from = b * m->scored / bins, to = (b + 1) * m->scored / bins;
+		double mean = 0, squares = 0;
+		for (int pass = 0; pass < 2; pass++)
+			for (size_t w = 0; w < m->windows; w++) {
+				double sum = 0;
+				for (size_t i = from; i < to; i++)
+					sum += m->kl[w * m->scored + i];
+				sum /= (double)(to - from);
+				if (pass)
+					squares += (sum - mean) * (sum - mean);
+				else
+					mean += sum / (double)m->windows;
+			}
+		double n = (double)m->windows;
+		bin[b] = (struct position_bin){ from, to, mean, n > 1 ? sqrt(squares / (n - 1) / n) : (double)NAN };
+	}
+	return bins;
 }
 
 int measurement_summary(const struct measurement *m, struct summary *s, struct err *e)

@@ -1,0 +1,72 @@
+#ifndef QUIRE_CALIB_RECORDS_H
+#define QUIRE_CALIB_RECORDS_H
+/*
+ * What a run of `verify` keeps on disk: the identity of the run and one block of
+ * bytes per window. Baselines (calib/baseline.h) and parts of a split run
+ * (calib/part.h) are two kinds of it. docs/formats/baseline.md is the specification:
+ *
+ *	magic[8] | u32 header size | u32 crc of the header | header, JSON
+ *	per window: u32 packed size | u32 raw size | u32 crc of the packed bytes | a zlib stream
+ */
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/strbuf.h"
+#include "calib/evaluate.h"
+#include "calib/identity.h"
+#include "calib/loaded.h"
+#include "formats/file.h"
+
+enum { RUN_NAME = 512 };
+
+/* What two runs must share to be compared. Hashes are hexadecimal, "" when there is none. */
+struct run_id {
+	char model[IDENTITY_SIZE], reference[IDENTITY_SIZE], tokenizer[IDENTITY_SIZE];
+	char tokens[IDENTITY_SIZE];      /* of the tokens of all windows */
+	char model_name[RUN_NAME], reference_name[RUN_NAME], data_name[RUN_NAME], tool[64]; /* for people; not compared */
+	enum protocol protocol;
+	size_t ctx, windows, scored, vocab;
+	size_t from, to;                 /* the windows held: all but in a part */
+	unsigned fields;                 /* parts: which figures are held */
+};
+
+/* Fills everything but names and range; reference may be NULL. */
+int run_id_make(struct run_id *id, const struct loaded *model, const struct loaded *reference, const struct windows *w,
+		enum protocol p, struct err *e);
+/*
+ * ERR_NOT_COMPARABLE with the first thing that differs, in this order: tokenizer, vocabulary, protocol, context, windows,
+ * tokens. Models are not compared: that they may differ is the point. kept: the name of the kept run, for the message.
+ */
+int run_id_match(const struct run_id *kept, const struct run_id *now, const char *kept_name, struct err *e);
+
+enum records_kind { RECORDS_BASELINE, RECORDS_PART };
+
+struct records_writer {
+	struct out_file *file;
+	size_t blocks;
+};
+int records_create(struct records_writer *w, const char *path, enum records_kind kind, const struct run_id *id, struct err *e);
+/* Blocks come in the order of the windows. */
+int records_add(struct records_writer *w, const void *raw, size_t size, struct err *e);
+int records_finish(struct records_writer *w, struct err *e);  /* the file appears */
+void records_abort(struct records_writer *w);                 /* also after finish, and of a zeroed struct */
+
+struct records_block {
+	const uint8_t *data;
+	uint32_t packed, raw;
+};
+struct records {
+	struct run_id id;
+	struct records_block *block;    /* [id.to - id.from] */
+	struct mapped map;
+};
+/* Every checksum is verified. ERR_INPUT with what is damaged. */
+int records_open(struct records *r, const char *path, enum records_kind kind, struct err *e);
+/* The same over memory that outlives it. */
+int records_parse(struct records *r, const uint8_t *data, size_t size, enum records_kind kind, struct err *e);
+void records_close(struct records *r);
+/* Block i (from 0) inflated, malloc'ed, [block[i].raw]. */
+int records_block(const struct records *r, size_t i, uint8_t **raw, struct err *e);
+
+#endif
