@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/thread.h"
 #include "kernel/blas.h"
 
 /* Matrices that share an input are rounded against the same moments, in the order a layer runs them. */
@@ -95,11 +96,14 @@ static void stream_release(struct stream *s)
 	free(s->input);
 }
 
-/* Runs a layer on a copy of a batch's hidden states; the watched input is left in s->input, the output in s->work. */
+/*
+ * Runs a layer on a copy of a batch's hidden states. With a watched role it ends there, and leaves the role's input in
+ * s->input and the residual stream in s->work; with ROLE_UNKNOWN it leaves the layer's output there.
+ */
 static int run_layer(struct driver *d, struct stream *s, uint32_t layer, size_t first, size_t seqs, enum role watch, struct err *e)
 {
 	size_t n = seqs * d->text->ctx * d->config->hidden;
-	struct model_tap tap = { .input = watch_input, .arg = s };
+	struct model_tap tap = { .input = watch_input, .arg = s, .stop = true, .last = watch };
 	s->watch = watch;
 	memcpy(s->work, s->hidden + first * d->text->ctx * d->config->hidden, n * sizeof(float));
 	return model_layer(s->run, layer, s->work, seqs, d->text->ctx, NULL, watch == ROLE_UNKNOWN ? NULL : &tap, e);
@@ -112,39 +116,32 @@ static void moments_release(struct moments *m)
 	free(m->residual);
 }
 
-/* a += x^T y / 1, through an f32 product per batch so that the sum over batches is exact enough in f64. */
-static void add_product(struct driver *d, double *a, size_t rows, size_t cols, const float *x, const float *y, size_t n)
+struct outer {
+	double *a;
+	float *product;
+	const float *x, *y;
+	size_t rows, cols, n;
+};
+
+/* Rows of a moment matrix per piece of work; fixed, so that sums do not depend on the number of threads. */
+enum { STRIPE = 64 };
+
+static void one_stripe(void *arg, size_t item, int worker)
 {
-	blas_gemm(true, false, rows, cols, n, 1, x, rows, y, cols, 0, d->product, cols);
-	for (size_t i = 0; i < rows * cols; i++)
-		a[i] += d->product[i];
+	(void)worker;
+	struct outer *o = arg;
+	size_t at = item * STRIPE, rows = o->rows - at < STRIPE ? o->rows - at : STRIPE;
+	float *p = o->product + at * o->cols;
+	blas_gemm(true, false, rows, o->cols, o->n, 1, o->x + at, o->rows, o->y, o->cols, 0, p, o->cols);
+	for (size_t i = 0; i < rows * o->cols; i++)
+		o->a[at * o->cols + i] += p[i];
 }
 
-/*
- * What the residual stream of the teacher carries more than the student's, where this projection adds to it: the
- * difference of the layer's outputs, less what the projection itself (still unquantized in both) contributes.
- */
-static int residual_difference(struct driver *d, const struct group *g, uint32_t layer, size_t first, size_t tokens,
-			       struct err *e)
+/* a[rows, cols] += x^T y of n tokens, through f32 products per batch whose sum over batches is kept in f64. */
+static void add_product(struct driver *d, double *a, size_t rows, size_t cols, const float *x, const float *y, size_t n)
 {
-	size_t width = d->config->hidden;
-	if (g->role[0] == ROLE_O) {
-		const float *t = d->teacher.hidden + first * d->text->ctx * width, *s = d->student.hidden + first * d->text->ctx * width;
-		for (size_t i = 0; i < tokens * width; i++)
-			d->difference[i] = t[i] - s[i];
-		return ERR_OK;
-	}
-	for (size_t i = 0; i < tokens * width; i++)
-		d->difference[i] = d->teacher.work[i] - d->student.work[i];
-	struct stream *s[2] = { &d->teacher, &d->student };
-	for (int k = 0; k < 2; k++) {
-		int rc = weight_apply(model_weight(s[k]->model, g->role[0], layer), s[k]->input, tokens, NULL, s[k]->work, e);
-		if (rc)
-			return rc;
-		for (size_t i = 0; i < tokens * width; i++)
-			d->difference[i] += k ? s[k]->work[i] : -s[k]->work[i];
-	}
-	return ERR_OK;
+	struct outer o = { a, d->product, x, y, rows, cols, n };
+	thread_for((rows + STRIPE - 1) / STRIPE, one_stripe, &o);
 }
 
 static int gather(struct driver *d, const struct group *g, uint32_t layer, struct moments *m, struct err *e)
@@ -172,9 +169,9 @@ static int gather(struct driver *d, const struct group *g, uint32_t layer, struc
 			add_product(d, m->cross, n, n, d->difference, s, tokens);
 		}
 		if (d->o->sequential && d->o->residual != 0 && g->adds_to_residual) {
-			rc = residual_difference(d, g, layer, first, tokens, e);
-			if (rc)
-				return rc;
+			/* the layers stopped before this projection: what is left in work is the residual stream it adds to */
+			for (size_t i = 0; i < tokens * width; i++)
+				d->difference[i] = d->teacher.work[i] - d->student.work[i];
 			add_product(d, m->residual, width, n, d->difference, s, tokens);
 		}
 		m->tokens += tokens;
@@ -192,46 +189,84 @@ static int gather(struct driver *d, const struct group *g, uint32_t layer, struc
 	return ERR_OK;
 }
 
-/*
- * The weights to round: W + (input W cross + residual R) (own + damping)^-1, the least-squares correction of the
- * layer for the inputs it now gets.
- */
-static int aim(struct driver *d, const struct moments *m, float *w, size_t rows, double damping, struct err *e)
+/* The weights to round: W + (input W cross + residual R) (own + damping)^-1, the least-squares correction of the layer. */
+struct aim {
+	const struct driver *d;
+	const struct moments *m;
+	double *l;       /* [n, n] lower Cholesky factor of the damped second moments; NULL: no correction */
+	float *w;        /* [rows, n] corrected in place */
+	size_t rows;
+	int failed;
+};
+
+/* Rows corrected at once, on one worker; fixed, so that results do not depend on the number of threads. */
+enum { AIM_ROWS = 64 };
+
+static void factor_moments(void *arg, size_t item, int worker)
 {
-	size_t n = m->n;
-	if (!d->o->sequential || (d->o->input == 0 && (d->o->residual == 0 || !m->residual)))
+	(void)item;
+	(void)worker;
+	struct aim *a = arg;
+	a->failed = blas_cholesky(a->m->n, a->l, a->m->n);
+}
+
+static int aim_prepare(struct aim *a, double damping, struct err *e)
+{
+	const struct sequential_options *o = a->d->o;
+	size_t n = a->m->n;
+	double mean = 0;
+	if (!o->sequential || (o->input == 0 && (o->residual == 0 || !a->m->residual)))
 		return ERR_OK;
-	double *l = malloc(n * n * sizeof *l), *b = malloc(n * rows * sizeof *b), *wd = malloc(rows * n * sizeof *wd), mean = 0;
-	int rc = ERR_OK;
-	if (!l || !b || !wd) {
-		rc = err_nomem(e);
+	a->l = malloc(n * n * sizeof *a->l);
+	if (!a->l)
+		return err_nomem(e);
+	memcpy(a->l, a->m->own, n * n * sizeof *a->l);
+	for (size_t i = 0; i < n; i++)
+		mean += a->l[i * n + i] / (double)n;
+	for (size_t i = 0; i < n; i++)
+		a->l[i * n + i] += damping * mean;
+	thread_for(1, factor_moments, a);
+	if (a->failed)
+		return err_set(e, ERR_INPUT, "the inputs' second moments are singular; use more calibration text or more damping");
+	return ERR_OK;
+}
+
+static void aim_rows(void *arg, size_t item, int worker)
+{
+	(void)worker;
+	struct aim *a = arg;
+	const struct sequential_options *o = a->d->o;
+	size_t n = a->m->n, first = item * AIM_ROWS, rows = a->rows - first < AIM_ROWS ? a->rows - first : AIM_ROWS;
+	float *w = a->w + first * n;
+	double *wd = malloc(rows * n * sizeof *wd), *b = malloc(rows * n * sizeof *b);
+	if (!wd || !b) {
+		a->failed = 1;
 		goto out;
 	}
-	memcpy(l, m->own, n * n * sizeof *l);
-	for (size_t i = 0; i < n; i++)
-		mean += l[i * n + i] / (double)n;
-	for (size_t i = 0; i < n; i++)
-		l[i * n + i] += damping * mean;
 	for (size_t i = 0; i < rows * n; i++)
 		wd[i] = w[i];
 	/* b = cross^T W^T, [n, rows]: the right-hand side of own X = b with X the transposed correction */
-	blas_dgemm(true, true, n, rows, n, d->o->input, m->cross, n, wd, n, 0, b, rows);
-	if (m->residual && d->o->residual != 0)
-		for (size_t r = 0; r < rows; r++)
-			for (size_t i = 0; i < n; i++)
-				b[i * rows + r] += d->o->residual * m->residual[r * n + i];
-	if (blas_cholesky(n, l, n) || blas_cholesky_solve(n, rows, l, n, b, rows)) {
-		rc = err_set(e, ERR_INPUT, "the inputs' second moments are singular; use more calibration text or more damping");
-		goto out;
-	}
+	blas_dgemm(true, true, n, rows, n, o->input, a->m->cross, n, wd, n, 0, b, rows);
+	for (size_t r = 0; r < rows && a->m->residual && o->residual != 0; r++)
+		for (size_t i = 0; i < n; i++)
+			b[i * rows + r] += o->residual * a->m->residual[(first + r) * n + i];
+	blas_cholesky_solve(n, rows, a->l, n, b, rows);
 	for (size_t r = 0; r < rows; r++)
 		for (size_t i = 0; i < n; i++)
 			w[r * n + i] += (float)b[i * rows + r];
 out:
-	free(l);
-	free(b);
 	free(wd);
-	return rc;
+	free(b);
+}
+
+static int aim_weights(struct aim *a, float *w, size_t rows, struct err *e)
+{
+	if (!a->l)
+		return ERR_OK;
+	a->w = w;
+	a->rows = rows;
+	thread_for((rows + AIM_ROWS - 1) / AIM_ROWS, aim_rows, a);
+	return a->failed ? err_nomem(e) : ERR_OK;
 }
 
 static const struct plan_item *plan_find(const struct plan *p, enum role r, uint32_t layer)
@@ -242,17 +277,7 @@ static const struct plan_item *plan_find(const struct plan *p, enum role r, uint
 	return NULL;
 }
 
-/* What the layer puts out on these inputs, tr(W own W^T): errors are reported relative to it. */
-static double energy(const struct curvature *c, const float *w, size_t rows)
-{
-	float *zero = calloc(rows * c->n, sizeof *zero);
-	double sum = zero ? feedback_objective(c, w, zero, rows) : 1;
-	free(zero);
-	return sum;
-}
-
-static int quantize_one(struct driver *d, const struct plan_item *item, const struct moments *m, const struct curvature *c,
-			struct err *e)
+static int quantize_one(struct driver *d, const struct plan_item *item, struct aim *a, const struct curvature *c, struct err *e)
 {
 	struct timespec t0, t1;
 	clock_gettime(CLOCK_MONOTONIC, &t0);
@@ -264,8 +289,9 @@ static int quantize_one(struct driver *d, const struct plan_item *item, const st
 	size_t rows = (size_t)tensor_rows(meta);
 	struct feedback_job job = { .codec = item->out.codec, .w = w, .rows = rows, .curvature = c, .sweeps = d->o->sweeps };
 	job.dst = malloc(item->out.nbytes);
-	double scale = energy(c, w, rows);
-	rc = job.dst ? aim(d, m, w, rows, c->damping, e) : err_nomem(e);
+	/* errors are reported relative to what the layer puts out on these inputs */
+	double scale = feedback_objective(c, w, NULL, rows);
+	rc = job.dst ? aim_weights(a, w, rows, e) : err_nomem(e);
 	if (!rc)
 		rc = feedback_quantize(&job, e);
 	/* the overlay owns the bytes and outlives the student, which borrows them */
@@ -302,14 +328,18 @@ static int one_group(struct driver *d, const struct group *g, uint32_t layer, st
 		return ERR_OK;
 	struct moments m;
 	struct curvature *c = NULL;
+	struct aim a = { .d = d, .m = &m };
 	int rc = gather(d, g, layer, &m, e);
 	if (!rc)
 		rc = curvature_new(m.own, m.n, d->o->damping, &c, e);
+	if (!rc)
+		rc = aim_prepare(&a, c->damping, e);
 	if (rc)
 		err_prefix(e, "layer %u, %s", layer, role_rows[g->role[0]].name);
 	for (int i = 0; i < g->count && !rc; i++)
 		if (item[i])
-			rc = quantize_one(d, item[i], &m, c, e);
+			rc = quantize_one(d, item[i], &a, c, e);
+	free(a.l);
 	curvature_free(c);
 	moments_release(&m);
 	return rc;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "kernel/blas.h"
 
 struct ranked {
@@ -62,6 +63,26 @@ static int factor(struct curvature *c, const double *hessian, double *work, doub
 	return 0;
 }
 
+/* Damping in multiples of the mean diagonal beyond which the moments say nothing any more. */
+#define TOO_MUCH 1e3
+
+struct attempt {
+	struct curvature *c;
+	const double *hessian;
+	double *work, damping, mean;
+};
+
+/* A loop of one item: LAPACK on one thread gives the same bits whatever the thread count. */
+static void damp_and_factor(void *arg, size_t item, int worker)
+{
+	(void)item;
+	(void)worker;
+	struct attempt *a = arg;
+	a->c->damping = a->damping;
+	while (factor(a->c, a->hessian, a->work, a->c->damping * a->mean) && a->c->damping < TOO_MUCH)
+		a->c->damping = a->c->damping > 0 ? a->c->damping * 10 : 1e-6;
+}
+
 static int check(struct curvature *c, const double *hessian, double *mean, struct err *e)
 {
 	double trace = 0;
@@ -99,10 +120,9 @@ int curvature_new(const double *hessian, size_t n, double damping, struct curvat
 	if (!rc)
 		rc = choose_order(c, hessian, e);
 	if (!rc) {
-		c->damping = damping;
-		while (factor(c, hessian, work, c->damping * mean) && c->damping < 1e3)
-			c->damping = c->damping > 0 ? c->damping * 10 : 1e-6;
-		if (c->damping >= 1e3)
+		struct attempt a = { c, hessian, work, damping, mean };
+		thread_for(1, damp_and_factor, &a);
+		if (c->damping >= TOO_MUCH)
 			rc = err_set(e, ERR_INPUT, "second moments are not positive semidefinite");
 	}
 	if (!rc)

@@ -382,18 +382,42 @@ int feedback_quantize(struct feedback_job *job, struct err *e)
 	return rc;
 }
 
-double feedback_objective(const struct curvature *c, const float *w, const float *q, size_t rows)
+struct objective {
+	const struct curvature *c;
+	const float *w, *q;
+	size_t rows;
+	double *sum; /* per chunk */
+	atomic_int failed;
+};
+
+static void objective_chunk(void *arg, size_t item, int worker)
 {
-	double sum = 0;
-	float *d = malloc(c->n * sizeof *d), *h = malloc(c->n * sizeof *h);
-	for (size_t r = 0; r < rows && d && h; r++) {
-		for (size_t i = 0; i < c->n; i++)
-			d[i] = w[r * c->n + i] - q[r * c->n + i];
-		blas_gemm(false, false, 1, c->n, c->n, 1, d, c->n, c->h, c->n, 0, h, c->n);
-		for (size_t i = 0; i < c->n; i++)
-			sum += (double)d[i] * h[i];
-	}
+	(void)worker;
+	struct objective *o = arg;
+	size_t n = o->c->n, first = item * CHUNK, rows = o->rows - first < CHUNK ? o->rows - first : CHUNK;
+	float *d = calloc(rows * n, sizeof *d), *h = calloc(rows * n, sizeof *h);
+	if (d && h) {
+		for (size_t i = 0; i < rows * n; i++)
+			d[i] = o->w[first * n + i] - (o->q ? o->q[first * n + i] : 0);
+		blas_gemm(false, false, rows, n, n, 1, d, n, o->c->h, n, 0, h, n);
+		for (size_t i = 0; i < rows * n; i++)
+			o->sum[item] += (double)d[i] * h[i];
+	} else
+		atomic_store(&o->failed, 1);
 	free(d);
 	free(h);
-	return sum;
+}
+
+double feedback_objective(const struct curvature *c, const float *w, const float *q, size_t rows)
+{
+	size_t chunks = (rows + CHUNK - 1) / CHUNK;
+	struct objective o = { .c = c, .w = w, .q = q, .rows = rows, .sum = calloc(chunks, sizeof(double)) };
+	double sum = 0;
+	if (!o.sum)
+		return NAN;
+	thread_for(chunks, objective_chunk, &o);
+	for (size_t i = 0; i < chunks; i++)
+		sum += o.sum[i];
+	free(o.sum);
+	return atomic_load(&o.failed) ? (double)NAN : sum;
 }

@@ -37,7 +37,7 @@ struct feedback_job {
 
 int feedback_quantize(struct feedback_job *job, struct err *e);
 
-/* tr((w - q) H (w - q)^T) of two [rows, n] matrices. */
+/* tr((w - q) H (w - q)^T) of two [rows, n] matrices; q NULL is zero. NaN when out of memory. */
 double feedback_objective(const struct curvature *c, const float *w, const float *q, size_t rows);
 
 #endif

@@ -278,10 +278,12 @@ static void multiply(struct model_run *r, const struct product *p, unsigned coun
 		drop(r->m, p[i].w);
 }
 
-static void tap_input(const struct model_tap *tap, enum role r, uint32_t layer, const float *x, size_t n, size_t dim)
+/* Returns true when the layer ends here. */
+static bool tap_input(const struct model_tap *tap, enum role r, uint32_t layer, const float *x, size_t n, size_t dim)
 {
 	if (tap && tap->input)
 		tap->input(tap->arg, r, layer, x, n, dim);
+	return tap && tap->stop && tap->last == r;
 }
 
 struct pass {
@@ -291,6 +293,7 @@ struct pass {
 	bool owner;
 	struct kv_cache *cache;
 	const struct model_tap *tap;
+	bool stopped; /* by the tap */
 };
 
 static void project(struct model_run *r, const struct pass *p)
@@ -396,24 +399,26 @@ static int attend_fresh(struct model_run *r, const struct pass *p, struct attent
 }
 
 /* x -> y */
-static int attention(struct model_run *r, const struct pass *p, struct err *e)
+static int attention(struct model_run *r, struct pass *p, struct err *e)
 {
 	const struct config *c = r->m->config;
 	struct attention a = { .seqs = p->seqs, .heads = p->l->heads, .kv_heads = p->l->kv_heads, .dim = c->head_dim,
 			       .window = p->l->window, .scale = 1 / sqrtf((float)c->head_dim), .softcap = c->attn_softcap };
-	tap_input(p->tap, ROLE_Q, p->layer, r->x, p->n, c->hidden);
+	if ((p->stopped = tap_input(p->tap, ROLE_Q, p->layer, r->x, p->n, c->hidden)))
+		return ERR_OK;
 	project(r, p);
 	int rc = p->cache ? attend_cached(r, p, &a, e) : attend_fresh(r, p, &a, e);
 	if (rc)
 		return rc;
-	tap_input(p->tap, ROLE_O, p->layer, r->att, p->n, (size_t)p->l->heads * c->head_dim);
+	if ((p->stopped = tap_input(p->tap, ROLE_O, p->layer, r->att, p->n, (size_t)p->l->heads * c->head_dim)))
+		return ERR_OK;
 	struct product o = product(r->m, ROLE_O, ROLE_O_BIAS, p->layer, r->y);
 	multiply(r, &o, 1, r->att, p->n);
 	return ERR_OK;
 }
 
 /* x -> y */
-static void feed_forward(struct model_run *r, const struct pass *p)
+static void feed_forward(struct model_run *r, struct pass *p)
 {
 	struct model *m = r->m;
 	const struct config *c = m->config;
@@ -422,11 +427,13 @@ static void feed_forward(struct model_run *r, const struct pass *p)
 		product(m, ROLE_UP, ROLE_UP_BIAS, p->layer, gated ? r->up : r->gate),
 		product(m, ROLE_GATE, ROLE_GATE_BIAS, p->layer, r->gate),
 	};
-	tap_input(p->tap, gated ? ROLE_GATE : ROLE_UP, p->layer, r->x, p->n, c->hidden);
+	if ((p->stopped = tap_input(p->tap, gated ? ROLE_GATE : ROLE_UP, p->layer, r->x, p->n, c->hidden)))
+		return;
 	multiply(r, up, gated ? 2 : 1, r->x, p->n);
 	struct rows a = { .config = c, .out = r->gate, .in = gated ? r->up : NULL, .n = p->n, .dim = p->l->ffn };
 	each_rows(p->n, act_rows, &a);
-	tap_input(p->tap, ROLE_DOWN, p->layer, r->gate, p->n, p->l->ffn);
+	if ((p->stopped = tap_input(p->tap, ROLE_DOWN, p->layer, r->gate, p->n, p->l->ffn)))
+		return;
 	struct product down = product(m, ROLE_DOWN, ROLE_DOWN_BIAS, p->layer, r->y);
 	multiply(r, &down, 1, r->gate, p->n);
 }
@@ -461,13 +468,15 @@ int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs,
 	if ((rc = reserve(r, r->stride, e)) || (rc = positions(r, p.start, len, e)))
 		return rc;
 	norm(m, ROLE_ATTN_NORM, layer, hidden, r->x, p.n, c->hidden);
-	if ((rc = attention(r, &p, e)))
+	if ((rc = attention(r, &p, e)) || p.stopped)
 		return rc;
 	/* with a parallel residual both halves see the same normed input, which attention leaves in x */
 	residual(m, ROLE_POST_ATTN_NORM, layer, hidden, r->y, p.n);
 	if (!c->arch->parallel_residual)
 		norm(m, ROLE_FFN_NORM, layer, hidden, r->x, p.n, c->hidden);
 	feed_forward(r, &p);
+	if (p.stopped)
+		return ERR_OK;
 	residual(m, ROLE_POST_FFN_NORM, layer, hidden, r->y, p.n);
 	return ERR_OK;
 }

@@ -72,6 +72,12 @@ struct model_tap {
 	 */
 	void (*qkv)(void *arg, uint32_t layer, const float *q, const float *k, const float *v, size_t n);
 	void *arg;
+	/*
+	 * The layer ends after it has reported the input of role `last`, and leaves in `hidden` the residual stream as it
+	 * is before that projection is added.
+	 */
+	bool stop;
+	enum role last;
 };
 
 int model_embed(struct model *m, const int32_t *tokens, size_t n, float *hidden, struct err *e);
