@@ -9,8 +9,9 @@
 
 struct verify_options {
 	struct common common;
-	const char *data, *against, *protocol;
+	const char *data, *against, *protocol, *kv_cache, *kv_cache_v;
 	int64_t ctx, chunks;
+	bool kv_rotate;
 };
 
 static const struct verify_options defaults = { .protocol = "llama" };
@@ -21,6 +22,9 @@ static const struct option_row rows[] = {
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", offsetof(struct verify_options, ctx) },
 	{ "chunks", 0, OPT_INT, "N", "use the first N windows only (default: all)", offsetof(struct verify_options, chunks) },
 	{ "protocol", 0, OPT_STRING, "NAME", "llama (second half of a window counts) or full", offsetof(struct verify_options, protocol) },
+	{ "kv-cache", 0, OPT_STRING, "f16|q8_0|q4_0|int8|int4", "codec that MODEL's keys and values are stored in (default: f32)", offsetof(struct verify_options, kv_cache) },
+	{ "kv-cache-v", 0, OPT_STRING, "CODEC", "codec of the values, when it differs from the keys'", offsetof(struct verify_options, kv_cache_v) },
+	{ "kv-rotate", 0, OPT_FLAG, NULL, "rotate keys and values by a Hadamard matrix per head before coding", offsetof(struct verify_options, kv_rotate) },
 };
 
 static int protocol_find(const char *name, enum protocol *out, struct err *e)
@@ -61,6 +65,11 @@ static void print_json(const struct verify_options *o, const struct summary *s, 
 	jw_string(&w, "data", o->data);
 	jw_string(&w, "protocol", o->protocol);
 	jw_uint(&w, "ctx", ctx);
+	if (o->kv_cache || o->kv_cache_v) {
+		jw_string(&w, "kv_cache", o->kv_cache ? o->kv_cache : "f32");
+		jw_string(&w, "kv_cache_v", o->kv_cache_v ? o->kv_cache_v : o->kv_cache);
+		jw_bool(&w, "kv_rotate", o->kv_rotate);
+	}
 	jw_uint(&w, "chunks", s->windows);
 	jw_uint(&w, "tokens", s->tokens);
 	jw_double(&w, "perplexity", s->perplexity);
@@ -143,6 +152,9 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		rc = loaded_open(&model, args[0], e);
 	if (!rc && o->against)
 		rc = loaded_open(&reference, o->against, e);
+	struct kv_codecs kv = { 0 };
+	if (!rc && !(rc = kv_codecs_find(o->kv_cache, o->kv_cache_v, o->kv_rotate, model.config.head_dim, &kv, e)))
+		model_set_kv(model.model, kv);
 	if (!rc)
 		rc = text_tokens(model.tokenizer, o->data, &ids, e);
 	if (!rc && o->against) {

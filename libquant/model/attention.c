@@ -16,9 +16,15 @@ static size_t tile_rows(size_t queries, size_t keys)
 	return n < queries ? n : queries;
 }
 
-size_t attention_scratch(size_t queries, size_t keys)
+static bool coded(const struct attention *a)
 {
-	return tile_rows(queries, keys) * keys;
+	return !kv_codec_plain(&a->codecs.k) || !kv_codec_plain(&a->codecs.v);
+}
+
+/* Scores of a tile, and the decoded rows of one head, keys and then values. */
+size_t attention_scratch(const struct attention *a)
+{
+	return (tile_rows(a->queries, a->keys) + (coded(a) ? a->dim : 0)) * a->keys;
 }
 
 struct range {
@@ -44,10 +50,28 @@ static void softmax(const struct attention *a, float *s, size_t n)
 }
 
 struct head {
-	const float *q, *k, *v;
-	float *out;
-	size_t q_stride, kv_stride;
+	const float *q;
+	const uint8_t *k, *v;    /* of key 0 */
+	float *out, *decoded;    /* room for the decoded rows of all keys */
+	size_t q_stride;
+	size_t k_bytes, v_bytes; /* from a key to the next */
 };
+
+struct rows {
+	const float *at;
+	size_t stride;
+};
+
+/* The rows of keys [from, to) as floats: where they lie, or decoded. */
+static struct rows floats(const struct attention *a, const struct head *h, const struct kv_codec *c, const uint8_t *base,
+			  size_t bytes, size_t from, size_t to)
+{
+	if (kv_codec_plain(c))
+		return (struct rows){ (const float *)(const void *)(base + from * bytes), bytes / sizeof(float) };
+	for (size_t i = from; i < to; i++)
+		kv_codec_decode(c, base + i * bytes, h->decoded + (i - from) * a->dim, a->dim);
+	return (struct rows){ h->decoded, a->dim };
+}
 
 static void one_query(const struct attention *a, const struct head *h, size_t query, float *s)
 {
@@ -55,20 +79,22 @@ static void one_query(const struct attention *a, const struct head *h, size_t qu
 	struct range r = visible(a, query);
 	const float *q = h->q + query * h->q_stride;
 	float *out = h->out + query * h->q_stride;
-	for (size_t i = r.from; i < r.to; i++)
-		s[i - r.from] = a->scale * k->dot(q, h->k + i * h->kv_stride, a->dim);
+	struct rows key = floats(a, h, &a->codecs.k, h->k, h->k_bytes, r.from, r.to);
+	for (size_t i = 0; i < r.to - r.from; i++)
+		s[i] = a->scale * k->dot(q, key.at + i * key.stride, a->dim);
 	softmax(a, s, r.to - r.from);
+	struct rows value = floats(a, h, &a->codecs.v, h->v, h->v_bytes, r.from, r.to);
 	for (size_t d = 0; d < a->dim; d++)
 		out[d] = 0;
-	for (size_t i = r.from; i < r.to; i++)
-		k->axpy(out, s[i - r.from], h->v + i * h->kv_stride, a->dim);
+	for (size_t i = 0; i < r.to - r.from; i++)
+		k->axpy(out, s[i], value.at + i * value.stride, a->dim);
 }
 
 static void tile(const struct attention *a, const struct head *h, size_t q0, size_t n, float *s)
 {
 	size_t from = visible(a, q0).from, to = visible(a, q0 + n - 1).to, width = to - from;
-	blas_gemm(false, true, n, width, a->dim, a->scale, h->q + q0 * h->q_stride, h->q_stride, h->k + from * h->kv_stride,
-		  h->kv_stride, 0, s, width);
+	struct rows key = floats(a, h, &a->codecs.k, h->k, h->k_bytes, from, to);
+	blas_gemm(false, true, n, width, a->dim, a->scale, h->q + q0 * h->q_stride, h->q_stride, key.at, key.stride, 0, s, width);
 	for (size_t i = 0; i < n; i++) {
 		struct range r = visible(a, q0 + i);
 		float *row = s + i * width;
@@ -78,8 +104,8 @@ static void tile(const struct attention *a, const struct head *h, size_t q0, siz
 		for (size_t j = r.to - from; j < width; j++)
 			row[j] = 0;
 	}
-	blas_gemm(false, false, n, a->dim, width, 1, s, width, h->v + from * h->kv_stride, h->kv_stride, 0,
-		  h->out + q0 * h->q_stride, h->q_stride);
+	struct rows value = floats(a, h, &a->codecs.v, h->v, h->v_bytes, from, to);
+	blas_gemm(false, false, n, a->dim, width, 1, s, width, value.at, value.stride, 0, h->out + q0 * h->q_stride, h->q_stride);
 }
 
 /* An item is one tile of one head of one sequence. */
@@ -89,12 +115,14 @@ static void item(void *arg, size_t index, int worker)
 	size_t rows = tile_rows(a->queries, a->keys), tiles = (a->queries + rows - 1) / rows;
 	size_t t = index % tiles, head = index / tiles % a->heads, seq = index / tiles / a->heads;
 	size_t group = head / (a->heads / a->kv_heads);
-	struct head h = { .q_stride = (size_t)a->heads * a->dim, .kv_stride = (size_t)a->kv_heads * a->dim };
-	size_t q = seq * a->queries * h.q_stride + head * a->dim, kv = seq * a->keys * h.kv_stride + group * a->dim;
+	size_t k_row = kv_codec_bytes(&a->codecs.k, a->dim), v_row = kv_codec_bytes(&a->codecs.v, a->dim);
+	struct head h = { .q_stride = (size_t)a->heads * a->dim, .k_bytes = a->kv_heads * k_row, .v_bytes = a->kv_heads * v_row };
+	size_t q = seq * a->queries * h.q_stride + head * a->dim;
 	h.q = a->q + q;
 	h.out = a->out + q;
-	h.k = a->k + kv;
-	h.v = a->v + kv;
+	h.k = (const uint8_t *)a->k + seq * a->keys * h.k_bytes + group * k_row;
+	h.v = (const uint8_t *)a->v + seq * a->keys * h.v_bytes + group * v_row;
+	h.decoded = a->scratch + (size_t)worker * a->stride + rows * a->keys;
 	float *s = a->scratch + (size_t)worker * a->stride;
 	size_t q0 = t * rows, n = a->queries - q0 < rows ? a->queries - q0 : rows;
 	if (n == 1)

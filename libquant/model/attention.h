@@ -4,9 +4,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "model/kv_codec.h"
+
 struct attention {
 	const float *q;          /* [seqs, queries, heads * dim] */
-	const float *k, *v;      /* [seqs, keys, kv_heads * dim] */
+	const void *k, *v;       /* [seqs, keys, kv_heads] rows of dim elements, floats unless codecs say otherwise */
+	struct kv_codecs codecs;
 	float *out;              /* [seqs, queries, heads * dim] */
 	size_t seqs, queries, keys;
 	size_t first;            /* the key that query 0 may see last: query i sees keys up to first + i */
@@ -17,7 +20,7 @@ struct attention {
 	size_t stride;
 };
 
-size_t attention_scratch(size_t queries, size_t keys);
+size_t attention_scratch(const struct attention *a);
 void attention_run(const struct attention *a);
 
 #endif

@@ -322,7 +322,7 @@ static void project(struct model_run *r, const struct pass *p)
 
 static int attend(struct model_run *r, struct attention *a, struct err *e)
 {
-	size_t need = attention_scratch(a->queries, a->keys);
+	size_t need = attention_scratch(a);
 	int rc = reserve(r, need, e);
 	if (rc)
 		return rc;
@@ -338,11 +338,12 @@ static int attend_cached(struct model_run *r, const struct pass *p, struct atten
 	const struct config *c = r->m->config;
 	size_t q_width = (size_t)p->l->heads * c->head_dim, kv_width = (size_t)p->l->kv_heads * c->head_dim;
 	size_t step = p->owner ? kv_step(p->cache, p->layer) : p->len;
-	int rc = ERR_OK;
+	int rc = reserve(r, c->head_dim, e);
+	a->codecs = kv_cache_codecs(p->cache);
 	for (size_t at = 0, n; at < p->len && !rc; at += n) {
 		n = p->len - at < step ? p->len - at : step;
 		if (p->owner && (rc = kv_append(p->cache, p->layer, p->start + at, r->k + at * kv_width,
-						r->v + at * kv_width, n, e)))
+						r->v + at * kv_width, n, r->scratch, e)))
 			return rc;
 		struct kv_view v = kv_view(p->cache, p->layer, p->start + at + n);
 		if (v.first + v.count != p->start + at + n)
@@ -380,10 +381,27 @@ static int keep_kv(struct model_run *r, const struct pass *p, struct err *e)
 	return ERR_OK;
 }
 
+/* Keys and values become what a cache in the model's codecs would give back. */
+static int pass_kv(struct model_run *r, const struct pass *p, struct err *e)
+{
+	size_t dim = r->m->config->head_dim, rows = p->n * p->l->kv_heads;
+	const struct kv_codecs *kv = &r->m->kv;
+	if (kv_codec_plain(&kv->k) && kv_codec_plain(&kv->v))
+		return ERR_OK;
+	int rc = reserve(r, 3 * dim, e);
+	if (rc)
+		return rc;
+	kv_codec_pass(&kv->k, r->k, rows, dim, r->scratch);
+	kv_codec_pass(&kv->v, r->v, rows, dim, r->scratch);
+	return ERR_OK;
+}
+
 static int attend_fresh(struct model_run *r, const struct pass *p, struct attention *a, struct err *e)
 {
 	const struct config *c = r->m->config;
-	int rc = p->owner ? keep_kv(r, p, e) : ERR_OK;
+	int rc = p->owner ? pass_kv(r, p, e) : ERR_OK;
+	if (!rc && p->owner)
+		rc = keep_kv(r, p, e);
 	if (rc)
 		return rc;
 	const float *kept = r->kept[p->l->kv_source];

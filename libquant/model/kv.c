@@ -9,14 +9,17 @@
  * contiguous and each token is moved at most window / slack times.
  */
 struct store {
-	float *k, *v;
-	size_t width, rows;      /* floats of a token, tokens that fit */
+	uint8_t *k, *v;
+	uint32_t heads;
+	size_t k_bytes, v_bytes; /* of a token */
+	size_t rows;             /* tokens that fit */
 	size_t first, count;     /* position of row 0, rows in use */
 	size_t window;           /* 0: keeps everything */
 };
 
 struct kv_cache {
-	size_t capacity, length;
+	size_t capacity, length, dim;
+	struct kv_codecs codecs;
 	uint32_t layers;
 	uint32_t *source;
 	struct store *store;
@@ -29,7 +32,9 @@ static void plan_store(struct kv_cache *k, const struct config *c, uint32_t i)
 	bool read_by_others = false;
 	for (uint32_t j = i + 1; j < c->layers; j++)
 		read_by_others |= c->layer[j].kv_source == i;
-	s->width = (size_t)c->layer[i].kv_heads * c->head_dim;
+	s->heads = c->layer[i].kv_heads;
+	s->k_bytes = s->heads * kv_codec_bytes(&k->codecs.k, c->head_dim);
+	s->v_bytes = s->heads * kv_codec_bytes(&k->codecs.v, c->head_dim);
 	s->rows = k->capacity;
 	size_t w = c->layer[i].window, slack = w < 256 ? 64 + w : 256;
 	if (w && !read_by_others && w + slack < k->capacity) {
@@ -38,12 +43,25 @@ static void plan_store(struct kv_cache *k, const struct config *c, uint32_t i)
 	}
 }
 
+static uint8_t *room(size_t rows, size_t bytes)
+{
+	size_t size;
+	return __builtin_mul_overflow(rows ? rows : 1, bytes, &size) ? NULL : malloc(size);
+}
+
 struct kv_cache *kv_cache_new(const struct config *c, size_t capacity, struct err *e)
+{
+	return kv_cache_new_in(c, capacity, (struct kv_codecs){ 0 }, e);
+}
+
+struct kv_cache *kv_cache_new_in(const struct config *c, size_t capacity, struct kv_codecs codecs, struct err *e)
 {
 	struct kv_cache *k = calloc(1, sizeof *k);
 	if (!k)
 		goto nomem;
 	k->capacity = capacity;
+	k->dim = c->head_dim;
+	k->codecs = codecs;
 	k->layers = c->layers;
 	k->source = calloc(c->layers, sizeof *k->source);
 	k->store = calloc(c->layers, sizeof *k->store);
@@ -55,10 +73,8 @@ struct kv_cache *kv_cache_new(const struct config *c, size_t capacity, struct er
 		if (k->source[i] != i)
 			continue;
 		plan_store(k, c, i);
-		if (s->rows > SIZE_MAX / sizeof(float) / s->width)
-			goto nomem;
-		s->k = malloc((s->rows ? s->rows : 1) * s->width * sizeof(float));
-		s->v = malloc((s->rows ? s->rows : 1) * s->width * sizeof(float));
+		s->k = room(s->rows, s->k_bytes);
+		s->v = room(s->rows, s->v_bytes);
 		if (!s->k || !s->v)
 			goto nomem;
 	}
@@ -97,8 +113,13 @@ size_t kv_cache_bytes(const struct kv_cache *k)
 	size_t sum = 0;
 	for (uint32_t i = 0; i < k->layers; i++)
 		if (k->store[i].k)
-			sum += 2 * k->store[i].rows * k->store[i].width * sizeof(float);
+			sum += k->store[i].rows * (k->store[i].k_bytes + k->store[i].v_bytes);
 	return sum;
+}
+
+struct kv_codecs kv_cache_codecs(const struct kv_cache *k)
+{
+	return k->codecs;
 }
 
 void kv_cache_truncate(struct kv_cache *k, size_t length)
@@ -127,7 +148,8 @@ size_t kv_step(const struct kv_cache *k, uint32_t layer)
 	return n ? n : 1;
 }
 
-int kv_append(struct kv_cache *k, uint32_t layer, size_t at, const float *key, const float *value, size_t n, struct err *e)
+int kv_append(struct kv_cache *k, uint32_t layer, size_t at, const float *key, const float *value, size_t n,
+	      float *scratch, struct err *e)
 {
 	struct store *s = &k->store[layer];
 	if (at > k->capacity || n > k->capacity - at)
@@ -138,13 +160,13 @@ int kv_append(struct kv_cache *k, uint32_t layer, size_t at, const float *key, c
 	s->count = at - s->first;
 	if (s->count + n > s->rows) {
 		size_t held = s->window - 1, gone = s->count - held;
-		memmove(s->k, s->k + gone * s->width, held * s->width * sizeof(float));
-		memmove(s->v, s->v + gone * s->width, held * s->width * sizeof(float));
+		memmove(s->k, s->k + gone * s->k_bytes, held * s->k_bytes);
+		memmove(s->v, s->v + gone * s->v_bytes, held * s->v_bytes);
 		s->first += gone;
 		s->count = held;
 	}
-	memcpy(s->k + s->count * s->width, key, n * s->width * sizeof(float));
-	memcpy(s->v + s->count * s->width, value, n * s->width * sizeof(float));
+	kv_codec_encode(&k->codecs.k, key, n * s->heads, k->dim, s->k + s->count * s->k_bytes, scratch);
+	kv_codec_encode(&k->codecs.v, value, n * s->heads, k->dim, s->v + s->count * s->v_bytes, scratch);
 	s->count += n;
 	return ERR_OK;
 }

@@ -19,6 +19,16 @@ void model_set_streaming(struct model *m, bool on)
 	m->streaming = on;
 }
 
+void model_set_kv(struct model *m, struct kv_codecs codecs)
+{
+	m->kv = codecs;
+}
+
+struct kv_codecs model_kv(const struct model *m)
+{
+	return m->kv;
+}
+
 const struct weight *model_weight(const struct model *m, enum role r, uint32_t layer)
 {
 	static const struct weight none;

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "model/arch.h"
+#include "model/kv_codec.h"
 #include "tensor/tensor.h"
 
 struct model;
@@ -27,6 +28,13 @@ void model_close(struct model *m);
 const struct config *model_config(const struct model *m);
 /* The weights are larger than memory: tell the source after each product that its bytes may leave. Off at first. */
 void model_set_streaming(struct model *m, bool on);
+
+/*
+ * Passes without a cache see keys (after RoPE) and values as a cache in these codecs would give them back, so that the
+ * damage is measured in prefill. Zeroes (the default) leave them alone. A cache brings its own codecs.
+ */
+void model_set_kv(struct model *m, struct kv_codecs codecs);
+struct kv_codecs model_kv(const struct model *m);
 
 /*
  * A weight bound to a role, never NULL; its bytes.data is NULL when the model has none (a tied head, a layer that
@@ -57,6 +65,8 @@ int weight_apply(const struct weight *w, const float *x, size_t n, const float *
 struct kv_cache;
 /* capacity in tokens. f32; a layer with a window keeps no more than that window and some slack. */
 struct kv_cache *kv_cache_new(const struct config *c, size_t capacity, struct err *e);
+/* The same in codecs that hold rows of head_dim (see kv_codec_find). */
+struct kv_cache *kv_cache_new_in(const struct config *c, size_t capacity, struct kv_codecs codecs, struct err *e);
 void kv_cache_free(struct kv_cache *k);
 size_t kv_cache_length(const struct kv_cache *k);
 size_t kv_cache_bytes(const struct kv_cache *k);

@@ -12,6 +12,7 @@ struct model {
 	float *inv_freq;         /* [rope.dims / 2] */
 	float rope_scale;
 	bool streaming;
+	struct kv_codecs kv;
 };
 
 static inline size_t model_slot(enum role r, uint32_t layer)
