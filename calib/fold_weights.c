@@ -116,7 +116,7 @@ static int put_zeroes(const struct config *c, struct tensor_source *source, enum
 	const struct tensor *was = source_find(source, role_hf_name(c->arch, r, layer, name));
 	if (!was)
 		return ERR_OK;
-	struct tensor t = { .name = was->name, .codec = codec_find("f32") };
+	struct tensor t = { .name = was->name, .codec = was->codec };
 	t.ndim = role_shape(c, r, layer, t.dim);
 	int rc = tensor_measure(&t, e);
 	void *bytes = rc ? NULL : calloc(1, (size_t)t.nbytes);

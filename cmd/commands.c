@@ -7,6 +7,7 @@ const struct command *const command_rows[] = {
 	&inspect_command,
 	&convert_command,
 	&calibrate_command,
+	&fold_command,
 	&quantize_command,
 	&verify_command,
 	&generate_command,

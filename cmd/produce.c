@@ -14,6 +14,7 @@ struct state {
 	const struct produce *p;
 	const struct format *format;     /* of the output; NULL with dry_run and no output */
 	struct checkpoint *in;
+	struct tensor_source *source;    /* of in, or what the command changed it to */
 	struct config config;
 	bool have_config;
 	struct plan plan;
@@ -66,7 +67,8 @@ static int check_output(const struct state *s, struct err *e)
 /* Without a model that quire knows, tensors can still be carried; only formats that must describe the model cannot. */
 static int read_config(struct state *s, struct err *e)
 {
-	if (!checkpoint_file(s->in, "config.json"))
+	s->source = s->p->source ? s->p->source : s->in->source;
+	if (s->p->config || !checkpoint_file(s->in, "config.json"))
 		return ERR_OK;
 	int rc = checkpoint_config(s->in, &s->config, e);
 	s->have_config = !rc;
@@ -88,13 +90,18 @@ static int check_holds(const struct state *s, struct err *e)
 	return ERR_OK;
 }
 
+static const struct config *described(const struct state *s)
+{
+	return s->p->config ? s->p->config : s->have_config ? &s->config : NULL;
+}
+
 static int make_plan(struct state *s, struct err *e)
 {
 	const struct produce *p = s->p;
 	/* GGUF runtimes want norms and biases in f32 */
 	if (s->format && !strcmp(s->format->name, "gguf"))
 		recipe_vectors(p->recipe, codec_find("f32"));
-	int rc = plan_make(&s->plan, s->have_config ? &s->config : NULL, s->in->source, p->recipe, p->method, p->allow_requantize, e);
+	int rc = plan_make(&s->plan, described(s), s->source, p->recipe, p->method, p->allow_requantize, e);
 	if (rc)
 		return err_prefix(e, "%.600s", p->input);
 	return check_holds(s, e);
@@ -119,7 +126,7 @@ static void plan_json(const struct state *s, struct strbuf *out)
 		for (uint32_t d = 0; d < item->out.ndim; d++)
 			jw_uint(&w, NULL, item->out.dim[d]);
 		jw_end_array(&w);
-		jw_string(&w, "from", s->in->source->tensors[item->source].codec->name);
+		jw_string(&w, "from", s->source->tensors[item->source].codec->name);
 		jw_string(&w, "to", item->out.codec->name);
 		jw_uint(&w, "bytes", item->out.nbytes);
 		jw_string(&w, "why", item->why);
@@ -142,7 +149,7 @@ static void plan_table(const struct state *s, struct strbuf *out)
 		const struct plan_item *item = &s->plan.items[i];
 		safe_text(out, item->out.name);
 		strbuf_printf(out, "%*s  %-14s  %-9s -> %-9s  %10s  %s\n", width - (int)strlen(item->out.name), "",
-			      tensor_shape_text(&item->out, shape), s->in->source->tensors[item->source].codec->name, item->out.codec->name,
+			      tensor_shape_text(&item->out, shape), s->source->tensors[item->source].codec->name, item->out.codec->name,
 			      size_text(item->out.nbytes, size), item->why);
 	}
 	strbuf_printf(out, "%zu tensors, %s (%llu bytes), %.3f bits per weight", s->plan.count, size_text(s->plan.bytes, size),
@@ -212,11 +219,11 @@ static int write_all(struct state *s, struct err *e)
 	struct tensor_sink *sink = NULL;
 	int rc = write_options(s, &o, e);
 	if (!rc)
-		rc = s->format->create(s->p->output, s->in, s->have_config ? &s->config : NULL, &s->plan, &o, &sink, e);
+		rc = s->format->create(s->p->output, s->in, described(s), &s->plan, &o, &sink, e);
 	if (rc)
 		return rc;
 	progress_start(s->p->common, s->p->method ? "quantize" : "convert", "bytes", 0);
-	rc = plan_execute(&s->plan, s->in->source, sink, NULL, progress_step, NULL, e);
+	rc = plan_execute(&s->plan, s->source, sink, NULL, progress_step, NULL, e);
 	progress_end();
 	if (rc)
 		err_prefix(e, "%.600s", s->p->input);
@@ -258,9 +265,13 @@ static int summary(const struct state *s, struct err *e)
 		jw_double(&w, "bits_per_weight", bits);
 		jw_double(&w, "seconds", seconds);
 		jw_int(&w, "peak_kib", peak_kib());
+		if (s->p->say)
+			s->p->say(s->p->say_arg, NULL, &w);
 		jw_end_object(&w);
 		strbuf_putc(&out, '\n');
 	} else if (!s->p->common->quiet) {
+		if (s->p->say)
+			s->p->say(s->p->say_arg, &out, NULL);
 		safe_text(&out, s->p->output);
 		strbuf_printf(&out, ": %zu tensors, %s, %.3f bits per weight, %.1f s", s->plan.count,
 			      size_text(file ? file : s->plan.bytes, size), bits, seconds);
@@ -271,6 +282,13 @@ static int summary(const struct state *s, struct err *e)
 	int rc = out.failed ? err_nomem(e) : out_print(&out, e);
 	strbuf_release(&out);
 	return rc;
+}
+
+int produce_check(const struct produce *p, struct err *e)
+{
+	struct state s = { .p = p };
+	int rc = produce_format(p->output, p->to, &s.format, e);
+	return rc ? rc : check_output(&s, e);
 }
 
 int produce(const struct produce *p, struct err *e)

@@ -19,11 +19,19 @@ struct produce {
 	bool allow_requantize, dry_run, compress, force, no_source_hash;
 	uint64_t shard_size;
 	const char *cannot_hold;         /* advice when the target cannot hold a codec */
+	/* A changed model: other tensors over those of `input`, and the configuration they have; NULL: as they are. */
+	struct tensor_source *source;
+	const struct config *config;
+	/* Optional: what else the command has to say, before the summary's line, or as members of its JSON object. */
+	void (*say)(void *arg, struct strbuf *text, struct json_writer *json);
+	void *say_arg;
 };
 
 /* The format that `output` (or `to`) asks for; ERR_USAGE. *out is NULL when neither says. */
 int produce_format(const char *output, const char *to, const struct format **out, struct err *e);
 int produce(const struct produce *p, struct err *e);
+/* What produce would refuse about the output, for commands that work long before they write. */
+int produce_check(const struct produce *p, struct err *e);
 
 /* SHA-256 of the files a checkpoint's tensors come from, worked out beside the conversion. */
 struct source_hash;

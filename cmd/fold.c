@@ -1,0 +1,429 @@
+/* quire fold: a smaller KV cache, after training. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "calib/fold.h"
+#include "calib/fold_weights.h"
+#include "calib/loaded.h"
+#include "calib/measure.h"
+#include "calib/text.h"
+#include "cmd/produce.h"
+
+struct fold_command_options {
+	struct common common;
+	const char *output, *to, *kv_heads, *layers, *method, *group;
+	struct string_list data;
+	int64_t samples, ctx, seed, steps;
+	uint64_t shard_size;
+	bool compress, dry_run, force, no_source_hash;
+};
+
+/* 32k tokens of windows of 256: what the closed forms need, and several times what a small layer's refit reads. */
+enum { DEFAULT_SAMPLES = 256, DEFAULT_CTX = 512, DEFAULT_STEPS = 300 };
+static const struct fold_command_options defaults = { .method = "refit", .samples = DEFAULT_SAMPLES, .steps = DEFAULT_STEPS };
+
+#define FIELD(name) offsetof(struct fold_command_options, name)
+static const struct option_row rows[] = {
+	{ "output", 'o', OPT_STRING, "PATH", "where to write; the suffix says the format", FIELD(output) },
+	{ "kv-heads", 'k', OPT_STRING, "N|N,N,...", "KV heads to keep, in every layer or one count per layer", FIELD(kv_heads) },
+	{ "layers", 0, OPT_STRING, "FROM-TO", "only these layers, counted from 0", FIELD(layers) },
+	{ "method", 0, OPT_STRING, "refit|pca|align|medoid|weighted|mean", "how heads are merged (default: refit)", FIELD(method) },
+	{ "group", 0, OPT_STRING, "search|neighbour", "which heads are merged (default: search; mean: neighbour)", FIELD(group) },
+	{ "data", 'd', OPT_LIST, "TEXT", "text to calibrate on; may be repeated (all but mean need it)", FIELD(data) },
+	{ "samples", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 256)", FIELD(samples) },
+	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", FIELD(ctx) },
+	{ "seed", 's', OPT_INT, "N", "which windows are chosen, and their order (default: 0)", FIELD(seed) },
+	{ "steps", 0, OPT_INT, "N", "refit: steps of gradient descent per layer (default: 300)", FIELD(steps) },
+	{ "to", 0, OPT_STRING, "hf|gguf|quire|safetensors", "the format, whatever the suffix", FIELD(to) },
+	{ "shard-size", 0, OPT_SIZE, "SIZE", "Hugging Face: start a new file after this many bytes", FIELD(shard_size) },
+	{ "compress", 0, OPT_FLAG, NULL, ".quire: store floats as deflated byte planes, losslessly", FIELD(compress) },
+	{ "dry-run", 0, OPT_FLAG, NULL, "print what would be written, and the cache's size; needs no text", FIELD(dry_run) },
+	{ "force", 'f', OPT_FLAG, NULL, "overwrite an existing file", FIELD(force) },
+	{ "no-source-hash", 0, OPT_FLAG, NULL, ".quire: leave the sha256 of the source files out", FIELD(no_source_hash) },
+};
+
+/* A fold on its way from options to a written model. */
+struct work {
+	const struct fold_command_options *o;
+	const struct fold_method_row *method;
+	struct loaded in;
+	struct config to;
+	bool have_to, changed;
+	struct windows text;
+	size_t held;
+	struct overlay *out;
+	struct fold_report *report;
+	bool measured;
+	double excess, excess_error, kl;     /* on the held-out windows */
+};
+
+static int parse_count(const char **at, uint32_t *out)
+{
+	char *end;
+	unsigned long v = strtoul(*at, &end, 10);
+	if (end == *at || **at < '0' || **at > '9' || v > UINT32_MAX)
+		return -1;
+	*out = (uint32_t)v;
+	*at = end;
+	return 0;
+}
+
+/* One count, or one per layer. */
+static int parse_heads(const char *text, uint32_t layers, uint32_t *heads, struct err *e)
+{
+	const char *at = text;
+	uint32_t n = 0, v;
+	while (n < layers && !parse_count(&at, &v)) {
+		heads[n++] = v;
+		if (*at != ',')
+			break;
+		at++;
+	}
+	if (*at || !n || (n > 1 && n != layers))
+		return err_set(e, ERR_USAGE, "--kv-heads '%.80s': give one count, or %u of them (one per layer) with commas between", text,
+			       layers);
+	for (uint32_t i = 1; n == 1 && i < layers; i++)
+		heads[i] = heads[0];
+	return ERR_OK;
+}
+
+/* Layers outside "4-20,25" keep what they have. */
+static int parse_layers(const char *text, const struct config *c, uint32_t *heads, struct err *e)
+{
+	const char *at = text;
+	bool *in = calloc(c->layers, sizeof *in), good = true;
+	if (!in)
+		return err_nomem(e);
+	while (good) {
+		uint32_t from, to;
+		good = !parse_count(&at, &from);
+		to = from;
+		if (good && *at == '-') {
+			at++;
+			good = !parse_count(&at, &to);
+		}
+		good = good && from <= to && to < c->layers;
+		for (uint32_t i = from; good && i <= to; i++)
+			in[i] = true;
+		if (*at != ',')
+			break;
+		at++;
+	}
+	good = good && !*at;
+	for (uint32_t i = 0; i < c->layers; i++)
+		if (!in[i])
+			heads[i] = c->layer[i].kv_heads;
+	free(in);
+	return good ? ERR_OK : err_set(e, ERR_USAGE, "--layers '%.80s': give ranges like 4-20 or 0,3-5, within 0-%u", text, c->layers - 1);
+}
+
+static int find_method(const char *name, const struct fold_method_row **out, struct err *e)
+{
+	for (unsigned i = 0; i < fold_method_row_count; i++)
+		if (!strcmp(name, fold_method_rows[i].name)) {
+			*out = &fold_method_rows[i];
+			return ERR_OK;
+		}
+	struct strbuf known = { 0 };
+	for (unsigned i = 0; i < fold_method_row_count; i++)
+		strbuf_printf(&known, "%s%s", i ? ", " : "", fold_method_rows[i].name);
+	err_set(e, ERR_USAGE, "unknown method '%.40s'; --method takes one of: %s", name, known.data ? known.data : "");
+	strbuf_release(&known);
+	return ERR_USAGE;
+}
+
+static bool uniform(const struct config *c)
+{
+	for (uint32_t i = 1; i < c->layers; i++)
+		if (c->layer[i].kv_heads != c->layer[0].kv_heads)
+			return false;
+	return true;
+}
+
+/* The configuration of the result. */
+static int plan_heads(struct work *w, struct err *e)
+{
+	const struct config *c = &w->in.config;
+	uint32_t *heads = malloc(c->layers * sizeof *heads), most = 0;
+	int rc = heads ? parse_heads(w->o->kv_heads, c->layers, heads, e) : err_nomem(e);
+	if (!rc && w->o->layers)
+		rc = parse_layers(w->o->layers, c, heads, e);
+	if (!rc)
+		rc = fold_check(c, w->in.checkpoint->source, heads, e);
+	if (!rc)
+		rc = checkpoint_config(w->in.checkpoint, &w->to, e);
+	w->have_to = !rc;
+	for (uint32_t i = 0; !rc && i < c->layers; i++) {
+		w->to.layer[i].kv_heads = heads[i];
+		w->changed |= heads[i] != c->layer[i].kv_heads;
+		most = heads[i] > most ? heads[i] : most;
+	}
+	if (!rc)
+		w->to.kv_heads = most;
+	free(heads);
+	return rc;
+}
+
+static int choose_text(struct work *w, struct err *e)
+{
+	const struct fold_command_options *o = w->o;
+	const struct config *c = &w->in.config;
+	struct token_ids ids = { 0 };
+	char hash[65];
+	size_t ctx = o->ctx ? (size_t)o->ctx : c->context && c->context < DEFAULT_CTX ? c->context : DEFAULT_CTX;
+	if (c->context && ctx > c->context)
+		warn("windows of %zu tokens are longer than the context of %u the model was made for", ctx, c->context);
+	int rc = texts_tokens(w->in.tokenizer, o->data.item, o->data.count, &ids, hash, e);
+	if (!rc)
+		rc = windows_cut(&w->text, ids.id, ids.count, PROTOCOL_LLAMA, ctx, 0, tokenizer_bos(w->in.tokenizer), e);
+	token_ids_release(&ids);
+	if (rc)
+		return rc;
+	struct rng r = { (uint64_t)o->seed };
+	for (size_t i = w->text.count; i > 1; i--) {
+		int32_t *a = w->text.tokens + (i - 1) * ctx, *b = w->text.tokens + (size_t)rng_below(&r, i) * ctx;
+		for (size_t k = 0; a != b && k < ctx; k++) {
+			int32_t t = a[k];
+			a[k] = b[k];
+			b[k] = t;
+		}
+	}
+	if (o->samples && w->text.count > (size_t)o->samples)
+		w->text.count = (size_t)o->samples;
+	w->held = w->text.count / 8;
+	if (!w->held)
+		return err_set(e, ERR_INPUT, "the text makes %zu windows of %zu tokens; a fold needs at least 8 (an eighth is kept for judging)",
+			       w->text.count, ctx);
+	return ERR_OK;
+}
+
+static int fold(struct work *w, struct err *e)
+{
+	const struct fold_command_options *o = w->o;
+	bool search = o->group ? !strcmp(o->group, "search") : w->method->moments;
+	struct fold_options f = { .method = w->method->method, .search = search, .held = w->held, .refit = refit_defaults,
+				  .residual = 1, .ffn = true };
+	f.refit.steps = (int)o->steps;
+	f.refit.seed = (uint64_t)o->seed + 1;
+	w->report = calloc(w->to.layers, sizeof *w->report);
+	if (!w->report)
+		return err_nomem(e);
+	progress_start(&o->common, "fold", "steps", 0);
+	int rc = fold_run(w->in.model, w->in.checkpoint->source, &w->to, w->text.count ? &w->text : NULL, &f, w->out, w->report,
+			  progress_step, NULL, e);
+	progress_end();
+	return rc;
+}
+
+/* Loss of the folded model over the original's on the windows that nothing was fitted to. */
+static int measure(struct work *w, struct err *e)
+{
+	struct model *folded = NULL;
+	struct measurement m = { 0 };
+	struct windows held = w->text;
+	held.tokens += (w->text.count - w->held) * held.ctx;
+	held.count = w->held;
+	int rc = model_open(&w->to, overlay_source(w->out), &folded, e);
+	if (!rc)
+		rc = measurement_init(&m, held.count, windows_scored(&held), true, e);
+	struct measure_arg arg = { .m = &m, .model = 0, .reference = 1 };
+	if (!rc)
+		rc = evaluate((struct model *[]){ folded, w->in.model }, 2, &held, 0, held.count, measure_visit, &arg, NULL, NULL, e);
+	if (!rc) {
+		struct summary s;
+		rc = measurement_summary(&m, &s, e);
+		w->excess = log(s.perplexity_ratio);
+		w->excess_error = s.perplexity_ratio_error / s.perplexity_ratio;
+		w->kl = s.kl_mean;
+		w->measured = !rc;
+	}
+	measurement_release(&m);
+	model_close(folded);
+	return rc;
+}
+
+static void heads_text(const struct config *c, struct strbuf *out)
+{
+	if (uniform(c)) {
+		strbuf_printf(out, "%u", c->layer[0].kv_heads);
+		return;
+	}
+	for (uint32_t i = 0; i < c->layers; i++)
+		strbuf_printf(out, "%s%u", i ? "," : "", c->layer[i].kv_heads);
+}
+
+static const char *who_loads(const struct config *c)
+{
+	return uniform(c) ? "everything that loads the original: only the count of KV heads differs"
+			  : "quire itself only: other runtimes have no key for head counts that differ between layers (kv_heads_per_layer)";
+}
+
+static void say_text(const struct work *w, struct strbuf *out)
+{
+	static const uint64_t length[] = { 1, 4096, 32768 };
+	const struct config *from = &w->in.config, *to = &w->to;
+	char a[32], b[32];
+	for (uint32_t i = 0; w->report && w->o->common.verbose && i < to->layers; i++) {
+		const struct fold_report *r = &w->report[i];
+		strbuf_printf(out, "layer %-3u ", i);
+		if (!r->order) {
+			strbuf_printf(out, "%u KV heads, as it was\n", r->kv_heads);
+			continue;
+		}
+		strbuf_printf(out, "%u -> %u", from->layer[i].kv_heads, r->kv_heads);
+		for (uint32_t k = 0, g = from->layer[i].kv_heads / r->kv_heads; k < from->layer[i].kv_heads; k++)
+			strbuf_printf(out, "%s%u", k % g ? "+" : " ", r->order[k]);
+		if (!isnan(r->attention.start))
+			strbuf_printf(out, "  attention error %.3g -> %.3g (W_O) -> %.3g (all)", r->attention.start, r->attention.output,
+				      r->attention.joint);
+		if (!isnan(r->ffn_before))
+			strbuf_printf(out, "  layer %.3g -> %.3g (W_down)", r->ffn_before, r->ffn_after);
+		strbuf_putc(out, '\n');
+	}
+	strbuf_puts(out, "KV heads          ");
+	heads_text(from, out);
+	strbuf_puts(out, " -> ");
+	heads_text(to, out);
+	strbuf_putc(out, '\n');
+	for (size_t i = 0; i < sizeof length / sizeof *length; i++)
+		strbuf_printf(out, "KV cache, %-6s  %s -> %s (f16)\n", i == 0 ? "token" : i == 1 ? "4k" : "32k",
+			      size_text((uint64_t)config_kv_bytes(from, length[i], 2), a), size_text((uint64_t)config_kv_bytes(to, length[i], 2), b));
+	if (w->measured)
+		strbuf_printf(out, "excess loss       %.4f +/- %.4f nats a token, KL %.4f (predicted: %zu held-out windows)\n", w->excess,
+			      w->excess_error, w->kl, w->held);
+	strbuf_printf(out, "loaded by         %s\n", who_loads(to));
+}
+
+static void say_heads(const struct config *c, const char *key, struct json_writer *j)
+{
+	jw_array(j, key);
+	for (uint32_t i = 0; i < c->layers; i++)
+		jw_uint(j, NULL, c->layer[i].kv_heads);
+	jw_end_array(j);
+}
+
+static void say(void *arg, struct strbuf *text, struct json_writer *j)
+{
+	const struct work *w = arg;
+	if (text) {
+		say_text(w, text);
+		return;
+	}
+	jw_string(j, "method", w->method->name);
+	say_heads(&w->in.config, "kv_heads_before", j);
+	say_heads(&w->to, "kv_heads", j);
+	jw_uint(j, "kv_bytes_4k_before", (uint64_t)config_kv_bytes(&w->in.config, 4096, 2));
+	jw_uint(j, "kv_bytes_4k", (uint64_t)config_kv_bytes(&w->to, 4096, 2));
+	jw_uint(j, "kv_bytes_32k_before", (uint64_t)config_kv_bytes(&w->in.config, 32768, 2));
+	jw_uint(j, "kv_bytes_32k", (uint64_t)config_kv_bytes(&w->to, 32768, 2));
+	if (w->measured) {
+		jw_double(j, "excess_loss", w->excess);
+		jw_double(j, "excess_loss_error", w->excess_error);
+		jw_double(j, "kl", w->kl);
+		jw_uint(j, "held_windows", w->held);
+	}
+	jw_bool(j, "uniform", uniform(&w->to));
+	jw_string(j, "loaded_by", who_loads(&w->to));
+}
+
+static int check_options(struct work *w, const struct produce *p, struct err *e)
+{
+	const struct fold_command_options *o = w->o;
+	if (!o->kv_heads)
+		return err_set(e, ERR_USAGE, "say how many KV heads to keep: --kv-heads N");
+	if (o->samples < 0 || o->ctx < 0 || o->seed < 0 || o->steps < 0 || o->steps > 1000000 || o->ctx > 1 << 20)
+		return err_set(e, ERR_USAGE, "--samples, --ctx, --seed and --steps must not be negative (nor out of all proportion)");
+	if (o->group && strcmp(o->group, "search") && strcmp(o->group, "neighbour"))
+		return err_set(e, ERR_USAGE, "unknown grouping '%.40s'; use search or neighbour", o->group);
+	int rc = find_method(o->method, &w->method, e);
+	bool search = o->group && !strcmp(o->group, "search");
+	if (!rc && !o->dry_run && !o->data.count && (w->method->moments || search))
+		rc = err_set(e, ERR_USAGE, "%s %s needs a text to calibrate on: --data TEXT", w->method->moments ? "method" : "--group",
+			     w->method->moments ? w->method->name : "search");
+	return rc ? rc : produce_check(p, e);
+}
+
+static int make(struct work *w, struct err *e)
+{
+	int rc = ERR_OK;
+	if (!w->changed || w->o->dry_run)
+		return fold_weights_shapes(&w->in.config, &w->to, w->in.checkpoint->source, &w->out, e);
+	if (!(w->out = overlay_new(w->in.checkpoint->source, e)))
+		return e->code;
+	if (w->o->data.count)
+		rc = choose_text(w, e);
+	if (!rc)
+		rc = fold(w, e);
+	if (!rc && w->held)
+		rc = measure(w, e);
+	return rc;
+}
+
+static int check_gguf(const struct work *w, const struct produce *p, struct err *e)
+{
+	const struct format *f;
+	int rc = produce_format(p->output, p->to, &f, e);
+	if (!rc && f && !strcmp(f->name, "gguf") && !uniform(&w->to))
+		return err_set(e, ERR_UNSUPPORTED, "a GGUF file of architecture %s takes one KV head count for all layers; write a folder or "
+			       ".quire file, or fold all layers alike", w->to.arch->gguf);
+	return rc;
+}
+
+static int run(const void *options, const char *const *args, size_t count, struct err *e)
+{
+	const struct fold_command_options *o = options;
+	struct work w = { .o = o };
+	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .keep = true,
+			     .dry_run = o->dry_run, .compress = o->compress, .force = o->force, .no_source_hash = o->no_source_hash,
+			     .shard_size = o->shard_size, .cannot_hold = "write a .quire file", .say = say, .say_arg = &w };
+	(void)count;
+	int rc = check_options(&w, &p, e);
+	if (!rc)
+		rc = loaded_open(&w.in, args[0], e);
+	if (!rc && (rc = plan_heads(&w, e)))
+		err_prefix(e, "%.600s", args[0]);
+	if (!rc)
+		rc = check_gguf(&w, &p, e);
+	if (!rc && !w.changed)
+		note(&o->common, "the model has these KV heads already; it is written as it is");
+	if (!rc)
+		rc = make(&w, e);
+	if (!rc)
+		rc = recipe_new(NULL, &p.recipe, e);
+	if (!rc) {
+		p.source = overlay_source(w.out);
+		p.config = &w.to;
+		rc = produce(&p, e);
+	}
+	recipe_free(p.recipe);
+	if (w.report)
+		fold_report_release(w.report, w.to.layers);
+	overlay_free(w.out);
+	windows_release(&w.text);
+	if (w.have_to)
+		config_release(&w.to);
+	loaded_close(&w.in);
+	return rc;
+}
+
+const struct command fold_command = {
+	.name = "fold",
+	.summary = "makes the KV cache smaller: merges KV heads after training",
+	.synopsis = "MODEL -o OUT --kv-heads N --data TEXT [--method NAME] [--layers FROM-TO]",
+	.description = "Merges the KV heads of each layer into fewer and adapts queries and output projections, so that a multi-head model "
+		       "becomes a grouped-query or multi-query one. Methods from simplest to best: mean averages; weighted and medoid use "
+		       "what the heads do on a text; align turns heads to fit each other first; pca is the closed-form optimum; refit goes on "
+		       "from there and fits every layer, on the folded model's own activations, to what the original puts out. An eighth of "
+		       "the text is kept apart: a refit is taken only if it helps there, and the loss is predicted there. Fold before "
+		       "quantizing.",
+	.example = "quire fold Llama-2-7b -o llama-gqa8 --kv-heads 8 --data calib.txt",
+	.options = rows,
+	.option_count = sizeof rows / sizeof *rows,
+	.min_args = 1,
+	.max_args = 1,
+	.options_size = sizeof(struct fold_command_options),
+	.defaults = &defaults,
+	.run = run,
+};
