@@ -45,7 +45,7 @@ is "resume leaves no working file" "$(ls "$T" | grep -c resume$)" 0
 # files of text
 gzip -c "$T/text.txt" >"$T/text.gz"
 printf '%s' "$(cat "$T/text.txt")" >"$T/plain.txt"
-{ printf '{"text": "'; sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' "$T/plain.txt" | awk '{ printf "%s%s", NR > 1 ? "\\n" : "", $0 }'; echo '"}'; } >"$T/text.jsonl"
+{ printf '{"text": "'; sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' "$T/plain.txt" | awk '{ printf "%s%s", (NR > 1 ? "\\n" : ""), $0 }'; echo '"}'; } >"$T/text.jsonl"
 one="--ctx 64 --samples 2 -q"
 succeeds "plain" "$QUIRE" calibrate "$DEMO" --data "$T/plain.txt" -o "$T/a" $one
 succeeds "JSON lines" "$QUIRE" calibrate "$DEMO" --data "$T/text.jsonl" -o "$T/b" $one
