@@ -312,7 +312,7 @@ int baseline_measure_visit(void *arg, const struct eval_slice *s, struct err *e)
 {
 	const struct baseline_measure *a = arg;
 	const struct records *b = a->baseline;
-	struct job j = { .s = s, .model = a->model, .m = a->m, .base = s->window * s->n };
+	struct job j = { .s = s, .model = a->model, .m = a->m, .base = (s->window - a->first_window) * s->n };
 	uint8_t *raw = NULL;
 	j.rows = calloc(s->n, sizeof *j.rows);
 	int rc = j.rows ? records_block(b, s->window, &raw, e) : err_nomem(e);

@@ -54,7 +54,7 @@ eval_visit baseline_save_visit;
 struct baseline_measure {
 	const struct records *baseline;
 	struct measurement *m;
-	size_t model;
+	size_t model, first_window;      /* m begins at this window */
 };
 eval_visit baseline_measure_visit;
 

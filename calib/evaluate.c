@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernel/kernel.h"
+
 const struct protocol_row protocol_rows[] = {
 	{ PROTOCOL_LLAMA, "llama", "llama.cpp's: the second half of each window counts" },
 	{ PROTOCOL_FULL, "full", "the GPTQ and AWQ papers': every token of a window counts" },
@@ -100,10 +102,43 @@ static int check_tokens(const struct windows *w, size_t from, size_t to, size_t 
 	return ERR_OK;
 }
 
+size_t evaluate_batch(const struct windows *w)
+{
+	return BATCH_TOKENS / w->ctx ? BATCH_TOKENS / w->ctx : 1;
+}
+
+/* n windows from `at` on through model m, as its variant says. */
+static int run_windows(struct state *s, size_t m, const struct eval_variant *v, const struct windows *w, size_t at, size_t n,
+		       struct err *e)
+{
+	size_t step = v && v->single ? 1 : n, hidden = model_config(s->models[m])->hidden;
+	int rc = ERR_OK;
+	for (size_t i = 0; i < n && !rc; i += step)
+		rc = model_forward(s->run[m], w->tokens + (at + i) * w->ctx, step, w->ctx, NULL, NULL,
+				   s->hidden[m] + i * w->ctx * hidden, e);
+	return rc;
+}
+
+/* Returns what was chosen, to be chosen again. */
+static const char *choose_kernels(const struct eval_variant *v)
+{
+	const char *now = kernels()->name;
+	if (v && v->kernels)
+		kernels_select(v->kernels);
+	return now;
+}
+
 int evaluate(struct model *const *models, size_t count, const struct windows *w, size_t from, size_t to, eval_visit *visit,
 	     void *arg, plan_progress *progress, void *progress_arg, struct err *e)
 {
-	size_t batch = BATCH_TOKENS / w->ctx ? BATCH_TOKENS / w->ctx : 1, scored = windows_scored(w);
+	return evaluate_variants(models, NULL, count, w, from, to, visit, arg, progress, progress_arg, e);
+}
+
+int evaluate_variants(struct model *const *models, const struct eval_variant *variants, size_t count, const struct windows *w,
+		      size_t from, size_t to, eval_visit *visit, void *arg, plan_progress *progress, void *progress_arg,
+		      struct err *e)
+{
+	size_t batch = evaluate_batch(w), scored = windows_scored(w);
 	if (batch > to - from)
 		batch = to - from;
 	struct state s;
@@ -114,7 +149,10 @@ int evaluate(struct model *const *models, size_t count, const struct windows *w,
 	for (size_t at = from; at < to && !rc; at += batch) {
 		size_t n = to - at < batch ? to - at : batch;
 		for (size_t m = 0; m < count && !rc; m++) {
-			rc = model_forward(s.run[m], w->tokens + at * w->ctx, n, w->ctx, NULL, NULL, s.hidden[m], e);
+			const struct eval_variant *v = variants ? &variants[m] : NULL;
+			const char *chosen = choose_kernels(v);
+			rc = run_windows(&s, m, v, w, at, n, e);
+			kernels_select(chosen);
 			done += n * w->ctx;
 			if (!rc && progress && !progress(progress_arg, done, total))
 				rc = err_set(e, ERR_IO, "interrupted");
@@ -122,7 +160,9 @@ int evaluate(struct model *const *models, size_t count, const struct windows *w,
 		for (size_t i = 0; i < n && !rc; i++) {
 			for (size_t m = 0; m < count && !rc; m++) {
 				size_t hidden = model_config(models[m])->hidden;
+				const char *chosen = choose_kernels(variants ? &variants[m] : NULL);
 				rc = model_logits(s.run[m], s.hidden[m] + (i * w->ctx + w->first) * hidden, scored, s.logits[m], e);
+				kernels_select(chosen);
 			}
 			struct eval_slice slice = { .window = at + i, .n = scored, .vocab = s.vocab,
 						    .target = w->tokens + (at + i) * w->ctx + w->first + 1, .logits = s.view };

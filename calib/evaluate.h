@@ -5,6 +5,7 @@
  * logits, side by side, to a visitor. Everything that judges a model (perplexity,
  * KL divergence, baselines, comparisons, attribution) is such a visitor.
  */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -49,10 +50,25 @@ struct eval_slice {
 typedef int eval_visit(void *arg, const struct eval_slice *s, struct err *e);
 
 /*
+ * How one of the models is run, to see what the machine itself does to the figures: with other kernels (a row of
+ * kernels_row(), NULL: those chosen), and window by window.
+ */
+struct eval_variant {
+	const char *kernels;
+	bool single;
+};
+/* Windows that evaluate() runs at once. Parts of a run that begin at multiples of it do exactly what the whole run does. */
+size_t evaluate_batch(const struct windows *w);
+
+/*
  * All models must have the same vocabulary size (else ERR_NOT_COMPARABLE). Windows [from, to) are run, in order.
  * progress counts tokens. A visitor's error ends the run.
  */
 int evaluate(struct model *const *models, size_t count, const struct windows *w, size_t from, size_t to, eval_visit *visit,
 	     void *arg, plan_progress *progress, void *progress_arg, struct err *e);
+/* The same with a variant per model. Changes the chosen kernels while it runs. */
+int evaluate_variants(struct model *const *models, const struct eval_variant *variants, size_t count, const struct windows *w,
+		      size_t from, size_t to, eval_visit *visit, void *arg, plan_progress *progress, void *progress_arg,
+		      struct err *e);
 
 #endif

@@ -1,30 +1,80 @@
-/* quire verify: perplexity of a model, and how far it is from another one, on a text. */
+/* quire verify: perplexity of a model, how far it is from another one or a baseline, and gates on both. */
+#include <errno.h>
 #include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
-#include "calib/loaded.h"
-#include "calib/measure.h"
+#include "calib/baseline.h"
+#include "calib/part.h"
+#include "calib/report.h"
 #include "calib/text.h"
 #include "cmd/command.h"
 
 struct verify_options {
 	struct common common;
-	const char *data, *against, *protocol, *kv_cache, *kv_cache_v;
+	const char *data, *against, *protocol, *baseline, *save_baseline, *undecided, *junit, *shard, *output, *draft_length;
+	const char *kv_cache, *kv_cache_v;
 	int64_t ctx, chunks;
-	bool kv_rotate;
+	double limit[GATE_COUNT]; /* NaN: no gate */
+	double confidence, draft_cost;
+	bool merge, github, noise, by_position, copy_test, check_decode, kv_rotate;
 };
 
-static const struct verify_options defaults = { .protocol = "llama" };
+static const struct verify_options defaults = {
+	.limit = { (double)NAN, (double)NAN, (double)NAN, (double)NAN, (double)NAN },
+	.confidence = 0.95, .draft_cost = (double)NAN, .undecided = "fail",
+};
 
+#define AT(f) offsetof(struct verify_options, f)
+#define LIMIT(metric) (AT(limit) + (metric) * sizeof(double))
 static const struct option_row rows[] = {
-	{ "data", 'd', OPT_STRING, "TEXT", "text to judge on (required)", offsetof(struct verify_options, data) },
-	{ "against", 'a', OPT_STRING, "REF", "reference model: adds KL divergence and agreement", offsetof(struct verify_options, against) },
-	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", offsetof(struct verify_options, ctx) },
-	{ "chunks", 0, OPT_INT, "N", "use the first N windows only (default: all)", offsetof(struct verify_options, chunks) },
-	{ "protocol", 0, OPT_STRING, "NAME", "llama (second half of a window counts) or full", offsetof(struct verify_options, protocol) },
-	{ "kv-cache", 0, OPT_STRING, "f16|q8_0|q4_0|int8|int4", "codec that MODEL's keys and values are stored in (default: f32)", offsetof(struct verify_options, kv_cache) },
-	{ "kv-cache-v", 0, OPT_STRING, "CODEC", "codec of the values, when it differs from the keys'", offsetof(struct verify_options, kv_cache_v) },
-	{ "kv-rotate", 0, OPT_FLAG, NULL, "rotate keys and values by a Hadamard matrix per head before coding", offsetof(struct verify_options, kv_rotate) },
+	{ "data", 'd', OPT_STRING, "TEXT", "text to judge on (required)", AT(data) },
+	{ "against", 'a', OPT_STRING, "REF", "reference model: adds KL divergence and agreement", AT(against) },
+	{ "baseline", 'b', OPT_STRING, "FILE", "reference kept by --save-baseline; brings ctx, chunks, protocol", AT(baseline) },
+	{ "save-baseline", 0, OPT_STRING, "FILE", "keep MODEL's distributions, to compare others with later", AT(save_baseline) },
+	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", AT(ctx) },
+	{ "chunks", 0, OPT_INT, "N", "use the first N windows only (default: all)", AT(chunks) },
+	{ "protocol", 0, OPT_STRING, "llama|full", "llama: the second half of a window counts (default); full: all", AT(protocol) },
+	{ "kv-cache", 0, OPT_STRING, "f16|q8_0|q4_0|int8|int4", "codec that MODEL's keys and values are stored in (default: f32)", AT(kv_cache) },
+	{ "kv-cache-v", 0, OPT_STRING, "CODEC", "codec of the values, when it differs from the keys'", AT(kv_cache_v) },
+	{ "kv-rotate", 0, OPT_FLAG, NULL, "rotate keys and values by a Hadamard matrix per head before coding", AT(kv_rotate) },
+	{ "max-ppl-ratio", 0, OPT_DOUBLE, "R", "gate: perplexity over the reference's, at most", LIMIT(GATE_PPL_RATIO) },
+	{ "max-kl", 0, OPT_DOUBLE, "K", "gate: mean KL in nats, at most", LIMIT(GATE_KL) },
+	{ "max-kl-p99", 0, OPT_DOUBLE, "K", "gate: 99th percentile of KL, at most", LIMIT(GATE_KL_P99) },
+	{ "min-top1", 0, OPT_DOUBLE, "P", "gate: share of equal top tokens (0 to 1), at least", LIMIT(GATE_TOP1) },
+	{ "max-ppl", 0, OPT_DOUBLE, "P", "gate: perplexity, at most", LIMIT(GATE_PPL) },
+	{ "confidence", 0, OPT_DOUBLE, "C", "of the bounds that gates decide on (default: 0.95)", AT(confidence) },
+	{ "undecided", 0, OPT_STRING, "pass|fail", "what a gate does that the data cannot decide (default: fail)", AT(undecided) },
+	{ "noise", 0, OPT_FLAG, NULL, "measure what other kernels and batches alone would change", AT(noise) },
+	{ "kl-by-position", 0, OPT_FLAG, NULL, "show KL by position in the window", AT(by_position) },
+	{ "copy-test", 0, OPT_FLAG, NULL, "measure the loss on random tokens said a second time", AT(copy_test) },
+	{ "check-decode", 0, OPT_FLAG, NULL, "check that prefill and token-by-token decoding agree", AT(check_decode) },
+	{ "draft-length", 0, OPT_STRING, "A..B", "MODEL drafts A to B tokens for REF: acceptance and speed-up", AT(draft_length) },
+	{ "draft-cost", 0, OPT_DOUBLE, "R", "cost of MODEL's step in REF's steps (default: measured here)", AT(draft_cost) },
+	{ "junit", 0, OPT_STRING, "FILE", "write the gates as JUnit XML", AT(junit) },
+	{ "github", 0, OPT_FLAG, NULL, "print GitHub annotations; add to its step summary", AT(github) },
+	{ "shard", 0, OPT_STRING, "I/N", "do part I of N only, I from 1; merge the parts later", AT(shard) },
+	{ "output", 'o', OPT_STRING, "PART", "file that --shard writes", AT(output) },
+	{ "merge", 0, OPT_FLAG, NULL, "arguments are parts: report as one run", AT(merge) },
+};
+
+/* What a run holds. */
+struct run {
+	const struct verify_options *o;
+	struct loaded model, reference;
+	struct token_ids ids;
+	struct windows w;
+	struct records baseline;
+	struct run_id id;
+	size_t from, to, shard, shards;
+	struct measurement m;
+	unsigned draft_from, draft_to;   /* 0: no drafting */
+	struct report report;
+	struct draft_summary draft;
+	struct copy_figures copy;
+	struct decode_figures decode;
+	struct noise_figures noise;
 };
 
 static int protocol_find(const char *name, enum protocol *out, struct err *e)
@@ -34,15 +84,90 @@ static int protocol_find(const char *name, enum protocol *out, struct err *e)
 			*out = protocol_rows[i].protocol;
 			return ERR_OK;
 		}
-	return err_set(e, ERR_USAGE, "unknown protocol '%s'; use llama or full", name);
+	return err_set(e, ERR_USAGE, "unknown protocol '%.40s'; use llama or full", name);
+}
+
+static int parse_shard(struct run *r, struct err *e)
+{
+	unsigned i = 1, n = 1;
+	char end;
+	const char *text = r->o->shard;
+	if (text && (sscanf(text, "%9u/%9u%c", &i, &n, &end) != 2 || !i || i > n))
+		return err_set(e, ERR_USAGE, "--shard '%.40s': write I/N with I from 1 to N, for example 2/4", text);
+	r->shard = i - 1;
+	r->shards = n;
+	return ERR_OK;
+}
+
+static int parse_draft(struct run *r, struct err *e)
+{
+	unsigned a, b;
+	char end;
+	const char *text = r->o->draft_length;
+	if (!text)
+		return ERR_OK;
+	int n = sscanf(text, "%3u..%3u%c", &a, &b, &end);
+	if (n == 1 && sscanf(text, "%3u%c", &b, &end) != 1)
+		n = 0;
+	if ((n != 1 && n != 2) || !a || b < a || b > REPORT_DRAFTS)
+		return err_set(e, ERR_USAGE, "--draft-length '%.40s': write N or A..B with 1 <= A <= B <= %d", text, REPORT_DRAFTS);
+	r->draft_from = a;
+	r->draft_to = b;
+	return ERR_OK;
+}
+
+static int check_gates(const struct verify_options *o, bool has_reference, struct err *e)
+{
+	for (int i = 0; i < GATE_COUNT; i++) {
+		if (isnan(o->limit[i]))
+			continue;
+		if (gate_rows[i].reference && !has_reference)
+			return err_set(e, ERR_USAGE, "--%s needs a reference; add --against REF or --baseline FILE", gate_rows[i].option);
+		if (o->shard)
+			return err_set(e, ERR_USAGE, "--%s judges a whole run; give it to verify --merge, not to a part", gate_rows[i].option);
+	}
+	if (!(o->confidence >= 0.5 && o->confidence < 1))
+		return err_set(e, ERR_USAGE, "--confidence must be at least 0.5 and below 1");
+	if (strcmp(o->undecided, "pass") && strcmp(o->undecided, "fail"))
+		return err_set(e, ERR_USAGE, "--undecided '%.40s': use pass or fail", o->undecided);
+	return ERR_OK;
+}
+
+static int check_options(const struct verify_options *o, size_t args, struct err *e)
+{
+	bool whole = o->noise || o->copy_test || o->check_decode || o->save_baseline;
+	if (o->merge) {
+		if (o->data || o->against || o->baseline || o->shard || o->ctx || o->chunks || o->protocol || whole)
+			return err_set(e, ERR_USAGE, "--merge reads parts; text, reference, windows and probes were chosen when they were made");
+		return ERR_OK;
+	}
+	if (args != 1)
+		return err_set(e, ERR_USAGE, "verify takes one model; reference models go to --against, parts to --merge");
+	if (!o->data)
+		return err_set(e, ERR_USAGE, "verify needs a text: --data FILE");
+	if (o->ctx < 0 || o->chunks < 0 || o->ctx > 1 << 24)
+		return err_set(e, ERR_USAGE, "--ctx and --chunks must not be negative (nor --ctx above %d)", 1 << 24);
+	if (o->against && o->baseline)
+		return err_set(e, ERR_USAGE, "--against and --baseline are both references; give one");
+	if (!o->shard != !o->output)
+		return err_set(e, ERR_USAGE, o->shard ? "--shard needs a file for the part: -o PART" : "-o goes with --shard");
+	if (o->shard && (whole || o->junit || o->github || o->by_position))
+		return err_set(e, ERR_USAGE, "a part (--shard) keeps figures only; reports go with --merge, probes and baselines with a whole run");
+	if (o->draft_length && !o->against)
+		return err_set(e, ERR_USAGE, "--draft-length needs the target model: --against TARGET");
+	if (o->by_position && !o->against && !o->baseline)
+		return err_set(e, ERR_USAGE, "--kl-by-position needs a reference; add --against REF or --baseline FILE");
+	return check_gates(o, o->against || o->baseline, e);
 }
 
 /* The default window: llama.cpp's 512, or the whole context of a smaller model. */
-static size_t choose_ctx(const struct verify_options *o, const struct config *c)
+static size_t choose_ctx(const struct run *r)
 {
-	if (o->ctx)
-		return (size_t)o->ctx;
-	return c->context && c->context < 512 ? c->context : 512;
+	if (r->o->ctx)
+		return (size_t)r->o->ctx;
+	if (r->o->baseline)
+		return r->baseline.id.ctx;
+	return r->model.config.context && r->model.config.context < 512 ? r->model.config.context : 512;
 }
 
 /* Both tokenizers must cut the text into the same tokens, or a comparison token by token means nothing. */
@@ -57,138 +182,324 @@ static int same_tokens(const struct token_ids *a, const struct token_ids *b, con
 		       path, reference, i);
 }
 
-static void print_json(const struct verify_options *o, const struct summary *s, const char *path, size_t ctx, struct strbuf *out)
+static int load(struct run *r, const char *path, struct err *e)
 {
-	struct json_writer w = { .out = out, .indent = 2 };
-	jw_object(&w, NULL);
-	jw_string(&w, "model", path);
-	jw_string(&w, "data", o->data);
-	jw_string(&w, "protocol", o->protocol);
-	jw_uint(&w, "ctx", ctx);
+	const struct verify_options *o = r->o;
+	struct token_ids other = { 0 };
+	struct kv_codecs kv = { 0 };
+	int rc = o->baseline ? records_open(&r->baseline, o->baseline, RECORDS_BASELINE, e) : ERR_OK;
+	if (!rc)
+		rc = loaded_open(&r->model, path, e);
+	if (!rc && o->against)
+		rc = loaded_open(&r->reference, o->against, e);
+	if (!rc && !(rc = kv_codecs_find(o->kv_cache, o->kv_cache_v, o->kv_rotate, r->model.config.head_dim, &kv, e)))
+		model_set_kv(r->model.model, kv);
+	if (!rc)
+		rc = text_tokens(r->model.tokenizer, o->data, &r->ids, e);
+	if (!rc && o->against) {
+		rc = text_tokens(r->reference.tokenizer, o->data, &other, e);
+		if (!rc)
+			rc = same_tokens(&r->ids, &other, path, o->against, e);
+		token_ids_release(&other);
+	}
+	return rc;
+}
+
+static void put_names(struct run *r, const char *path)
+{
+	const struct verify_options *o = r->o;
+	struct run_id *id = &r->id;
+	const char *reference = o->against ? o->against : o->baseline ? o->baseline : "";
+	snprintf(id->model_name, sizeof id->model_name, "%s", path);
+	snprintf(id->data_name, sizeof id->data_name, "%s", o->data);
+	snprintf(id->reference_name, sizeof id->reference_name, "%s", reference);
 	if (o->kv_cache || o->kv_cache_v) {
-		jw_string(&w, "kv_cache", o->kv_cache ? o->kv_cache : "f32");
-		jw_string(&w, "kv_cache_v", o->kv_cache_v ? o->kv_cache_v : o->kv_cache);
-		jw_bool(&w, "kv_rotate", o->kv_rotate);
+		const char *keys = o->kv_cache ? o->kv_cache : "f32";
+		snprintf(id->kv, sizeof id->kv, "%.20s", keys);
+		snprintf(id->kv_v, sizeof id->kv_v, "%.20s", o->kv_cache_v ? o->kv_cache_v : keys);
+		id->kv_rotate = o->kv_rotate;
 	}
-	jw_uint(&w, "chunks", s->windows);
-	jw_uint(&w, "tokens", s->tokens);
-	jw_double(&w, "perplexity", s->perplexity);
-	jw_double(&w, "perplexity_error", s->perplexity_error);
-	if (o->against) {
-		jw_string(&w, "against", o->against);
-		jw_double(&w, "reference_perplexity", s->reference_perplexity);
-		jw_double(&w, "perplexity_ratio", s->perplexity_ratio);
-		jw_double(&w, "perplexity_ratio_error", s->perplexity_ratio_error);
-		jw_double(&w, "kl_mean", s->kl_mean);
-		jw_double(&w, "kl_mean_error", s->kl_mean_error);
-		jw_double(&w, "kl_median", s->kl_median);
-		jw_double(&w, "kl_p99", s->kl_p99);
-		jw_double(&w, "kl_max", s->kl_max);
-		jw_double(&w, "top1", s->top1);
-		jw_double(&w, "top1_error", s->top1_error);
-	}
-	jw_end_object(&w);
-	strbuf_putc(out, '\n');
 }
 
-static void print_text(const struct verify_options *o, const struct summary *s, size_t ctx, struct strbuf *out)
+/* Windows, and who is who: hashes only where something is kept or compared. */
+static int identify(struct run *r, const char *path, struct err *e)
 {
-	strbuf_printf(out, "perplexity        %.4f +/- %.4f   (%zu tokens, %zu windows of %zu, protocol %s)\n", s->perplexity,
-		      s->perplexity_error, s->tokens, s->windows, ctx, o->protocol);
-	if (!o->against)
-		return;
-	strbuf_printf(out, "reference         %.4f\n", s->reference_perplexity);
-	strbuf_printf(out, "perplexity ratio  %.5f +/- %.5f\n", s->perplexity_ratio, s->perplexity_ratio_error);
-	strbuf_printf(out, "KL mean           %.6f +/- %.6f nats\n", s->kl_mean, s->kl_mean_error);
-	strbuf_printf(out, "KL median         %.6f\n", s->kl_median);
-	strbuf_printf(out, "KL 99th pct       %.6f\n", s->kl_p99);
-	strbuf_printf(out, "KL max            %.6f\n", s->kl_max);
-	strbuf_printf(out, "same top token    %.2f %% +/- %.2f %%\n", 100 * s->top1, 100 * s->top1_error);
-}
-
-static int judge(const struct verify_options *o, const char *path, struct loaded *model, struct loaded *reference,
-		 const struct windows *w, struct err *e)
-{
-	struct measurement m;
-	int rc = measurement_init(&m, w->count, windows_scored(w), reference != NULL, e);
+	const struct verify_options *o = r->o;
+	enum protocol protocol = o->baseline ? r->baseline.id.protocol : PROTOCOL_LLAMA;
+	int rc = o->protocol ? protocol_find(o->protocol, &protocol, e) : ERR_OK;
 	if (rc)
 		return rc;
-	struct model *models[2] = { model->model, reference ? reference->model : NULL };
-	struct measure_arg arg = { .m = &m, .model = 0, .reference = 1 };
-	size_t count = reference ? 2 : 1;
-	progress_start(&o->common, "verify", "tokens", (uint64_t)w->count * w->ctx * count);
-	rc = evaluate(models, count, w, 0, w->count, measure_visit, &arg, progress_step, NULL, e);
+	size_t ctx = choose_ctx(r), chunks = o->chunks ? (size_t)o->chunks : o->baseline ? r->baseline.id.windows : 0;
+	if (r->model.config.context && ctx > r->model.config.context)
+		warn("windows of %zu tokens are longer than the context of %u the model was made for", ctx, r->model.config.context);
+	rc = windows_cut(&r->w, r->ids.id, r->ids.count, protocol, ctx, chunks, tokenizer_bos(r->model.tokenizer), e);
+	if (rc)
+		return rc;
+	r->id = (struct run_id){ .protocol = protocol, .ctx = ctx, .windows = r->w.count, .scored = windows_scored(&r->w) };
+	if (o->baseline || o->save_baseline || o->shard)
+		rc = run_id_make(&r->id, &r->model, o->against ? &r->reference : NULL, &r->w, protocol, e);
+	put_names(r, path);
+	if (!rc && o->baseline) {
+		rc = run_id_match(&r->baseline.id, &r->id, o->baseline, e);
+		memcpy(r->id.reference, r->baseline.id.model, IDENTITY_SIZE);
+	}
+	part_range(&r->w, r->shard, r->shards, &r->from, &r->to);
+	r->id.from = r->from;
+	r->id.to = r->to;
+	return rc;
+}
+
+struct visitors {
+	eval_visit *visit[2];
+	void *arg[2];
+};
+
+static int visit_all(void *arg, const struct eval_slice *s, struct err *e)
+{
+	const struct visitors *v = arg;
+	int rc = ERR_OK;
+	for (int i = 0; i < 2 && v->visit[i] && !rc; i++)
+		rc = v->visit[i](v->arg[i], s, e);
+	return rc;
+}
+
+static int evaluate_run(struct run *r, struct err *e)
+{
+	const struct verify_options *o = r->o;
+	struct model *models[2] = { r->model.model, r->reference.model };
+	struct records_writer writer = { 0 };
+	struct measure_arg measure = { .m = &r->m, .reference = 1, .first_window = r->from };
+	struct baseline_measure compare = { .baseline = &r->baseline, .m = &r->m, .first_window = r->from };
+	struct baseline_save save = { .writer = &writer };
+	struct visitors v = { { o->baseline ? baseline_measure_visit : measure_visit, o->save_baseline ? baseline_save_visit : NULL },
+			      { o->baseline ? (void *)&compare : (void *)&measure, &save } };
+	size_t count = o->against ? 2 : 1;
+	int rc = measurement_init(&r->m, r->to - r->from, windows_scored(&r->w), o->against || o->baseline, e);
+	if (!rc && o->baseline)
+		rc = measurement_add(&r->m, MEASURE_VARIANCE, e);
+	if (!rc && r->draft_from)
+		rc = measurement_add(&r->m, MEASURE_ACCEPT, e);
+	if (!rc && o->save_baseline) {
+		struct run_id kept = r->id;
+		kept.reference[0] = kept.reference_name[0] = '\0';
+		rc = records_create(&writer, o->save_baseline, RECORDS_BASELINE, &kept, e);
+	}
+	progress_start(&o->common, "verify", "tokens", (uint64_t)(r->to - r->from) * r->w.ctx * count);
+	if (!rc && r->to > r->from)
+		rc = evaluate(models, count, &r->w, r->from, r->to, visit_all, &v, progress_step, NULL, e);
 	progress_end();
-	struct summary s;
-	struct strbuf out = { 0 };
+	if (!rc && o->save_baseline)
+		rc = records_finish(&writer, e);
+	records_abort(&writer);
+	return rc;
+}
+
+enum { COPY_WINDOWS = 8, DECODE_TOKENS = 64, NOISE_WINDOWS = 16, COST_TOKENS = 16 };
+
+static int probes(struct run *r, struct err *e)
+{
+	const struct verify_options *o = r->o;
+	struct model *models[2] = { r->model.model, r->reference.model };
+	size_t n = r->w.ctx < DECODE_TOKENS ? r->w.ctx : DECODE_TOKENS;
+	int rc = ERR_OK;
+	if (o->copy_test) {
+		rc = copy_test(models, o->against ? 2 : 1, r->model.tokenizer, r->w.ctx, COPY_WINDOWS, 1, &r->copy, e);
+		r->report.copy = &r->copy;
+	}
+	if (!rc && o->check_decode) {
+		rc = decode_check(r->model.model, r->w.tokens, n, &r->decode, e);
+		r->report.decode = &r->decode;
+	}
+	if (!rc && o->noise) {
+		rc = noise_measure(r->model.model, &r->w, NOISE_WINDOWS, &r->noise, e);
+		r->report.noise = &r->noise;
+	}
+	return rc;
+}
+
+static int draft_cost(struct run *r, double *cost, struct err *e)
+{
+	double draft = 1, target = 1;
+	size_t n = r->w.ctx < COST_TOKENS ? r->w.ctx : COST_TOKENS;
+	*cost = r->o->draft_cost;
+	if (!isnan(*cost))
+		return *cost >= 0 ? ERR_OK : err_set(e, ERR_USAGE, "--draft-cost must not be negative");
+	if (!r->model.model)
+		return err_set(e, ERR_USAGE, "with --merge no model is there to be timed; give --draft-cost");
+	int rc = decode_seconds(r->model.model, r->w.tokens, n, &draft, e);
 	if (!rc)
-		rc = measurement_summary(&m, &s, e);
-	if (!rc) {
-		if (o->common.json)
-			print_json(o, &s, path, w->ctx, &out);
-		else
-			print_text(o, &s, w->ctx, &out);
+		rc = decode_seconds(r->reference.model, r->w.tokens, n, &target, e);
+	*cost = draft / target;
+	return rc;
+}
+
+/* Everything that follows from the measurement. */
+static int judge(struct run *r, struct err *e)
+{
+	const struct verify_options *o = r->o;
+	struct report *p = &r->report;
+	int rc = measurement_summary(&r->m, &p->summary, e);
+	for (int i = 0; i < GATE_COUNT && !rc; i++) {
+		if (gate_rows[i].reference && !r->m.has_reference)
+			continue;
+		rc = gate_interval(&r->m, (enum gate_metric)i, o->confidence, &p->bound[i], e);
+		p->bounded[i] = true;
+		if (!rc && !isnan(o->limit[i]))
+			rc = gate_decide(&r->m, (enum gate_metric)i, o->limit[i], o->confidence, &p->gate[p->gates++], e);
+	}
+	if (!rc && o->by_position)
+		p->bins = measurement_by_position(&r->m, p->bin, REPORT_BINS);
+	if (!rc && r->draft_from) {
+		double cost;
+		if (!r->m.accept)
+			return err_set(e, ERR_USAGE, "the parts hold no acceptances; make them with --draft-length");
+		if (r->draft_to > r->m.scored)
+			return err_set(e, ERR_USAGE, "--draft-length %u is longer than the %zu scored tokens of a window", r->draft_to, r->m.scored);
+		rc = draft_cost(r, &cost, e);
+		if (rc)
+			return rc;
+		p->drafts = r->draft_to - r->draft_from + 1;
+		draft_summarise(&r->m, r->draft_from, (unsigned)p->drafts, cost, &r->draft, p->draft_row);
+		p->draft = &r->draft;
+	}
+	return rc;
+}
+
+static int step_summary(const struct report *p, const struct verify_options *o, struct err *e)
+{
+	const char *path = getenv("GITHUB_STEP_SUMMARY");
+	struct strbuf text = { 0 };
+	if (!path || !*path) {
+		note(&o->common, "GITHUB_STEP_SUMMARY is not set: no step summary");
+		return ERR_OK;
+	}
+	report_markdown(p, &text);
+	FILE *f = text.failed ? NULL : fopen(path, "a");
+	int rc = ERR_OK;
+	if (!f || fwrite(text.data, 1, text.len, f) != text.len)
+		rc = err_set(e, ERR_IO, "cannot write '%.300s': %s", path, strerror(errno));
+	if (f && fclose(f) && !rc)
+		rc = err_set(e, ERR_IO, "cannot write '%.300s': %s", path, strerror(errno));
+	strbuf_release(&text);
+	return rc;
+}
+
+/* Prints and writes the report; then the verdict is the command's own. */
+static int publish(struct run *r, struct err *e)
+{
+	const struct verify_options *o = r->o;
+	const struct report *p = &r->report;
+	struct strbuf out = { 0 }, notes = { 0 };
+	int rc = ERR_OK;
+	if (o->common.json)
+		report_json(p, &out);
+	else if (!p->failure)
+		report_text(p, &out);
+	if (o->github) {
+		/* the runner reads both streams; JSON should stay JSON */
+		report_annotations(p, o->common.json ? &notes : &out);
+		rc = step_summary(p, o, e);
+	}
+	if (!rc && out.len)
 		rc = out_print(&out, e);
+	if (!rc && notes.len)
+		fputs(notes.data, stderr);
+	strbuf_clear(&out);
+	if (!rc && o->junit) {
+		report_junit(p, &out);
+		rc = out.failed ? err_nomem(e) : file_write(o->junit, out.data, out.len, e);
+	}
+	strbuf_clear(&out);
+	if (!rc && !report_passed(p)) {
+		report_reason(p, &out);
+		rc = err_set(e, ERR_GATE, "%s", out.data ? out.data : "failed");
 	}
 	strbuf_release(&out);
-	measurement_release(&m);
+	strbuf_release(&notes);
 	return rc;
+}
+
+static int run_merge(struct run *r, const char *const *args, size_t count, struct err *e)
+{
+	int rc = part_merge(args, count, &r->id, &r->m, e);
+	if (!rc)
+		rc = check_gates(r->o, r->m.has_reference, e);
+	if (!rc && r->o->by_position && !r->m.has_reference)
+		rc = err_set(e, ERR_USAGE, "--kl-by-position needs parts that were made with a reference");
+	r->report.baseline = r->m.kl_variance != NULL;
+	return rc ? rc : judge(r, e);
+}
+
+static int run_model(struct run *r, const char *path, struct err *e)
+{
+	int rc = load(r, path, e);
+	if (!rc)
+		rc = identify(r, path, e);
+	r->report.baseline = r->o->baseline != NULL;
+	if (!rc)
+		rc = evaluate_run(r, e);
+	if (!rc && r->o->shard) {
+		rc = part_write(r->o->output, &r->id, &r->m, e);
+		if (!rc)
+			note(&r->o->common, "windows %zu to %zu of %zu are in %s", r->from + 1, r->to, r->w.count, r->o->output);
+		return rc;
+	}
+	if (!rc)
+		rc = judge(r, e);
+	return rc ? rc : probes(r, e);
 }
 
 static int run(const void *options, const char *const *args, size_t count, struct err *e)
 {
-	(void)count;
-	const struct verify_options *o = options;
-	enum protocol protocol = PROTOCOL_LLAMA;
-	if (!o->data)
-		return err_set(e, ERR_USAGE, "verify needs a text: --data FILE");
-	if (o->ctx < 0 || o->chunks < 0)
-		return err_set(e, ERR_USAGE, "--ctx and --chunks must not be negative");
-	int rc = protocol_find(o->protocol, &protocol, e);
-	struct loaded model = { 0 }, reference = { 0 };
-	struct token_ids ids = { 0 }, reference_ids = { 0 };
-	struct windows w = { 0 };
+	struct run *r = calloc(1, sizeof *r);
+	if (!r)
+		return err_nomem(e);
+	r->o = options;
+	r->report.id = &r->id;
+	r->report.confidence = r->o->confidence;
+	r->report.undecided_passes = !strcmp(r->o->undecided, "pass");
+	int rc = check_options(r->o, count, e);
 	if (!rc)
-		rc = loaded_open(&model, args[0], e);
-	if (!rc && o->against)
-		rc = loaded_open(&reference, o->against, e);
-	struct kv_codecs kv = { 0 };
-	if (!rc && !(rc = kv_codecs_find(o->kv_cache, o->kv_cache_v, o->kv_rotate, model.config.head_dim, &kv, e)))
-		model_set_kv(model.model, kv);
+		rc = parse_shard(r, e);
 	if (!rc)
-		rc = text_tokens(model.tokenizer, o->data, &ids, e);
-	if (!rc && o->against) {
-		rc = text_tokens(reference.tokenizer, o->data, &reference_ids, e);
-		if (!rc)
-			rc = same_tokens(&ids, &reference_ids, args[0], o->against, e);
+		rc = parse_draft(r, e);
+	if (!rc)
+		rc = r->o->merge ? run_merge(r, args, count, e) : run_model(r, args[0], e);
+	char failure[sizeof e->message];
+	if (rc == ERR_GATE) { /* logits that are not finite: a verdict like any other, so that CI sees it */
+		snprintf(failure, sizeof failure, "%s", e->message);
+		r->report.failure = failure;
+		rc = ERR_OK;
 	}
-	if (!rc) {
-		size_t ctx = choose_ctx(o, &model.config);
-		if (model.config.context && ctx > model.config.context)
-			warn("windows of %zu tokens are longer than the context of %u the model was made for", ctx, model.config.context);
-		rc = windows_cut(&w, ids.id, ids.count, protocol, ctx, (size_t)o->chunks, tokenizer_bos(model.tokenizer), e);
-	}
-	if (!rc)
-		rc = judge(o, args[0], &model, o->against ? &reference : NULL, &w, e);
-	windows_release(&w);
-	token_ids_release(&ids);
-	token_ids_release(&reference_ids);
-	loaded_close(&reference);
-	loaded_close(&model);
+	if (!rc && !r->o->shard)
+		rc = publish(r, e);
+	else if (!rc && r->report.failure)
+		rc = err_set(e, ERR_GATE, "%s", failure);
+	measurement_release(&r->m);
+	windows_release(&r->w);
+	token_ids_release(&r->ids);
+	records_close(&r->baseline);
+	loaded_close(&r->reference);
+	loaded_close(&r->model);
+	free(r);
 	return rc;
 }
 
 const struct command verify_command = {
 	.name = "verify",
 	.summary = "measure a model: perplexity, and KL divergence against a reference",
-	.synopsis = "MODEL --data TEXT [--against REF]",
+	.synopsis = "MODEL --data TEXT [--against REF | --baseline FILE] [--max-kl K ...]",
 	.description = "Runs the model over a text with quire's own f32 forward pass. With --against, runs the reference over the same "
-		       "tokens and reports how far the model is from it.",
-	.example = "quire verify demo-q4.quire --against demo --data eval.txt",
+		       "tokens and reports how far the model is from it; --save-baseline keeps what is needed for that in a file. Gates "
+		       "(--max-... and --min-top1) decide on confidence bounds: exit 0 when all pass, 1 when one fails or stays undecided "
+		       "(see --undecided), 7 when the two cannot be compared. verify --merge PART... reports parts made with --shard.",
+	.example = "quire verify demo-q4.quire --against demo --data eval.txt\n"
+		   "quire verify demo --data eval.txt --save-baseline demo.base\n"
+		   "quire verify demo-q4.quire --data eval.txt --baseline demo.base --max-kl 0.01 --min-top1 0.95",
 	.options = rows,
 	.option_count = sizeof rows / sizeof *rows,
 	.min_args = 1,
-	.max_args = 1,
+	.max_args = SIZE_MAX,
 	.options_size = sizeof(struct verify_options),
 	.defaults = &defaults,
 	.run = run,
