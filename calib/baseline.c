@@ -13,6 +13,10 @@ enum { BUCKETS = 512, CODE_MAX = 65535 };
 #define STEP (1.0 / 2048)
 #define BUCKETS_PER_NAT 16.0f
 
+const double baseline_thresholds[BASELINE_THRESHOLDS] = {
+	0.2, 0.1, 0.07, 0.05, 0.035, 0.03, 0.025, 0.02, 0.015, 0.01, 0.007, 0.005,
+};
+
 static uint16_t encode_log(double log_p)
 {
 	double c = -log_p / STEP;
@@ -87,7 +91,37 @@ static void sample_tail(struct baseline_row *row, const float *logits, double ls
 	}
 }
 
-bool baseline_row_make(struct baseline_row *row, const float *logits, size_t vocab, int32_t target, uint64_t seed, uint32_t *order)
+static size_t count_top(const float *logits, size_t vocab, double lse, const uint32_t *order, double threshold)
+{
+	size_t top = 0;
+	while (top < vocab && top < BASELINE_MAX_TOP && (top < BASELINE_MIN_TOP || logits[order[top]] - lse > log(threshold)))
+		top++;
+	return top;
+}
+
+static size_t count_sample(double mass, double threshold)
+{
+	double want = ceil(mass / threshold);
+	return want < BASELINE_MIN_SAMPLE ? BASELINE_MIN_SAMPLE : want > BASELINE_MAX_SAMPLE ? BASELINE_MAX_SAMPLE : (size_t)want;
+}
+
+bool baseline_row_plan(const float *logits, size_t vocab, uint32_t *order, uint16_t entries[BASELINE_THRESHOLDS])
+{
+	double lse, mass = 1;
+	size_t best, top = 0;
+	if (!log_sum_exp(logits, vocab, &lse, &best) || !sort_ids(logits, vocab, logits[best], order))
+		return false;
+	for (unsigned k = 0; k < BASELINE_THRESHOLDS; k++) {
+		size_t more = count_top(logits, vocab, lse, order, baseline_thresholds[k]);
+		for (; top < more; top++)
+			mass -= exp(logits[order[top]] - lse);
+		entries[k] = (uint16_t)(top + (top < vocab ? count_sample(mass, baseline_thresholds[k]) : 0));
+	}
+	return true;
+}
+
+bool baseline_row_make(struct baseline_row *row, const float *logits, size_t vocab, int32_t target, double threshold,
+		       uint64_t seed, uint32_t *order)
 {
 	double lse;
 	size_t best;
@@ -95,12 +129,10 @@ bool baseline_row_make(struct baseline_row *row, const float *logits, size_t voc
 	if (!log_sum_exp(logits, vocab, &lse, &best) || !sort_ids(logits, vocab, logits[best], order))
 		return false;
 	row->nll = (float)(lse - logits[target]);
-	size_t top = 0;
-	while (top < vocab && top < BASELINE_MAX_TOP &&
-	       (top < BASELINE_MIN_TOP || logits[order[top]] - lse > log(BASELINE_THRESHOLD))) {
-		row->id[top] = order[top];
-		row->code[top] = encode_log(logits[order[top]] - lse);
-		top++;
+	size_t top = count_top(logits, vocab, lse, order, threshold);
+	for (size_t i = 0; i < top; i++) {
+		row->id[i] = order[i];
+		row->code[i] = encode_log(logits[order[i]] - lse);
 	}
 	row->top = (uint8_t)top;
 	if (top == vocab)
@@ -108,9 +140,7 @@ bool baseline_row_make(struct baseline_row *row, const float *logits, size_t voc
 	double mass = 0; /* summed as it is, not as a difference from 1 */
 	for (size_t i = top; i < vocab; i++)
 		mass += exp(logits[order[i]] - lse);
-	double want = ceil(mass / BASELINE_THRESHOLD);
-	want = want < BASELINE_MIN_SAMPLE ? BASELINE_MIN_SAMPLE : want > BASELINE_MAX_SAMPLE ? BASELINE_MAX_SAMPLE : want;
-	row->sampled = (uint8_t)want;
+	row->sampled = (uint8_t)count_sample(mass, threshold);
 	row->tail = encode_log(log(mass > 0 ? mass : 1e-300));
 	sample_tail(row, logits, lse, order, vocab, mass, seed);
 	return true;
@@ -255,17 +285,41 @@ struct job {
 	size_t model;
 	struct baseline_row *rows;
 	uint32_t *order;              /* [workers, vocab], when saving */
+	uint16_t (*entries)[BASELINE_THRESHOLDS];
+	double threshold;
 	struct measurement *m;        /* when measuring */
 	size_t base;
 	atomic_size_t bad;            /* 1 + a row whose logits are not finite */
 };
+
+static void plan_row(void *arg, size_t i, int worker)
+{
+	struct job *j = arg;
+	const struct eval_slice *s = j->s;
+	if (!baseline_row_plan(s->logits[j->model] + i * s->vocab, s->vocab, j->order + (size_t)worker * s->vocab, j->entries[i]))
+		atomic_store(&j->bad, i + 1);
+}
+
+/* The lowest threshold that the budget allows; the highest when none is allowed. */
+static double choose_threshold(const struct job *j, size_t n)
+{
+	double chosen = baseline_thresholds[0];
+	for (unsigned k = 0; k < BASELINE_THRESHOLDS; k++) {
+		size_t sum = 0;
+		for (size_t i = 0; i < n; i++)
+			sum += j->entries[i][k];
+		if (sum <= BASELINE_BUDGET * n)
+			chosen = baseline_thresholds[k];
+	}
+	return chosen;
+}
 
 static void save_row(void *arg, size_t i, int worker)
 {
 	struct job *j = arg;
 	const struct eval_slice *s = j->s;
 	uint64_t seed = (uint64_t)s->window << 32 | i;
-	if (!baseline_row_make(&j->rows[i], s->logits[j->model] + i * s->vocab, s->vocab, s->target[i], seed,
+	if (!baseline_row_make(&j->rows[i], s->logits[j->model] + i * s->vocab, s->vocab, s->target[i], j->threshold, seed,
 			       j->order + (size_t)worker * s->vocab))
 		atomic_store(&j->bad, i + 1);
 }
@@ -293,8 +347,13 @@ int baseline_save_visit(void *arg, const struct eval_slice *s, struct err *e)
 	struct strbuf raw = { 0 };
 	j.rows = calloc(s->n, sizeof *j.rows);
 	j.order = calloc((size_t)thread_count() * s->vocab, sizeof *j.order);
-	int rc = j.rows && j.order ? ERR_OK : err_nomem(e);
-	if (!rc)
+	j.entries = calloc(s->n, sizeof *j.entries);
+	int rc = j.rows && j.order && j.entries ? ERR_OK : err_nomem(e);
+	if (!rc) {
+		thread_for(s->n, plan_row, &j);
+		j.threshold = choose_threshold(&j, s->n);
+	}
+	if (!rc && !atomic_load(&j.bad))
 		thread_for(s->n, save_row, &j);
 	if (!rc && atomic_load(&j.bad))
 		rc = measure_bad_logits(s, atomic_load(&j.bad) - 1, e);
@@ -305,6 +364,7 @@ int baseline_save_visit(void *arg, const struct eval_slice *s, struct err *e)
 	strbuf_release(&raw);
 	free(j.rows);
 	free(j.order);
+	free(j.entries);
 	return rc;
 }
 

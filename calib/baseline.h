@@ -19,11 +19,14 @@
 #include "calib/records.h"
 
 /*
- * Tokens above BASELINE_THRESHOLD are kept exactly, at least BASELINE_MIN_TOP and at most BASELINE_MAX_TOP; the tail gets
- * one sample per THRESHOLD of its mass, at least BASELINE_MIN_SAMPLE. docs/verify.md has what this costs and gains.
+ * Tokens above a threshold are kept exactly, at least BASELINE_MIN_TOP and at most BASELINE_MAX_TOP; the tail gets one
+ * sample per threshold of its mass, within BASELINE_MIN_SAMPLE and BASELINE_MAX_SAMPLE. Each window takes the lowest
+ * threshold of baseline_thresholds whose rows have BASELINE_BUDGET entries on average: flat rows, where the divergence
+ * is, get what peaked rows leave. docs/formats/baseline.md has what this costs and gains.
  */
-#define BASELINE_THRESHOLD 0.03
-enum { BASELINE_MIN_TOP = 8, BASELINE_MAX_TOP = 32, BASELINE_MIN_SAMPLE = 8, BASELINE_MAX_SAMPLE = 34 };
+enum { BASELINE_MIN_TOP = 6, BASELINE_MAX_TOP = 64, BASELINE_MIN_SAMPLE = 4, BASELINE_MAX_SAMPLE = 96 };
+enum { BASELINE_BUDGET = 27, BASELINE_THRESHOLDS = 12 };
+extern const double baseline_thresholds[BASELINE_THRESHOLDS]; /* falling */
 
 /* A row of a baseline. Codes are -2048 log p, rounded. */
 struct baseline_row {
@@ -34,7 +37,10 @@ struct baseline_row {
 	uint32_t id[BASELINE_MAX_TOP + BASELINE_MAX_SAMPLE]; /* the most likely first, then the sample; repeats are possible there */
 };
 /* Makes a row from logits. order is room for vocab entries; seed decides the sample. False when a logit is not finite. */
-bool baseline_row_make(struct baseline_row *row, const float *logits, size_t vocab, int32_t target, uint64_t seed, uint32_t *order);
+bool baseline_row_make(struct baseline_row *row, const float *logits, size_t vocab, int32_t target, double threshold,
+		       uint64_t seed, uint32_t *order);
+/* How many entries a row would have at each threshold. */
+bool baseline_row_plan(const float *logits, size_t vocab, uint32_t *order, uint16_t entries[BASELINE_THRESHOLDS]);
 /* The figures of a model's logits against a row; kl_variance is the sampling variance of kl. False: not finite. */
 bool baseline_row_figures(const struct baseline_row *row, const float *logits, size_t vocab, int32_t target,
 			  struct row_figures *out, double *kl_variance);
