@@ -51,7 +51,7 @@ int decode_seconds(struct model *m, const int32_t *tokens, size_t n, double *sec
 	enum { ROUNDS = 5 };
 	const struct config *c = model_config(m);
 	struct model_run *run = model_run_new(m, 1, 1, e);
-	struct kv_cache *cache = run ? kv_cache_new(c, n, e) : NULL;
+	struct kv_cache *cache = run ? kv_cache_new_in(c, n, model_kv(m), e) : NULL;
 	float *hidden = cache ? malloc((c->hidden + (size_t)c->vocab) * sizeof *hidden) : NULL;
 	int rc = hidden ? ERR_OK : cache ? err_nomem(e) : e->code;
 	*seconds = INFINITY;
@@ -147,7 +147,7 @@ int decode_check(struct model *m, const int32_t *tokens, size_t n, struct decode
 	size_t vocab = c->vocab;
 	*out = (struct decode_figures){ .tokens = n };
 	struct model_run *run = model_run_new(m, 1, n, e);
-	struct kv_cache *cache = run ? kv_cache_new(c, n, e) : NULL;
+	struct kv_cache *cache = run ? kv_cache_new_in(c, n, model_kv(m), e) : NULL;
 	if (!cache) {
 		model_run_free(run);
 		return e->code;

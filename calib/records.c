@@ -80,6 +80,11 @@ static void print_header(const struct run_id *id, enum records_kind kind, struct
 		jw_string(&w, "reference", id->reference);
 		jw_string(&w, "reference_name", id->reference_name);
 	}
+	if (*id->kv) {
+		jw_string(&w, "kv_cache", id->kv);
+		jw_string(&w, "kv_cache_v", id->kv_v);
+		jw_bool(&w, "kv_rotate", id->kv_rotate);
+	}
 	jw_string(&w, "data_name", id->data_name);
 	jw_string(&w, "tokenizer", id->tokenizer);
 	jw_string(&w, "tokens", id->tokens);
@@ -208,6 +213,9 @@ static int parse_header(struct run_id *id, const struct json *h, enum records_ki
 	get_name(h, "model_name", id->model_name, sizeof id->model_name);
 	get_name(h, "reference_name", id->reference_name, sizeof id->reference_name);
 	get_name(h, "data_name", id->data_name, sizeof id->data_name);
+	get_name(h, "kv_cache", id->kv, sizeof id->kv);
+	get_name(h, "kv_cache_v", id->kv_v, sizeof id->kv_v);
+	json_bool(json_get(h, "kv_rotate"), &id->kv_rotate);
 	get_name(h, "tool", id->tool, sizeof id->tool);
 	return ERR_OK;
 }

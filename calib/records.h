@@ -25,6 +25,8 @@ struct run_id {
 	char model[IDENTITY_SIZE], reference[IDENTITY_SIZE], tokenizer[IDENTITY_SIZE];
 	char tokens[IDENTITY_SIZE];      /* of the tokens of all windows */
 	char model_name[RUN_NAME], reference_name[RUN_NAME], data_name[RUN_NAME], tool[64]; /* for people; not compared */
+	char kv[24], kv_v[24];           /* codecs of the model's KV cache, "" for f32; compared between parts only */
+	bool kv_rotate;
 	enum protocol protocol;
 	size_t ctx, windows, scored, vocab;
 	size_t from, to;                 /* the windows held: all but in a part */

@@ -250,6 +250,11 @@ void report_json(const struct report *r, struct strbuf *out)
 	jw_string(&w, "data", r->id->data_name);
 	jw_string(&w, "protocol", protocol_rows[r->id->protocol].name);
 	jw_uint(&w, "ctx", r->id->ctx);
+	if (*r->id->kv) {
+		jw_string(&w, "kv_cache", r->id->kv);
+		jw_string(&w, "kv_cache_v", r->id->kv_v);
+		jw_bool(&w, "kv_rotate", r->id->kv_rotate);
+	}
 	if (r->failure) {
 		jw_string(&w, "failure", r->failure);
 	} else {
