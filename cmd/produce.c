@@ -6,8 +6,11 @@
 #include <sys/resource.h>
 #include <time.h>
 
+#include "cmd/calibration.h"
+#include "cmd/quantize_report.h"
 #include "codec/codec.h"
 #include "formats/file.h"
+#include "formats/proof.h"
 #include "plan/plan.h"
 
 struct state {
@@ -19,6 +22,9 @@ struct state {
 	bool have_config;
 	struct plan plan;
 	struct source_hash *hash;
+	struct calibrated calibrated;
+	struct proof *proof;
+	struct proof_result proved;
 	double start;
 };
 
@@ -116,6 +122,10 @@ static void plan_json(const struct state *s, struct strbuf *out)
 	jw_uint(&w, "bytes", s->plan.bytes);
 	jw_double(&w, "bits_per_weight", plan_bits_per_weight(&s->plan));
 	jw_uint(&w, "scratch_bytes", s->plan.scratch);
+	if (s->calibrated.row) {
+		jw_string(&w, "method", s->calibrated.row->name);
+		jw_uint(&w, "peak_memory", s->calibrated.memory);
+	}
 	jw_array(&w, "tensors");
 	for (size_t i = 0; i < s->plan.count; i++) {
 		const struct plan_item *item = &s->plan.items[i];
@@ -155,6 +165,8 @@ static void plan_table(const struct state *s, struct strbuf *out)
 	strbuf_printf(out, "%zu tensors, %s (%llu bytes), %.3f bits per weight", s->plan.count, size_text(s->plan.bytes, size),
 		      (unsigned long long)s->plan.bytes, plan_bits_per_weight(&s->plan));
 	strbuf_printf(out, ", %s of working memory\n", size_text(s->plan.scratch, size));
+	if (s->calibrated.row)
+		strbuf_printf(out, "method %s, peak memory %s\n", s->calibrated.row->name, size_text(s->calibrated.memory, size));
 }
 
 static int print_plan(const struct state *s, struct err *e)
@@ -217,13 +229,20 @@ static int write_all(struct state *s, struct err *e)
 {
 	struct write_options o;
 	struct tensor_sink *sink = NULL;
-	int rc = write_options(s, &o, e);
+	struct quantizer *q = s->calibrated.q;
+	int rc = q ? calibrated_prepare(&s->calibrated, s->p, e) : ERR_OK;
+	if (!rc)
+		rc = write_options(s, &o, e);
 	if (!rc)
 		rc = s->format->create(s->p->output, s->in, described(s), &s->plan, &o, &sink, e);
 	if (rc)
 		return rc;
+	if (s->p->proof)
+		rc = proof_new(&s->plan, sink, &s->proof, e);
 	progress_start(s->p->common, s->p->method ? "quantize" : "convert", "bytes", 0);
-	rc = plan_execute(&s->plan, s->source, sink, NULL, progress_step, NULL, e);
+	if (!rc)
+		rc = plan_execute(&s->plan, q ? quantizer_source(q) : s->source, s->proof ? proof_sink(s->proof) : sink,
+				  q ? quantizer_stats(q) : NULL, progress_step, NULL, e);
 	progress_end();
 	if (rc)
 		err_prefix(e, "%.600s", s->p->input);
@@ -232,6 +251,25 @@ static int write_all(struct state *s, struct err *e)
 	if (!rc)
 		rc = sink->finish(sink, e);
 	sink->close(sink);
+	return rc;
+}
+
+/* What is on the disk against what was meant, and what that cost each tensor. */
+static int examine(struct state *s, struct err *e)
+{
+	const struct produce *p = s->p;
+	struct tensor_source *source = s->calibrated.q ? quantizer_source(s->calibrated.q) : s->source;
+	int rc = ERR_OK;
+	if (s->proof) {
+		progress_start(p->common, "proof", "bytes", 0);
+		rc = proof_check(s->proof, p->output, source, &s->proved, progress_step, NULL, e);
+		progress_end();
+	}
+	if (!rc && s->proved.constant && !p->common->quiet)
+		warn("%llu of %llu blocks came out as one value where the source's were not; the first: %s",
+		     (unsigned long long)s->proved.constant, (unsigned long long)s->proved.blocks, s->proved.first);
+	if (!rc && p->report)
+		rc = quantize_report(p, &s->plan, s->source, &s->calibrated, s->proof, e);
 	return rc;
 }
 
@@ -263,6 +301,16 @@ static int summary(const struct state *s, struct err *e)
 		if (file)
 			jw_uint(&w, "file_bytes", file);
 		jw_double(&w, "bits_per_weight", bits);
+		if (s->calibrated.row)
+			jw_string(&w, "method", s->calibrated.row->name);
+		if (s->proof) {
+			jw_object(&w, "proof");
+			jw_uint(&w, "tensors", s->proved.tensors);
+			jw_uint(&w, "bytes", s->proved.bytes);
+			jw_uint(&w, "blocks", s->proved.blocks);
+			jw_uint(&w, "constant_blocks", s->proved.constant);
+			jw_end_object(&w);
+		}
 		jw_double(&w, "seconds", seconds);
 		jw_int(&w, "peak_kib", peak_kib());
 		if (s->p->say)
@@ -278,6 +326,9 @@ static int summary(const struct state *s, struct err *e)
 		if (s->p->common->verbose)
 			strbuf_printf(&out, ", peak memory %s", size_text((uint64_t)peak_kib() * 1024, size));
 		strbuf_putc(&out, '\n');
+		if (s->proof)
+			strbuf_printf(&out, "proof: %zu tensors read back as meant, values of %zu looked at, %llu alarms\n",
+				      s->proved.tensors, s->proved.quantized, (unsigned long long)s->proved.constant);
 	}
 	int rc = out.failed ? err_nomem(e) : out_print(&out, e);
 	strbuf_release(&out);
@@ -301,12 +352,18 @@ int produce(const struct produce *p, struct err *e)
 		rc = checkpoint_open(p->input, &s.in, e);
 	if (!rc)
 		rc = read_config(&s, e);
+	if (!rc && p->calibration)
+		rc = calibrated_open(&s.calibrated, p, s.have_config ? &s.config : NULL, s.in, e);
 	if (!rc)
 		rc = make_plan(&s, e);
+	if (!rc && p->calibration)
+		rc = calibrated_plan(&s.calibrated, p, &s.config, s.in, &s.plan, e);
 	if (!rc && p->dry_run)
 		rc = print_plan(&s, e);
-	else if (!rc && !(rc = write_all(&s, e)))
+	else if (!rc && !(rc = write_all(&s, e)) && !(rc = examine(&s, e)))
 		rc = summary(&s, e);
+	proof_free(s.proof);
+	calibrated_close(&s.calibrated);
 	source_hash_free(s.hash);
 	plan_release(&s.plan);
 	if (s.have_config)

@@ -25,6 +25,9 @@ struct produce {
 	/* Optional: what else the command has to say, before the summary's line, or as members of its JSON object. */
 	void (*say)(void *arg, struct strbuf *text, struct json_writer *json);
 	void *say_arg;
+	const struct calibration *calibration; /* statistics to quantize with; NULL: none */
+	bool proof;                      /* read the result back and compare */
+	const char *report;              /* where to write errors per tensor (.json or .html), or NULL */
 };
 
 /* The format that `output` (or `to`) asks for; ERR_USAGE. *out is NULL when neither says. */

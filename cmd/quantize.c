@@ -1,42 +1,78 @@
 /* quire quantize: fewer bits by a recipe. */
 #include <string.h>
 
+#include "cmd/calibration.h"
 #include "cmd/produce.h"
+#include "cmd/quantize_report.h"
 #include "formats/file.h"
 
 struct quantize_options {
 	struct common common;
 	const char *output, *to, *scheme, *method, *recipe;
-	struct string_list tensor;
-	bool compress, dry_run, force, requantize, no_source_hash;
+	const char *stats, *report;
+	struct string_list tensor, data;
+	int64_t samples, ctx, seed;
+	bool compress, dry_run, force, requantize, no_source_hash, no_proof;
 };
+static const struct quantize_options defaults = { .samples = 128 };
 
 #define FIELD(name) offsetof(struct quantize_options, name)
 static const struct option_row quantize_rows[] = {
 	{ "output", 'o', OPT_STRING, "PATH", "where to write; the suffix says the format", FIELD(output) },
 	{ "scheme", 's', OPT_STRING, "NAME", "preset (Q4_K_M, Q8_0, ...) or codec (q4_k, int4-g128, ...)", FIELD(scheme) },
-	{ "method", 0, OPT_STRING, "search|rtn", "how codes are chosen (default: search)", FIELD(method) },
+	{ "method", 'm', OPT_STRING, "rtn|search|imatrix|awq|gptq|best", "how codes are chosen (default: best with statistics, else search)",
+	  FIELD(method) },
+	{ "stats", 0, OPT_STRING, "STATS", "statistics of calibrate, or an importance matrix of llama.cpp", FIELD(stats) },
+	{ "data", 'd', OPT_LIST, "TEXT", "calibrate on this text first, instead of --stats; repeatable", FIELD(data) },
+	{ "samples", 0, OPT_INT, "N", "windows chosen from --data; 0: all of it (default: 128)", FIELD(samples) },
+	{ "ctx", 'c', OPT_INT, "N", "tokens per window of --data (default: 512 or the model's)", FIELD(ctx) },
+	{ "seed", 0, OPT_INT, "N", "which windows of --data are chosen (default: 0)", FIELD(seed) },
 	{ "recipe", 0, OPT_STRING, "FILE", "lines PATTERN = CODEC, on top of the scheme", FIELD(recipe) },
 	{ "tensor", 't', OPT_LIST, "PATTERN=CODEC", "codec for tensors or roles by name; repeatable, the last wins", FIELD(tensor) },
 	{ "to", 0, OPT_STRING, "gguf|quire|hf|safetensors", "the format, whatever the suffix", FIELD(to) },
 	{ "compress", 0, OPT_FLAG, NULL, ".quire: store remaining floats as deflated byte planes", FIELD(compress) },
 	{ "dry-run", 'n', OPT_FLAG, NULL, "print every tensor's codec and size, and write nothing", FIELD(dry_run) },
+	{ "report", 0, OPT_STRING, "FILE", "write errors per tensor, worst first: .json or .html", FIELD(report) },
+	{ "no-proof", 0, OPT_FLAG, NULL, "do not read the result back to compare it", FIELD(no_proof) },
 	{ "force", 'f', OPT_FLAG, NULL, "overwrite an existing file", FIELD(force) },
 	{ "requantize", 0, OPT_FLAG, NULL, "accept tensors that are quantized already", FIELD(requantize) },
 	{ "no-source-hash", 0, OPT_FLAG, NULL, ".quire: leave the sha256 of the source files out", FIELD(no_source_hash) },
 };
 
-static int find_method(const char *name, const struct method **out, struct err *e)
+static int unknown_method(const char *name, struct err *e)
 {
-	*out = method_find(name);
-	if (*out)
-		return ERR_OK;
 	struct strbuf known = { 0 };
 	for (unsigned i = 0; i < method_row_count; i++)
-		strbuf_printf(&known, "%s%s", i ? ", " : "", method_rows[i].name);
+		if (!method_rows[i].needs_importance)
+			strbuf_printf(&known, "%s, ", method_rows[i].name);
+	for (unsigned i = 0; i < quantizer_row_count; i++)
+		strbuf_printf(&known, "%s%s", i ? ", " : "", quantizer_rows[i].name);
 	err_set(e, ERR_USAGE, "unknown method '%.40s'; --method takes one of: %s", name, known.data ? known.data : "");
 	strbuf_release(&known);
 	return ERR_USAGE;
+}
+
+/* A plain method, or a calibrated one with its statistics. */
+static int find_method(const struct quantize_options *o, struct produce *p, struct calibration *c, struct err *e)
+{
+	bool have = o->stats || o->data.count;
+	const char *name = o->method ? o->method : have ? NULL : "search";
+	const struct quantizer_row *row = name ? quantizer_find(name) : NULL;
+	p->method = method_find(row || !name ? "imatrix" : name);
+	if (!p->method)
+		return unknown_method(name, e);
+	if (o->stats && o->data.count)
+		return err_set(e, ERR_USAGE, "give --stats or --data, not both");
+	if (name && !row && have)
+		return err_set(e, ERR_USAGE, "method %s uses no statistics; leave --stats and --data out", name);
+	if (row && !have)
+		return err_set(e, ERR_USAGE, "method %s needs statistics of the model: --stats FILE (see quire calibrate) or --data TEXT", name);
+	if (o->samples < 0 || o->ctx < 0 || o->seed < 0)
+		return err_set(e, ERR_USAGE, "--samples, --ctx and --seed must not be negative");
+	*c = (struct calibration){ .row = row, .stats = o->stats, .texts = o->data.item, .text_count = o->data.count,
+				   .samples = (size_t)o->samples, .ctx = (size_t)o->ctx, .seed = (uint64_t)o->seed };
+	p->calibration = have ? c : NULL;
+	return ERR_OK;
 }
 
 static int read_recipe(struct recipe *r, const struct quantize_options *o, struct err *e)
@@ -62,10 +98,11 @@ static int quantize_run(const void *options, const char *const *args, size_t cou
 		return err_set(e, ERR_USAGE, "say what to quantize to: --scheme NAME, --recipe FILE or --tensor PATTERN=CODEC");
 	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .allow_requantize = o->requantize,
 			     .dry_run = o->dry_run, .compress = o->compress, .force = o->force, .no_source_hash = o->no_source_hash,
-			     .cannot_hold = "write a .gguf or .quire file" };
-	int rc = find_method(o->method ? o->method : "search", &p.method, e);
-	if (!rc && (p.method->needs_importance || p.method->needs_hessian))
-		rc = err_set(e, ERR_USAGE, "method %s needs statistics of the model", p.method->name);
+			     .cannot_hold = "write a .gguf or .quire file", .proof = !o->no_proof, .report = o->report };
+	struct calibration calibration;
+	int rc = find_method(o, &p, &calibration, e);
+	if (!rc && o->report)
+		rc = quantize_report_check(o->report, e);
 	if (!rc)
 		rc = recipe_new(o->scheme, &p.recipe, e);
 	if (!rc)
@@ -79,17 +116,22 @@ static int quantize_run(const void *options, const char *const *args, size_t cou
 const struct command quantize_command = {
 	.name = "quantize",
 	.summary = "stores weights in fewer bits",
-	.synopsis = "MODEL -o OUT --scheme NAME [--method NAME] [--tensor PATTERN=CODEC]... [--dry-run]",
+	.synopsis = "MODEL -o OUT --scheme NAME [--method NAME] [--stats STATS] [--tensor PATTERN=CODEC]... [--dry-run]",
 	.description = "Quantizes the matrices of a checkpoint. A scheme is a preset named after llama.cpp's (Q4_K_M, Q4_K_S, Q5_K_M, Q6_K, "
 		       "Q8_0, Q4_0 ...), which mixes types as that program does, or a codec (q4_k, int4-g128, int8-g64 ...; pure-q4_0 where "
 		       "the name is also a preset), which all linear layers get while embedding and head get 8 bits. Patterns match tensor "
 		       "names (*.down_proj.weight) or roles (attn_v, ffn_down, embed, head). Norms and biases are never quantized. "
-		       "Values that are NaN or infinite are refused.",
-	.example = "quire quantize Llama-3.2-1B -o llama.gguf --scheme Q4_K_M --tensor attn_v=q8_0",
+		       "With statistics of the model (--stats, --data) the codes are chosen for what the layers put out on real text: "
+		       "imatrix weights each channel, awq scales channels, gptq feeds the error of each column into the next, best does that "
+		       "layer after layer with the errors of the layers before. Values that are NaN or infinite are refused, and the result is "
+		       "read back and compared.",
+	.example = "quire quantize Llama-3.2-1B -o llama.gguf --scheme Q4_K_M --tensor attn_v=q8_0\n"
+		   "quire quantize Llama-3.2-1B -o llama.gguf --scheme Q4_K_M --stats llama.stats --report llama.html",
 	.options = quantize_rows,
 	.option_count = sizeof quantize_rows / sizeof *quantize_rows,
 	.min_args = 1,
 	.max_args = 1,
 	.options_size = sizeof(struct quantize_options),
+	.defaults = &defaults,
 	.run = quantize_run,
 };

@@ -12,6 +12,14 @@ const struct method method_rows[] = {
 		.name = "search", .summary = "choose each block's grid to minimise the (importance-weighted) squared error",
 		.by_rows = true, .run = search_run,
 	},
+	{
+		.name = "imatrix", .summary = "search weighted by how strongly each input channel is used",
+		.needs_importance = true, .by_rows = true, .run = search_run,
+	},
+	{
+		.name = "gptq", .summary = "error feedback: later columns take over what rounding the earlier ones lost",
+		.needs_importance = true, .needs_hessian = true, .run = gptq_run,
+	},
 };
 const unsigned method_row_count = sizeof(method_rows) / sizeof(*method_rows);
 

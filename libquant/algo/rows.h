@@ -5,5 +5,6 @@
 
 int rtn_run(const struct quantize_job *job, struct err *e);
 int search_run(const struct quantize_job *job, struct err *e);
+int gptq_run(const struct quantize_job *job, struct err *e);
 
 #endif

@@ -300,7 +300,7 @@ static int whole_item(struct run *r, struct job *j, uint64_t total_rows, struct 
 	struct quantize_job q = { .codec = item->out.codec, .x = j->whole, .rows = total_rows, .cols = j->cols,
 				  .importance = j->importance, .dst = r->out };
 	source_drop(r->source, j->src, j->in->nbytes);
-	if (!rc && item->method->run(&q, e))
+	if (!rc && (r->stats && r->stats->quantize ? r->stats->quantize(r->stats->arg, item, &q, e) : item->method->run(&q, e)))
 		rc = err_prefix(e, "tensor %s", j->in->name);
 	free(j->whole);
 	if (!rc)

@@ -58,6 +58,8 @@ struct tensor_sink {
 struct plan_stats {
 	/* importance [cols] for an item, or NULL; owned by the provider until the next call */
 	const float *(*importance)(void *arg, const struct plan_item *item);
+	/* called instead of the run of a method that works on whole matrices (by_rows false); NULL: that run is called */
+	int (*quantize)(void *arg, const struct plan_item *item, const struct quantize_job *job, struct err *e);
 	void *arg;
 };
 

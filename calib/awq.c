@@ -1,0 +1,441 @@
+#include "calib/awq.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/thread.h"
+#include "codec/codec.h"
+#include "kernel/blas.h"
+
+enum { ALPHAS = 20, SAMPLE = 128 /* rows of each matrix that judge a candidate */ };
+
+/* Matrices that share an input, and what takes the inverse: a norm, or the rows of a projection. */
+static const struct group {
+	enum role role[3];
+	int count;
+	enum role before;
+	bool norm;
+} groups[] = {
+	{ { ROLE_Q, ROLE_K, ROLE_V }, 3, ROLE_ATTN_NORM, true },
+	{ { ROLE_O }, 1, ROLE_V, false },
+	{ { ROLE_GATE, ROLE_UP }, 2, ROLE_FFN_NORM, true },
+	{ { ROLE_DOWN }, 1, ROLE_UP, false },
+};
+enum { GROUPS = sizeof groups / sizeof *groups };
+
+struct scale {
+	float *columns;   /* [n] of the group; NULL: left alone */
+	float *before;    /* [n] the new norm, or what the rows of the projection before are divided by */
+};
+
+struct awq {
+	struct tensor_source base;       /* first: get() casts back */
+	struct tensor_source *inner;
+	const struct config *config;
+	struct scale *scales;            /* [layers, GROUPS] */
+	enum role *role;                 /* [tensors] */
+	uint32_t *layer;
+	struct tensor *tensors;
+};
+
+/* One group of one layer while its scales are chosen. */
+struct choice {
+	const struct config *config;
+	const struct group *group;
+	uint32_t layer;
+	size_t n;
+	const struct tensor *before;     /* the norm */
+	float *norm;                     /* [n], NULL unless group->norm */
+	float *mean;                     /* [n] magnitudes */
+	const float *importance;         /* [n] */
+	float *h;                        /* [n, n] or NULL */
+	const struct codec *codec[3];
+	float *w[3];                     /* [rows, n] sampled */
+	size_t rows[3];
+	double loss[ALPHAS];
+	atomic_int failed;
+};
+
+static const struct scale *find(const struct awq *a, enum role r, uint32_t layer, bool as_before)
+{
+	for (int g = 0; g < GROUPS && layer < a->config->layers; g++) {
+		const struct scale *s = &a->scales[layer * GROUPS + (uint32_t)g];
+		for (int i = 0; i < groups[g].count && !as_before; i++)
+			if (groups[g].role[i] == r)
+				return s->columns ? s : NULL;
+		if (as_before && groups[g].before == r)
+			return s->columns ? s : NULL;
+	}
+	return NULL;
+}
+
+const float *awq_columns(const struct awq *a, enum role r, uint32_t layer)
+{
+	const struct scale *s = find(a, r, layer, false);
+	return s ? s->columns : NULL;
+}
+
+const float *awq_rows(const struct awq *a, enum role r, uint32_t layer)
+{
+	const struct scale *s = r == ROLE_V || r == ROLE_UP ? find(a, r, layer, true) : NULL;
+	return s ? s->before : NULL;
+}
+
+/* ---- the scaled model */
+
+static int awq_get(struct tensor_source *s, size_t i, struct tensor_bytes *out, struct err *e)
+{
+	struct awq *a = (struct awq *)s;
+	const float *c = awq_columns(a, a->role[i], a->layer[i]), *r = awq_rows(a, a->role[i], a->layer[i]);
+	const struct scale *norm = a->role[i] == ROLE_ATTN_NORM || a->role[i] == ROLE_FFN_NORM ? find(a, a->role[i], a->layer[i], true)
+											      : NULL;
+	if (norm) {
+		const struct tensor *t = &a->tensors[i];
+		void *bytes = malloc(t->nbytes);
+		if (!bytes)
+			return err_nomem(e);
+		t->codec->encode(t->codec, norm->before, bytes, (size_t)tensor_elements(t));
+		*out = (struct tensor_bytes){ bytes, (size_t)t->nbytes, bytes };
+		return ERR_OK;
+	}
+	if (!c && !r)
+		return a->inner->get(a->inner, i, out, e);
+	const struct tensor *meta;
+	float *x;
+	int rc = source_read_f32(a->inner, a->inner->tensors[i].name, &x, &meta, e);
+	if (rc)
+		return rc;
+	size_t rows = (size_t)tensor_rows(meta), cols = (size_t)tensor_cols(meta);
+	for (size_t k = 0; k < rows; k++)
+		for (size_t j = 0; j < cols; j++)
+			x[k * cols + j] *= (c ? c[j] : 1) / (r ? r[k] : 1);
+	*out = (struct tensor_bytes){ (const uint8_t *)x, rows * cols * sizeof *x, x };
+	return ERR_OK;
+}
+
+static void awq_drop(struct tensor_source *s, const void *data, size_t size)
+{
+	source_drop(((struct awq *)s)->inner, data, size);
+}
+
+struct tensor_source *awq_source(struct awq *a)
+{
+	return &a->base;
+}
+
+static int show(struct awq *a, struct err *e)
+{
+	const struct codec *f32 = codec_find("f32");
+	for (size_t i = 0; i < a->inner->count; i++) {
+		a->tensors[i] = a->inner->tensors[i];
+		if (!awq_columns(a, a->role[i], a->layer[i]) && !awq_rows(a, a->role[i], a->layer[i]))
+			continue;
+		a->tensors[i].codec = f32;
+		int rc = tensor_measure(&a->tensors[i], e);
+		if (rc)
+			return rc;
+	}
+	a->base = (struct tensor_source){ .tensors = a->tensors, .count = a->inner->count, .index = a->inner->index, .get = awq_get,
+					  .drop = awq_drop };
+	return ERR_OK;
+}
+
+/* ---- choosing */
+
+/* What a value becomes in the type that the norm is stored in. */
+static float stored(const struct codec *c, float x)
+{
+	uint8_t bytes[16];
+	float y = x;
+	c->encode(c, &x, bytes, 1);
+	c->decode(c, bytes, &y, 1);
+	return y;
+}
+
+/* Candidate k: magnitudes to the power k / ALPHAS. With a norm, only ratios that its type can hold. */
+static void candidate(const struct choice *c, int k, float *s, float *before)
+{
+	float most = 0, least = INFINITY, one = c->config->arch->norm == NORM_RMS_PLUS_ONE ? 1 : 0;
+	for (size_t i = 0; i < c->n; i++)
+		most = c->mean[i] > most ? c->mean[i] : most;
+	for (size_t i = 0; i < c->n; i++) {
+		float m = c->mean[i] > 1e-4f * most ? c->mean[i] : 1e-4f * most;
+		s[i] = most > 0 ? powf(m, (float)k / ALPHAS) : 1;
+		least = s[i] < least ? s[i] : least;
+	}
+	most = most > 0 ? powf(most, (float)k / ALPHAS) : 1;
+	float scale = 1 / sqrtf(most * least);
+	for (size_t i = 0; i < c->n; i++) {
+		s[i] = k ? s[i] * scale : 1;
+		if (!c->norm) {
+			before[i] = s[i];
+			continue;
+		}
+		float old = c->norm[i] + one, new = stored(c->before->codec, old / s[i] - one) + one, ratio = old / new;
+		bool good = old != 0 && isfinite(ratio) && ratio > s[i] / 2 && ratio < s[i] * 2;
+		s[i] = good ? ratio : 1;
+		before[i] = good ? new - one : c->norm[i];
+	}
+}
+
+/* GQA: query heads that read the same KV head must agree, because its V rows are scaled only once. */
+static void share_heads(const struct choice *c)
+{
+	const struct layer_config *l = &c->config->layer[c->layer];
+	size_t d = c->config->head_dim, per = l->heads / l->kv_heads;
+	for (size_t k = 0; k < l->kv_heads; k++)
+		for (size_t i = 0; i < d; i++) {
+			float sum = 0;
+			for (size_t h = 0; h < per; h++)
+				sum += c->mean[(k * per + h) * d + i];
+			for (size_t h = 0; h < per; h++)
+				c->mean[(k * per + h) * d + i] = sum / (float)per;
+		}
+}
+
+static double weighted(const struct choice *c, const float *d, float *dh, size_t rows)
+{
+	double sum = 0;
+	if (c->h)
+		blas_gemm(false, false, rows, c->n, c->n, 1, d, c->n, c->h, c->n, 0, dh, c->n);
+	for (size_t i = 0; i < rows * c->n; i++)
+		sum += (double)d[i] * (c->h ? dh[i] : c->importance[i % c->n] * d[i]);
+	return sum;
+}
+
+/* Runs on one worker, its product as well, so that the loss does not depend on how many there are. */
+static void try_candidate(void *arg, size_t k, int worker)
+{
+	struct choice *c = arg;
+	(void)worker;
+	size_t n = c->n;
+	float *s = malloc(n * sizeof *s), *before = malloc(n * sizeof *before), *imp = malloc(n * sizeof *imp);
+	float *x = malloc(SAMPLE * n * sizeof *x), *d = malloc(SAMPLE * n * sizeof *d), *dh = malloc(SAMPLE * n * sizeof *dh);
+	uint8_t *bytes = malloc(n * 8 + 64), *scratch = malloc(n + CODEC_MAX_BLOCK);
+	if (s && before && imp && x && d && dh && bytes && scratch) {
+		candidate(c, (int)k, s, before);
+		c->loss[k] = 0;
+		for (size_t i = 0; i < n; i++)
+			imp[i] = c->importance[i] / (s[i] * s[i]);
+		for (int m = 0; m < c->group->count; m++) {
+			for (size_t r = 0; r < c->rows[m]; r++) {
+				const float *w = c->w[m] + r * n;
+				for (size_t i = 0; i < n; i++)
+					x[i] = w[i] * s[i];
+				codec_encode_row(c->codec[m], x, imp, n, FIT_SEARCH, scratch, bytes);
+				c->codec[m]->decode(c->codec[m], bytes, x, n);
+				for (size_t i = 0; i < n; i++)
+					d[r * n + i] = x[i] / s[i] - w[i];
+			}
+			c->loss[k] += weighted(c, d, dh, c->rows[m]);
+		}
+	} else
+		atomic_store(&c->failed, 1);
+	free(s);
+	free(before);
+	free(imp);
+	free(x);
+	free(d);
+	free(dh);
+	free(bytes);
+	free(scratch);
+}
+
+static const struct plan_item *item_of(const struct plan *p, enum role r, uint32_t layer)
+{
+	for (size_t i = 0; i < p->count; i++)
+		if (p->items[i].role == r && p->items[i].layer == layer)
+			return &p->items[i];
+	return NULL;
+}
+
+static const struct tensor *tensor_of(const struct awq *a, enum role r, uint32_t layer)
+{
+	for (size_t i = 0; i < a->inner->count; i++)
+		if (a->role[i] == r && a->layer[i] == layer)
+			return &a->inner->tensors[i];
+	return NULL;
+}
+
+/* Everything that reads the scaled thing must be scaled with it, and nothing may have to be rounded to take the inverse. */
+static bool can_scale(const struct awq *a, const struct plan *p, const struct group *g, uint32_t layer)
+{
+	const struct config *c = a->config;
+	if (g->norm && (c->arch->norm == NORM_LAYER || c->arch->parallel_residual))
+		return false;
+	for (int i = 0; i < g->count; i++) {
+		const struct plan_item *item = item_of(p, g->role[i], layer);
+		if (item ? !item->method : tensor_of(a, g->role[i], layer) != NULL)
+			return false;
+	}
+	const struct plan_item *before = item_of(p, g->before, layer);
+	if (!before || !item_of(p, g->role[0], layer))
+		return false;
+	if (g->norm)
+		return a->inner->tensors[before->source].codec->kind == CODEC_FLOAT;
+	if (!before->method || (g->before == ROLE_UP && !c->arch->gated))
+		return false;
+	for (uint32_t i = 0; i < c->layers && g->before == ROLE_V; i++)
+		if ((c->layer[i].kv_source == layer) != (i == layer))
+			return false;
+	return !tensor_of(a, g->before == ROLE_V ? ROLE_V_BIAS : ROLE_UP_BIAS, layer);
+}
+
+static int read_sample(struct awq *a, struct choice *c, int m, const struct plan_item *item, struct err *e)
+{
+	const struct tensor *meta;
+	float *x;
+	int rc = source_read_f32(a->inner, item->out.name, &x, &meta, e);
+	if (rc)
+		return rc;
+	size_t rows = (size_t)tensor_rows(meta), kept = rows < SAMPLE ? rows : SAMPLE;
+	for (size_t r = 0; r < kept; r++)
+		memmove(x + r * c->n, x + r * rows / kept * c->n, c->n * sizeof *x);
+	float *less = realloc(x, kept * c->n * sizeof *x);
+	c->w[m] = less ? less : x;
+	c->rows[m] = kept;
+	c->codec[m] = item->out.codec;
+	return ERR_OK;
+}
+
+static int read_inputs(struct awq *a, struct choice *c, struct stats *stats, struct err *e)
+{
+	enum role r = c->group->role[0];
+	float *largest = NULL;
+	size_t n = 0;
+	c->importance = stats_importance(stats, r, c->layer, &n);
+	if (!c->importance || n != c->n)
+		return err_set(e, ERR_INPUT, "the statistics hold nothing for %s of layer %u", role_rows[r].name, c->layer);
+	if (stats_magnitudes(stats, r, c->layer, &largest, &c->mean, &n)) {
+		free(largest);
+	} else {
+		/* an importance matrix has mean squares only */
+		c->mean = malloc(c->n * sizeof *c->mean);
+		if (!c->mean)
+			return err_nomem(e);
+		for (size_t i = 0; i < c->n; i++)
+			c->mean[i] = sqrtf(c->importance[i]);
+	}
+	if (stats_has_moment(stats, r, c->layer)) {
+		double *h;
+		int rc = stats_moment(stats, r, c->layer, &h, &n, e);
+		if (rc)
+			return rc;
+		c->h = malloc(n * n * sizeof *c->h);
+		for (size_t i = 0; c->h && i < n * n; i++)
+			c->h[i] = (float)h[i];
+		free(h);
+		if (!c->h)
+			return err_nomem(e);
+	}
+	if (!c->group->norm)
+		return ERR_OK;
+	return source_read_f32(a->inner, c->before->name, &c->norm, &c->before, e);
+}
+
+static int decide(struct awq *a, struct choice *c, struct err *e)
+{
+	struct scale *s = &a->scales[c->layer * GROUPS + (uint32_t)(c->group - groups)];
+	if (c->group->before == ROLE_V)
+		share_heads(c);
+	thread_for(ALPHAS, try_candidate, c);
+	if (atomic_load(&c->failed))
+		return err_nomem(e);
+	int best = 0;
+	for (int k = 1; k < ALPHAS; k++)
+		if (c->loss[k] < c->loss[best])
+			best = k;
+	if (!best)
+		return ERR_OK;
+	s->columns = malloc(c->n * sizeof *s->columns);
+	s->before = malloc(c->n * sizeof *s->before);
+	if (!s->columns || !s->before)
+		return err_nomem(e);
+	candidate(c, best, s->columns, s->before);
+	if (c->group->before == ROLE_V) {
+		/* the first query head of each group speaks for its V rows */
+		const struct layer_config *l = &c->config->layer[c->layer];
+		size_t d = c->config->head_dim, per = l->heads / l->kv_heads;
+		for (size_t k = 0; k < l->kv_heads; k++)
+			memmove(s->before + k * d, s->columns + k * per * d, d * sizeof *s->before);
+	}
+	return ERR_OK;
+}
+
+static int one_group(struct awq *a, const struct plan *plan, struct stats *stats, int g, uint32_t layer, struct err *e)
+{
+	if (!can_scale(a, plan, &groups[g], layer))
+		return ERR_OK;
+	const struct plan_item *first = item_of(plan, groups[g].role[0], layer);
+	struct choice c = { .config = a->config, .group = &groups[g], .layer = layer, .n = (size_t)tensor_cols(&first->out) };
+	c.before = &a->inner->tensors[item_of(plan, groups[g].before, layer)->source];
+	int rc = read_inputs(a, &c, stats, e);
+	for (int i = 0; i < c.group->count && !rc; i++)
+		rc = read_sample(a, &c, i, item_of(plan, c.group->role[i], layer), e);
+	if (!rc)
+		rc = decide(a, &c, e);
+	for (int i = 0; i < 3; i++)
+		free(c.w[i]);
+	free(c.h);
+	free(c.mean);
+	free(c.norm);
+	return rc;
+}
+
+int awq_new(const struct config *config, struct tensor_source *source, const struct plan *plan, struct stats *stats,
+	    plan_progress *progress, void *arg, struct awq **out, struct err *e)
+{
+	struct awq *a = calloc(1, sizeof *a);
+	if (!a)
+		return err_nomem(e);
+	a->inner = source;
+	a->config = config;
+	a->scales = calloc((size_t)config->layers * GROUPS, sizeof *a->scales);
+	a->tensors = calloc(source->count + 1, sizeof *a->tensors);
+	a->role = calloc(source->count + 1, sizeof *a->role);
+	a->layer = calloc(source->count + 1, sizeof *a->layer);
+	int rc = a->scales && a->tensors && a->role && a->layer ? ERR_OK : err_nomem(e);
+	for (size_t i = 0; i < source->count && !rc; i++)
+		a->role[i] = role_from_hf(config->arch, source->tensors[i].name, &a->layer[i]);
+	for (uint32_t layer = 0; layer < config->layers && !rc; layer++)
+		for (int g = 0; g < GROUPS && !rc; g++) {
+			rc = one_group(a, plan, stats, g, layer, e);
+			if (!rc && progress && !progress(arg, (uint64_t)layer * GROUPS + (uint64_t)g + 1, (uint64_t)config->layers * GROUPS))
+				rc = err_set(e, ERR_IO, "interrupted");
+		}
+	if (!rc)
+		rc = show(a, e);
+	if (rc)
+		awq_free(a);
+	else
+		*out = a;
+	return rc;
+}
+
+void awq_free(struct awq *a)
+{
+	if (!a)
+		return;
+	for (size_t i = 0; a->scales && i < (size_t)a->config->layers * GROUPS; i++) {
+		free(a->scales[i].columns);
+		free(a->scales[i].before);
+	}
+	free(a->scales);
+	free(a->tensors);
+	free(a->role);
+	free(a->layer);
+	free(a);
+}
+
+uint64_t awq_memory(const struct plan *plan)
+{
+	uint64_t most = 0, workers = (uint64_t)thread_count();
+	for (size_t i = 0; i < plan->count; i++) {
+		const struct tensor *t = &plan->items[i].out;
+		uint64_t n = tensor_cols(t), m = tensor_rows(t) * n * 4 + n * n * 12 + workers * SAMPLE * n * 12 + 3 * SAMPLE * n * 4;
+		most = plan->items[i].role < ROLE_COUNT && role_rows[plan->items[i].role].linear && m > most ? m : most;
+	}
+	return most;
+}

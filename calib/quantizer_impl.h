@@ -1,0 +1,32 @@
+#ifndef QUIRE_CALIB_QUANTIZER_IMPL_H
+#define QUIRE_CALIB_QUANTIZER_IMPL_H
+/* What the files behind quantizer.h share. */
+#include "base/strbuf.h"
+#include "calib/awq.h"
+#include "calib/quantizer.h"
+
+struct quantizer {
+	const struct quantizer_row *row;
+	const struct config *config;
+	struct tensor_source *source;
+	struct plan *plan;
+	struct stats *stats;
+	uint64_t tokens, ctx;                /* of the calibration text, and of a window */
+	struct plan_stats provider;
+	struct strbuf notes;
+	double damping;
+	struct overlay *overlay;             /* best */
+	struct sequential_report *report;
+	size_t report_count;
+	struct awq *awq;
+	float *scaled;                       /* importance of scaled channels, until the next call */
+	/* error feedback: the curvature that came last, since matrices share inputs */
+	struct curvature *curvature;
+	enum role curvature_role;
+	uint32_t curvature_layer;
+};
+
+/* Does a method that looks at whole matrices take this item? */
+bool quantizer_takes(const struct plan_item *item);
+
+#endif

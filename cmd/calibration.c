@@ -1,0 +1,128 @@
+#include "cmd/calibration.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "calib/collect.h"
+#include "calib/text.h"
+
+enum { DEFAULT_CTX = 512 };
+
+static int gather(struct calibrated *c, const struct produce *p, const struct collect_options *o, const struct loaded *l,
+		  const struct collect_plan *plan, struct err *e)
+{
+	struct strbuf path = { 0 };
+	strbuf_printf(&path, "%s.%ld.stats", p->output, (long)getpid());
+	if (path.failed)
+		return err_nomem(e);
+	progress_start(p->common, "calibrate", "tokens", (uint64_t)plan->text.count * plan->text.ctx * l->config.layers);
+	int rc = collect_run(plan, l, o, path.data, progress_step, NULL, e);
+	progress_end();
+	if (!rc)
+		rc = stats_open(path.data, &c->stats, e);
+	/* the map keeps it alive for as long as it is needed */
+	remove(path.data);
+	strbuf_printf(&path, ".resume");
+	remove(path.data);
+	strbuf_release(&path);
+	return rc;
+}
+
+/* The same collection as `calibrate`, into a file beside the output that is gone at once. */
+static int from_texts(struct calibrated *c, const struct produce *p, struct err *e)
+{
+	const struct calibration *k = p->calibration;
+	struct loaded l = { 0 };
+	struct token_ids ids = { 0 };
+	struct collect_plan plan = { 0 };
+	char hash[IDENTITY_SIZE];
+	int rc = loaded_open(&l, p->input, e);
+	struct collect_options o = { .samples = k->samples, .seed = k->seed, .shards = 1, .tool = "quire " QUIRE_VERSION, .ctx = k->ctx };
+	o.collect = c->row->needs_moments || !strcmp(c->row->name, "awq") || p->report ? COLLECT_FULL : COLLECT_IMATRIX;
+	if (!rc && !o.ctx)
+		o.ctx = l.config.context && l.config.context < DEFAULT_CTX ? l.config.context : DEFAULT_CTX;
+	if (!rc)
+		rc = texts_tokens(l.tokenizer, k->texts, k->text_count, &ids, hash, e);
+	if (!rc && !ids.count)
+		rc = err_set(e, ERR_INPUT, "%s: the text is empty", k->texts[0]);
+	if (!rc && (rc = collect_plan_make(&plan, &l, &ids, hash, &o, e)) == ERR_INPUT)
+		err_prefix(e, "%s", k->text_count == 1 ? k->texts[0] : p->input);
+	token_ids_release(&ids);
+	if (!rc) {
+		c->tokens = (uint64_t)plan.text.count * plan.text.ctx;
+		c->ctx = plan.text.ctx;
+		c->gathering = plan.memory;
+		if (!p->dry_run)
+			rc = gather(c, p, &o, &l, &plan, e);
+	}
+	collect_plan_release(&plan);
+	loaded_close(&l);
+	return rc;
+}
+
+int calibrated_open(struct calibrated *c, const struct produce *p, const struct config *config, struct checkpoint *in, struct err *e)
+{
+	const struct calibration *k = p->calibration;
+	struct tokenizer *t = NULL;
+	struct err ignored;
+	if (!config)
+		return err_set(e, ERR_UNSUPPORTED, "%.600s: statistics can only be used with an architecture that quire knows", p->input);
+	c->row = k->row ? k->row : quantizer_find("best");
+	int rc = k->stats ? stats_open(k->stats, &c->stats, e) : from_texts(c, p, e);
+	if (rc || !c->stats)
+		return rc;
+	/* weights without a tokenizer are compared all the same */
+	if (checkpoint_tokenizer(in, &t, &ignored))
+		t = NULL;
+	rc = stats_check(c->stats, config, in->source, t, e);
+	tokenizer_close(t);
+	if (rc)
+		return err_prefix(e, "%.400s", k->stats ? k->stats : k->texts[0]);
+	if (!k->row)
+		c->row = quantizer_default(c->stats);
+	return ERR_OK;
+}
+
+static void show_notes(const struct calibrated *c, const struct produce *p)
+{
+	const char *text = quantizer_notes(c->q);
+	while (*text && !p->common->quiet) {
+		const char *end = strchr(text, '\n');
+		warn("%.*s", (int)(end ? end - text : (long)strlen(text)), text);
+		text = end ? end + 1 : text + strlen(text);
+	}
+}
+
+int calibrated_plan(struct calibrated *c, const struct produce *p, const struct config *config, struct checkpoint *in,
+		    struct plan *plan, struct err *e)
+{
+	if (!c->stats) {
+		c->memory = quantizer_estimate(c->row, config, in->source, plan, c->tokens, c->ctx);
+		c->memory = c->gathering > c->memory ? c->gathering : c->memory;
+		return ERR_OK;
+	}
+	int rc = quantizer_new(c->row, config, in->source, plan, c->stats, &c->q, e);
+	if (rc)
+		return p->calibration->stats ? err_prefix(e, "%.400s", p->calibration->stats) : rc;
+	c->memory = quantizer_memory(c->q);
+	c->memory = c->gathering > c->memory ? c->gathering : c->memory;
+	show_notes(c, p);
+	return ERR_OK;
+}
+
+int calibrated_prepare(struct calibrated *c, const struct produce *p, struct err *e)
+{
+	progress_start(p->common, c->row->name, "steps", 0);
+	int rc = quantizer_prepare(c->q, progress_step, NULL, e);
+	progress_end();
+	return rc ? err_prefix(e, "%.400s", p->input) : ERR_OK;
+}
+
+void calibrated_close(struct calibrated *c)
+{
+	quantizer_free(c->q);
+	stats_close(c->stats);
+	*c = (struct calibrated){ 0 };
+}

@@ -1,0 +1,32 @@
+#ifndef QUIRE_CMD_CALIBRATION_H
+#define QUIRE_CMD_CALIBRATION_H
+/* Statistics for quantize: from a file, or gathered on the way. */
+#include "calib/quantizer.h"
+#include "cmd/produce.h"
+
+/* What the command line asks for. */
+struct calibration {
+	const struct quantizer_row *row;   /* NULL: what the statistics allow */
+	const char *stats;                 /* file, or NULL: gather from texts */
+	const char *const *texts;
+	size_t text_count, samples, ctx;   /* ctx 0: the default */
+	uint64_t seed;
+};
+
+struct calibrated {
+	const struct quantizer_row *row;
+	struct stats *stats;               /* NULL in a dry run with texts */
+	struct quantizer *q;
+	uint64_t memory;                   /* peak, estimated */
+	uint64_t gathering, tokens, ctx;   /* peak of gathering; what is gathered over */
+};
+
+/* Opens the statistics or gathers them, and checks that they are the model's (ERR_NOT_COMPARABLE). */
+int calibrated_open(struct calibrated *c, const struct produce *p, const struct config *config, struct checkpoint *in, struct err *e);
+/* Fits the method to the plan; config and plan must stay where they are. */
+int calibrated_plan(struct calibrated *c, const struct produce *p, const struct config *config, struct checkpoint *in,
+		    struct plan *plan, struct err *e);
+int calibrated_prepare(struct calibrated *c, const struct produce *p, struct err *e);
+void calibrated_close(struct calibrated *c);
+
+#endif
