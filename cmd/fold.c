@@ -338,21 +338,21 @@ static int check_options(struct work *w, const struct produce *p, struct err *e)
 	if (o->group && strcmp(o->group, "search") && strcmp(o->group, "neighbour"))
 		return err_set(e, ERR_USAGE, "unknown grouping '%.40s'; use search or neighbour", o->group);
 	int rc = find_method(o->method, &w->method, e);
-	bool search = o->group && !strcmp(o->group, "search");
-	if (!rc && !o->dry_run && !o->data.count && (w->method->moments || search))
-		rc = err_set(e, ERR_USAGE, "%s %s needs a text to calibrate on: --data TEXT", w->method->moments ? "method" : "--group",
-			     w->method->moments ? w->method->name : "search");
 	return rc ? rc : produce_check(p, e);
 }
 
 static int make(struct work *w, struct err *e)
 {
+	const struct fold_command_options *o = w->o;
 	int rc = ERR_OK;
-	if (!w->changed || w->o->dry_run)
+	if (!w->changed || o->dry_run)
 		return fold_weights_shapes(&w->in.config, &w->to, w->in.checkpoint->source, &w->out, e);
+	if (!o->data.count && (w->method->moments || (o->group && !strcmp(o->group, "search"))))
+		return err_set(e, ERR_USAGE, "%s %s needs a text to calibrate on: --data TEXT", w->method->moments ? "method" : "--group",
+			       w->method->moments ? w->method->name : "search");
 	if (!(w->out = overlay_new(w->in.checkpoint->source, e)))
 		return e->code;
-	if (w->o->data.count)
+	if (o->data.count)
 		rc = choose_text(w, e);
 	if (!rc)
 		rc = fold(w, e);
