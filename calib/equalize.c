@@ -1,0 +1,207 @@
+#include "calib/equalize.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/codec.h"
+
+/* Beyond 2^+-12 a half-precision weight could leave its range; a channel that needs more is dead anyway. */
+enum { MAX_SHIFT = 12 };
+
+/* Matrices that read what one producer writes. */
+static const struct site {
+	enum role producer, producer_bias;
+	enum role reader[3];
+	int readers;
+} sites[] = {
+	{ ROLE_ATTN_NORM, ROLE_UNKNOWN, { ROLE_Q, ROLE_K, ROLE_V }, 3 },
+	{ ROLE_V, ROLE_V_BIAS, { ROLE_O }, 1 },
+	{ ROLE_FFN_NORM, ROLE_UNKNOWN, { ROLE_GATE, ROLE_UP }, 2 },
+	{ ROLE_UP, ROLE_UP_BIAS, { ROLE_DOWN }, 1 },
+};
+
+struct job {
+	const struct config *config;
+	struct tensor_source *base;
+	struct overlay *out;
+	uint32_t layer;
+	const struct site *site;
+	size_t n, channels;      /* columns of the readers; what the producer writes (fewer when heads share V) */
+};
+
+/* The producer's channel that column j reads: query heads of one group read the same rows of V. */
+static size_t channel_of(const struct job *j, size_t column)
+{
+	if (j->site->producer != ROLE_V)
+		return column;
+	const struct layer_config *l = &j->config->layer[j->layer];
+	size_t dim = j->config->head_dim, head = column / dim;
+	return head / (l->heads / l->kv_heads) * dim + column % dim;
+}
+
+/* As it is now: what an earlier site put into the overlay, or the source's. */
+static int read_role(const struct job *j, enum role r, float **out, const struct tensor **meta, struct err *e)
+{
+	char name[96];
+	if (!role_hf_name(j->config->arch, r, j->layer, name))
+		return err_set(e, ERR_BUG, "no name for role %s", role_rows[r].name);
+	return source_read_f32(overlay_source(j->out), name, out, meta, e);
+}
+
+/* Writes a matrix back in the codec it has, or in f32 when that one could not hold it. */
+static int write_back(const struct job *j, const struct tensor *meta, float *x, struct err *e)
+{
+	struct tensor t = *meta;
+	size_t rows = (size_t)tensor_rows(&t), cols = (size_t)tensor_cols(&t);
+	if (t.codec->kind != CODEC_FLOAT)
+		t.codec = codec_find("f32");
+	int rc = tensor_measure(&t, e);
+	uint8_t *bytes = rc ? NULL : malloc((size_t)t.nbytes);
+	if (!rc && !bytes)
+		rc = err_nomem(e);
+	for (size_t r = 0; r < rows && !rc; r++)
+		t.codec->encode(t.codec, x + r * cols, bytes + r * (size_t)codec_row_bytes(t.codec, cols), cols);
+	return rc ? rc : overlay_put(j->out, &t, bytes, e);
+}
+
+static int column_squares(const struct job *j, double *sum, struct err *e)
+{
+	for (int i = 0; i < j->site->readers; i++) {
+		const struct tensor *meta;
+		float *w;
+		int rc = read_role(j, j->site->reader[i], &w, &meta, e);
+		if (rc)
+			return rc;
+		size_t rows = (size_t)tensor_rows(meta);
+		for (size_t r = 0; r < rows; r++)
+			for (size_t k = 0; k < j->n; k++)
+				sum[channel_of(j, k)] += (double)w[r * j->n + k] * w[r * j->n + k];
+		free(w);
+	}
+	return ERR_OK;
+}
+
+static void choose_scales(const struct job *j, const double *sum, const float *energy, double lean, float *scale)
+{
+	double mean = 0, mean_energy = 0;
+	size_t live = 0;
+	double *weight = calloc(j->channels, sizeof *weight);
+	for (size_t k = 0; k < j->n && energy && weight; k++)
+		weight[channel_of(j, k)] += energy[k];
+	for (size_t k = 0; k < j->channels; k++)
+		if (sum[k] > 0) {
+			mean += log2(sum[k]);
+			mean_energy += weight && energy ? weight[k] * sum[k] : 0;
+			live++;
+		}
+	mean = live ? mean / (double)live : 0;
+	mean_energy = live ? mean_energy / (double)live : 0;
+	for (size_t k = 0; k < j->channels; k++) {
+		double shift = sum[k] > 0 ? 0.5 * (mean - log2(sum[k])) : 0;
+		if (sum[k] > 0 && mean_energy > 0 && weight[k] > 0)
+			shift += 0.5 * lean * log2(weight[k] * sum[k] / mean_energy);
+		shift = shift > MAX_SHIFT ? MAX_SHIFT : shift < -MAX_SHIFT ? -MAX_SHIFT : shift;
+		scale[k] = (float)ldexp(1, (int)lround(shift));
+	}
+	free(weight);
+}
+
+static int scale_readers(const struct job *j, const float *scale, struct err *e)
+{
+	int rc = ERR_OK;
+	for (int i = 0; i < j->site->readers && !rc; i++) {
+		const struct tensor *meta;
+		float *w;
+		rc = read_role(j, j->site->reader[i], &w, &meta, e);
+		if (rc)
+			return rc;
+		size_t rows = (size_t)tensor_rows(meta);
+		for (size_t r = 0; r < rows; r++)
+			for (size_t k = 0; k < j->n; k++)
+				w[r * j->n + k] *= scale[channel_of(j, k)];
+		rc = write_back(j, meta, w, e);
+		free(w);
+	}
+	return rc;
+}
+
+static int scale_producer(const struct job *j, enum role r, const float *scale, struct err *e)
+{
+	const struct tensor *meta;
+	float *w;
+	int rc = read_role(j, r, &w, &meta, e);
+	if (rc)
+		return rc;
+	size_t per_channel = meta->ndim == 1 ? 1 : (size_t)tensor_cols(meta);
+	for (size_t k = 0; k < j->channels; k++)
+		for (size_t i = 0; i < per_channel; i++)
+			w[k * per_channel + i] /= scale[k];
+	rc = write_back(j, meta, w, e);
+	free(w);
+	return rc;
+}
+
+static bool has_role(const struct job *j, enum role r)
+{
+	char name[96];
+	return r != ROLE_UNKNOWN && role_hf_name(j->config->arch, r, j->layer, name) && source_find(overlay_source(j->out), name);
+}
+
+static int one_site(struct job *j, equalize_energy *energy, void *arg, double lean, struct err *e)
+{
+	uint64_t dim[2], out[2];
+	/* a layer that reads another layer's KV has no V of its own; a gateless feed-forward is not linear in up */
+	if (!has_role(j, j->site->producer) || !role_shape(j->config, j->site->reader[0], j->layer, dim) ||
+	    (j->site->producer == ROLE_UP && !j->config->arch->gated))
+		return ERR_OK;
+	for (int i = 0; i < j->site->readers; i++)
+		if (!has_role(j, j->site->reader[i]))
+			return ERR_OK;
+	role_shape(j->config, j->site->producer, j->layer, out);
+	j->n = (size_t)dim[1];
+	j->channels = (size_t)out[0];
+	double *sum = calloc(j->channels, sizeof *sum);
+	float *scale = calloc(j->channels, sizeof *scale);
+	size_t n = 0;
+	const float *x = energy ? energy(arg, j->site->reader[0], j->layer, &n) : NULL;
+	int rc = sum && scale ? column_squares(j, sum, e) : err_nomem(e);
+	if (!rc)
+		choose_scales(j, sum, n == j->n ? x : NULL, lean, scale);
+	if (!rc)
+		rc = scale_readers(j, scale, e);
+	if (!rc)
+		rc = scale_producer(j, j->site->producer, scale, e);
+	if (!rc && has_role(j, j->site->producer_bias))
+		rc = scale_producer(j, j->site->producer_bias, scale, e);
+	free(sum);
+	free(scale);
+	return rc;
+}
+
+/* Does another layer read this layer's KV? Its V then has readers that are not seen here. */
+static bool v_is_shared(const struct config *c, uint32_t layer)
+{
+	for (uint32_t i = 0; i < c->layers; i++)
+		if (i != layer && c->layer[i].kv_source == layer)
+			return true;
+	return false;
+}
+
+int equalize(const struct config *c, struct tensor_source *source, equalize_energy *energy, void *arg, double lean,
+	     struct overlay *out, struct err *e)
+{
+	struct job j = { .config = c, .base = source, .out = out };
+	if (c->arch->norm != NORM_RMS || c->arch->parallel_residual || c->arch->sandwich_norm)
+		return ERR_OK;
+	for (j.layer = 0; j.layer < c->layers; j.layer++)
+		for (size_t i = 0; i < sizeof sites / sizeof *sites; i++) {
+			j.site = &sites[i];
+			if (j.site->producer == ROLE_V && v_is_shared(c, j.layer))
+				continue;
+			int rc = one_site(&j, energy, arg, lean, e);
+			if (rc)
+				return rc;
+		}
+	return ERR_OK;
+}
