@@ -8,6 +8,7 @@
 
 /* Beyond 2^+-12 a half-precision weight could leave its range; a channel that needs more is dead anyway. */
 enum { MAX_SHIFT = 12 };
+#define DEAD_ZONE 1.5
 
 /* Matrices that read what one producer writes. */
 static const struct site {
@@ -101,6 +102,9 @@ static void choose_scales(const struct job *j, const double *sum, const float *e
 		double shift = sum[k] > 0 ? 0.5 * (mean - log2(sum[k])) : 0;
 		if (sum[k] > 0 && mean_energy > 0 && weight[k] > 0)
 			shift += 0.5 * lean * log2(weight[k] * sum[k] / mean_energy);
+		/* what training leaves between channels is best left alone (measured); what is far out is brought in */
+		if (fabs(shift) < DEAD_ZONE)
+			shift = 0;
 		shift = shift > MAX_SHIFT ? MAX_SHIFT : shift < -MAX_SHIFT ? -MAX_SHIFT : shift;
 		scale[k] = (float)ldexp(1, (int)lround(shift));
 	}

@@ -17,7 +17,7 @@
 typedef const float *equalize_energy(void *arg, enum role r, uint32_t layer, size_t *n);
 
 /*
- * Puts the changed tensors into `out`, an overlay over `source`. Columns get equal root mean squares, times
+ * Puts the changed tensors into `out`, an overlay over `source`. Columns whose root mean square is far from the others' get theirs, times
  * (E[x_j^2] |w_j|^2)^(lean / 2) relative to the mean when `energy` is given: more room for channels that matter more.
  */
 int equalize(const struct config *c, struct tensor_source *source, equalize_energy *energy, void *arg, double lean,
