@@ -50,12 +50,13 @@ static int read_role(const struct job *j, enum role r, float **out, const struct
 	return source_read_f32(overlay_source(j->out), name, out, meta, e);
 }
 
-/* Writes a matrix back in the codec it has, or in f32 when that one could not hold it. */
+/* Writes a matrix back in the codec it has, or in f32 when that one could lose bits. */
 static int write_back(const struct job *j, const struct tensor *meta, float *x, struct err *e)
 {
 	struct tensor t = *meta;
 	size_t rows = (size_t)tensor_rows(&t), cols = (size_t)tensor_cols(&t);
-	if (t.codec->kind != CODEC_FLOAT)
+	/* half precision has too little range to be shifted without loss */
+	if (t.codec->kind != CODEC_FLOAT || t.codec == codec_find("f16"))
 		t.codec = codec_find("f32");
 	int rc = tensor_measure(&t, e);
 	uint8_t *bytes = rc ? NULL : malloc((size_t)t.nbytes);
@@ -172,11 +173,14 @@ static int one_site(struct job *j, equalize_energy *energy, void *arg, double le
 	int rc = sum && scale ? column_squares(j, sum, e) : err_nomem(e);
 	if (!rc)
 		choose_scales(j, sum, n == j->n ? x : NULL, lean, scale);
-	if (!rc)
+	bool moved = false;
+	for (size_t k = 0; k < j->channels && !rc; k++)
+		moved |= scale[k] != 1;
+	if (moved)
 		rc = scale_readers(j, scale, e);
-	if (!rc)
+	if (!rc && moved)
 		rc = scale_producer(j, j->site->producer, scale, e);
-	if (!rc && has_role(j, j->site->producer_bias))
+	if (!rc && moved && has_role(j, j->site->producer_bias))
 		rc = scale_producer(j, j->site->producer_bias, scale, e);
 	free(sum);
 	free(scale);

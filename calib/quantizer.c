@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "calib/equalize.h"
 #include "codec/codec.h"
 
 /* Relative to the mean of the moments' diagonal: the value of the GPTQ paper. */
@@ -99,9 +100,14 @@ static int prepare_best(struct quantizer *q, plan_progress *progress, void *arg,
 		rc = stats_windows(q->stats, &text, e);
 	if (rc)
 		return rc;
-	q->overlay = overlay_new(q->source, e);
-	rc = q->overlay ? sequential_quantize(q->config, q->source, q->plan, &text, &o, q->overlay, &q->report, &q->report_count,
-					      progress, arg, e) : ERR_NOMEM;
+	q->equal = overlay_new(q->source, e);
+	rc = q->equal ? equalize(q->config, q->source, NULL, NULL, 0, q->equal, e) : ERR_NOMEM;
+	if (!rc) {
+		struct tensor_source *source = overlay_source(q->equal);
+		q->overlay = overlay_new(source, e);
+		rc = q->overlay ? sequential_quantize(q->config, source, q->plan, &text, &o, q->overlay, &q->report,
+						      &q->report_count, progress, arg, e) : ERR_NOMEM;
+	}
 	windows_release(&text);
 	return rc;
 }
@@ -308,6 +314,7 @@ void quantizer_free(struct quantizer *q)
 	if (!q)
 		return;
 	overlay_free(q->overlay);
+	overlay_free(q->equal);
 	awq_free(q->awq);
 	curvature_free(q->curvature);
 	strbuf_release(&q->notes);

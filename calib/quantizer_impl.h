@@ -15,7 +15,7 @@ struct quantizer {
 	struct plan_stats provider;
 	struct strbuf notes;
 	double damping;
-	struct overlay *overlay;             /* best */
+	struct overlay *equal, *overlay;     /* best: channels brought in line, and the quantized tensors over them */
 	struct sequential_report *report;
 	size_t report_count;
 	struct awq *awq;
