@@ -2,63 +2,9 @@
 
 #include <string.h>
 
+#include "codec/gather.h"
 #include "kernel/kernel.h"
 #include "tensor/half.h"
-
-/* Past anything these formats can hold, and its square still far from overflow; NaN becomes 0. */
-static inline float tame(float v)
-{
-	const float limit = 1e9f;
-
-	if (v <= limit && v >= -limit)
-		return v;
-	return v > 0 ? limit : v < 0 ? -limit : 0;
-}
-
-struct search_input {
-	_Alignas(64) float x[SEARCH_MAX_SUB][SEARCH_LANES];
-	_Alignas(64) float w[SEARCH_MAX_SUB][SEARCH_LANES];
-};
-
-/* Brings the weights of a super-block into [0, 1]; where all are zero every element counts alike. */
-static void gather_weights(const struct search_grid *g, const float *w, int lane, struct search_input *in)
-{
-	float top = 0;
-
-	for (int i = 0; i < g->n * g->subs; i++)
-		if (w[i] > top)
-			top = w[i];
-	if (top > 1e30f)
-		top = 1e30f;
-	float inv = top > 1e-30f ? 1.0f / top : 0;
-	for (int j = 0; j < g->subs; j++) {
-		float sum = 0;
-		for (int i = 0; i < g->n; i++) {
-			float v = w[j * g->n + i] * inv;
-			v = v > 0 ? (v < 1 ? v : 1) : 0;
-			in->w[i][lane + j] = v;
-			sum += v;
-		}
-		if (sum > 1e-20f)
-			continue;
-		/* nothing in this sub-block matters: fit it, without moving the super-scale */
-		for (int i = 0; i < g->n; i++)
-			in->w[i][lane + j] = inv > 0 ? 1e-9f : 1;
-	}
-}
-
-/* One super-block into lanes [lane, lane + subs). */
-static void gather(const struct search_grid *g, const float *x, const float *w, int lane, struct search_input *in)
-{
-	for (int j = 0; j < g->subs; j++)
-		for (int i = 0; i < g->n; i++)
-			in->x[i][lane + j] = x ? tame(x[j * g->n + i]) : 0;
-	if (x && w)
-		gather_weights(g, w, lane, in);
-	for (int j = 0; !x && j < g->subs; j++)
-		for (int i = 0; i < g->n; i++)
-			in->w[i][lane + j] = 1;
-}
 
 static void run(const struct kquant *q, struct search_job *job)
 {
@@ -97,12 +43,10 @@ void kquant_expand(const struct kquant *q, struct block_params *p)
 
 void kquant_fit(const struct kquant *q, const float *x, const float *w, enum fit_effort effort, struct block_params *p)
 {
-	struct search_input in;
+	struct gathered in;
 	struct search_job job = {.grid = &q->grid, .plain = effort == FIT_RTN, .weighted = w != NULL, .x = in.x[0], .w = in.w[0]};
 
-	gather(&q->grid, x, w, 0, &in);
-	for (int lane = q->grid.subs; lane < SEARCH_LANES; lane += q->grid.subs)
-		gather(&q->grid, NULL, NULL, lane, &in);
+	gather(&q->grid, x, w, (size_t)q->grid.n * (size_t)q->grid.subs, &in);
 	run(q, &job);
 	take(q, &job, 0, p);
 }
@@ -112,8 +56,8 @@ void kquant_store(const struct kquant *q, struct block_params *p)
 	struct search_job job = {.grid = &q->grid, .store = true};
 
 	for (int j = 0; j < q->grid.subs; j++) {
-		job.s[j] = tame(p->scale[j]);
-		job.o[j] = tame(p->offset[j]);
+		job.s[j] = gather_tame(p->scale[j]);
+		job.o[j] = gather_tame(p->offset[j]);
 	}
 	run(q, &job);
 	take(q, &job, 0, p);
@@ -129,16 +73,13 @@ void kquant_encode(const struct codec *c, const struct kquant *q, enum fit_effor
 		   const float *w, void *dst, size_t n)
 {
 	const struct search_grid *g = &q->grid;
-	struct search_input in;
+	struct gathered in;
 	struct search_job job = {.grid = g, .plain = effort == FIT_RTN, .weighted = w != NULL, .x = in.x[0], .w = in.w[0]};
 	struct block_params p;
 	uint8_t codes[CODEC_MAX_BLOCK], *out = dst;
 
 	for (size_t at = 0; at < n; at += (size_t)g->n * SEARCH_LANES) {
-		for (int lane = 0; lane < SEARCH_LANES; lane += g->subs) {
-			size_t b = at + (size_t)(lane * g->n);
-			gather(g, b < n ? src + b : NULL, w && b < n ? w + b : NULL, lane, &in);
-		}
+		gather(g, src + at, w ? w + at : NULL, n - at, &in);
 		run(q, &job);
 		for (int lane = 0; lane < SEARCH_LANES; lane += g->subs) {
 			size_t b = at + (size_t)(lane * g->n);

@@ -18,7 +18,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
-#include "codec/fit.h"
+#include "codec/gather.h"
 #include "codec/rows.h"
 #include "kernel/kernel.h"
 #include "tensor/half.h"
@@ -122,14 +122,73 @@ static void plain(const struct codec *c, const float *x, float *d, float *m)
 		*d = *d < 0 ? -HALF_MAX : HALF_MAX;
 }
 
+/* The largest element starts on levels past either end: with few levels it pays to sacrifice it, with many hardly. */
+static const struct search_grid grids[] = {
+	{.n = BLOCK, .subs = 1, .free = true, .level_lo = -8, .level_hi = 7, .plain_level = -8, .start_first = -0.9f,
+	 .start_step = 0.36f, .starts = 13},
+	{.n = BLOCK, .subs = 1, .free = true, .level_lo = -16, .level_hi = 15, .plain_level = -16, .start_first = -1.2f,
+	 .start_step = 0.45f, .starts = 11},
+	{.n = BLOCK, .subs = 1, .free = true, .level_lo = -128, .level_hi = 127, .plain_level = 127, .start_first = -1,
+	 .start_step = 1, .starts = 4},
+	{.n = BLOCK, .subs = 1, .free = true, .level_lo = 0, .level_hi = 15},
+	{.n = BLOCK, .subs = 1, .free = true, .level_lo = 0, .level_hi = 31},
+};
+
+static const struct search_grid *grid_of(const struct codec *c)
+{
+	const struct search_grid *g = grids;
+	while (g->level_lo != (float)c->code_bias || g->level_hi != (float)((1 << c->bits) - 1 + c->code_bias))
+		g++;
+	return g;
+}
+
+/* Up to sixteen blocks at once; `have` elements. */
+static void search(const struct codec *c, const float *x, const float *w, size_t have, struct search_job *job)
+{
+	struct gathered in;
+	job->grid = grid_of(c);
+	job->weighted = w != NULL;
+	job->x = in.x[0];
+	job->w = in.w[0];
+	gather(job->grid, x, w, have, &in);
+	(c->has_offset ? kernels()->search_affine : kernels()->search_scaled)(job);
+}
+
+static void take(const struct codec *c, const struct search_job *job, int lane, struct block_params *p)
+{
+	memset(p, 0, sizeof *p);
+	p->scale[0] = job->d[lane];
+	p->offset[0] = -job->dmin[lane];
+	store(c, p, BLOCK);
+}
+
 static void fit(const struct codec *c, const float *x, const float *w, size_t n, enum fit_effort effort,
 		struct block_params *p)
 {
+	struct search_job job;
+	if (effort == FIT_SEARCH) {
+		search(c, x, w, n, &job);
+		take(c, &job, 0, p);
+		return;
+	}
 	memset(p, 0, sizeof *p);
 	plain(c, x, &p->scale[0], &p->offset[0]);
 	store(c, p, n);
-	if (effort == FIT_SEARCH)
-		(c->has_offset ? fit_affine : fit_symmetric)(c, x, w, n, p);
+}
+
+static void encode_search(const struct codec *c, const float *src, const float *w, void *dst, size_t n)
+{
+	struct search_job job;
+	struct block_params p;
+	uint8_t *out = dst, codes[BLOCK];
+	for (size_t at = 0; at < n; at += BLOCK * SEARCH_LANES) {
+		search(c, src + at, w ? w + at : NULL, n - at, &job);
+		for (size_t b = at; b < n && b < at + BLOCK * SEARCH_LANES; b += BLOCK, out += c->block_bytes) {
+			take(c, &job, (int)((b - at) / BLOCK), &p);
+			codec_round_run(c, p.scale[0], p.offset[0], src + b, BLOCK, codes);
+			pack(c, &p, codes, BLOCK, out);
+		}
+	}
 }
 
 /* Truncates toward zero into [0, last]; NaN gives 0. */
@@ -201,7 +260,7 @@ static void decode_q4_0(const struct codec *c, const void *src, float *dst, size
 	const struct codec codec_##NAME = { \
 		.name = #NAME, .summary = SUMMARY, .kind = CODEC_BLOCK, .block = BLOCK, .block_bytes = BYTES, .sub = BLOCK, \
 		.has_offset = OFFSET, .bits = BITS, .code_bias = BIAS, .gguf_type = GGUF, .fallback = "f16", \
-		.decode = DECODE, .encode = encode, .fit = fit, .pack = pack, .unpack = unpack, .store = store }
+		.decode = DECODE, .encode = encode, .fit = fit, .pack = pack, .unpack = unpack, .store = store, .encode_search = encode_search }
 
 LEGACY_ROW(q8_0, 8, 34, -128, 0, 8, decode_q8_0, "blocks of 32, 8 bits, scale (GGUF)");
 LEGACY_ROW(q4_0, 4, 18, -8, 0, 2, decode_q4_0, "blocks of 32, 4 bits, scale (GGUF)");

@@ -8,7 +8,8 @@
  *
  * Sixteen sub-blocks are searched side by side, one per lane, so that no sum
  * ever crosses lanes: every instruction set gives the same bits, and so does a
- * sub-block in any lane.
+ * sub-block in any lane. Formats with one stored scale per block are searched in
+ * the same way, with sc = mn = 1.
  *
  * The search is alternating least squares: a grid of starting steps, each
  * rounded and refitted in closed form; then a scan of super-scales on the
@@ -19,11 +20,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SEARCH_LANES = 16, SEARCH_MAX_SUB = 32 };
+enum { SEARCH_LANES = 16, SEARCH_MAX_SUB = 128 };
 
 /* What a format can store. */
 struct search_grid {
-	int n;                    /* elements of a sub-block: 16 or 32 */
+	int n;                    /* elements of a sub-block: 16, 32, or with free scales any number up to SEARCH_MAX_SUB */
 	int subs;                 /* sub-blocks under one super-scale: 1, 8 or 16 */
 	float level_lo, level_hi; /* smallest and largest level */
 	float sc_lo, sc_hi;       /* range of the integer scale */
@@ -32,6 +33,12 @@ struct search_grid {
 	/* Without offsets: the largest element starts this many levels past either end, `starts` times. */
 	float start_first, start_step;
 	int starts;
+	/*
+	 * The scale (and offset, of either sign) is stored as a half, or the scale as a bfloat16: subs and all sc and mn
+	 * are 1 then. The plain rule gives the largest element this level; positive: its magnitude.
+	 */
+	bool free, bf16;
+	float plain_level;
 };
 
 struct search_job {

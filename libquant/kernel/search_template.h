@@ -113,6 +113,17 @@ INLINE vf vhalf(vf a)
 	return (vf)((vi)r | ((vi)a & (int32_t)0x80000000));
 }
 
+/* To half precision or, as half, to bfloat16; zero stays zero. */
+INLINE vf vstored(bool bf16, vf a)
+{
+	vi m = (vi)vmin(vabs(a), vset(bf16 ? 0x1.fep127f : 65504.0f));
+	int cut = bf16 ? 16 : 13;
+	vi r = (m + ((1 << (cut - 1)) - 1) + (m >> cut & 1)) & -(1 << cut);
+	if (!bf16) /* below the normal numbers: multiples of 2^-24 */
+		r = (vi)vselect((vf)m < vset(0x1p-14f), ((vf)m + 0.75f) - 0.75f, (vf)r);
+	return (vf)(r | ((vi)a & (int32_t)0x80000000));
+}
+
 /* Known when a search is compiled: WEIGHTED is a flag beside the three. Without it the weights are not even read. */
 enum search_kind { AFFINE, SCALED, TABLE, WEIGHTED = 4 };
 
@@ -170,7 +181,7 @@ INLINE struct sums round_sums(enum search_kind kind, const struct search_job *jo
 	return a;
 }
 
-/* Rounds with (s, o), then the best (s, o) for those codes; offsets stay <= 0, which is all the formats store. */
+/* Rounds with (s, o), then the best (s, o) for those codes; offsets stay <= 0 where that is all the format stores. */
 INLINE struct fit refit(enum search_kind kind, const struct search_job *job, int at, vf s, vf o, vf sum_w)
 {
 	struct sums a = round_sums(kind, job, at, s, o);
@@ -190,7 +201,7 @@ INLINE struct fit refit(enum search_kind kind, const struct search_job *job, int
 	vf ds = (sum_w * a.rl - a.l * a.r) * inv;
 	vf dofs = vselect(solvable, (a.ll * a.r - a.l * a.rl) * inv, a.r * vreciprocal(sum_w));
 	/* an offset above zero: hold it at zero and fit the step alone */
-	vi above = o + dofs > none;
+	vi above = (o + dofs > none) & (job->grid->free ? 0 : -1);
 	vf ds0 = (a.rl + o * a.l) * vreciprocal(a.ll);
 	dofs = vselect(above, -o, dofs);
 	ds = vselect(above, ds0, ds);
@@ -377,7 +388,7 @@ INLINE struct choice settle(enum search_kind kind, const struct search_job *job,
 	return c;
 }
 
-/* Smallest and largest element of each lane (AFFINE: no higher than 0), or the element of largest magnitude in both. */
+/* Smallest and largest element of each lane (AFFINE: no higher than 0 where offsets are not), or the element of largest magnitude in both. */
 INLINE void extremes(enum search_kind kind, const struct search_job *job, int at, vf *lo, vf *hi)
 {
 	vf a = vload(&job->x[at]), b = a;
@@ -386,7 +397,7 @@ INLINE void extremes(enum search_kind kind, const struct search_job *job, int at
 		b = vmax(b, vload(&job->x[i * SEARCH_LANES + at]));
 	}
 	if (is(kind, AFFINE)) {
-		*lo = vmin(a, vset(0));
+		*lo = job->grid->free ? a : vmin(a, vset(0));
 		*hi = b;
 	} else {
 		*lo = *hi = vselect(-a > b, a, b);
@@ -447,8 +458,8 @@ INLINE struct fit free_fit(enum search_kind kind, const struct search_job *job, 
 		for (int r = 0; r < (kind & WEIGHTED ? CUT_ROWS_WEIGHTED : CUT_ROWS); r++)
 			for (int k = 0; k < CUT_COLUMNS - (r & 1); k++) {
 				float both = -1 + 0.45f * (float)r, apart = -1.5f + 0.3f * (float)(2 * k + (r & 1));
-				vf step = range / (levels + both);
-				f = refit(kind, job, at, step, vmin(lo + 0.5f * (both + apart) * step, vset(0)), sum_w);
+				vf step = range / (levels + both), o = lo + 0.5f * (both + apart) * step;
+				f = refit(kind, job, at, step, g->free ? o : vmin(o, vset(0)), sum_w);
 				keep_better(&best, &f);
 			}
 	} else {
@@ -509,6 +520,14 @@ INLINE void store(enum search_kind kind, struct search_job *job)
 	}
 }
 
+INLINE vf weight_sum(enum search_kind kind, const struct search_job *job, int at)
+{
+	vf sum = vset(kind & WEIGHTED ? 0 : (float)job->grid->n);
+	for (int i = 0; i < (kind & WEIGHTED ? job->grid->n : 0); i++)
+		sum += vload(&job->w[i * SEARCH_LANES + at]);
+	return sum;
+}
+
 INLINE void search(enum search_kind kind, struct search_job *job)
 {
 	const struct search_grid *g = job->grid;
@@ -526,9 +545,7 @@ INLINE void search(enum search_kind kind, struct search_job *job)
 	if (job->plain)
 		return;
 	for (int b = 0, at = 0; at < SEARCH_LANES; b++, at += VL) {
-		sum_w[b] = vset(kind & WEIGHTED ? 0 : (float)g->n);
-		for (int i = 0; i < (kind & WEIGHTED ? g->n : 0); i++)
-			sum_w[b] += vload(&job->w[i * SEARCH_LANES + at]);
+		sum_w[b] = weight_sum(kind, job, at);
 		fits[b] = free_fit(kind, job, at, sum_w[b]);
 		vstore(f.s + at, fits[b].s);
 		vstore(f.o + at, fits[b].o);
@@ -563,9 +580,15 @@ INLINE void search(enum search_kind kind, struct search_job *job)
 	}
 }
 
+#include "kernel/search_free.h"
+
 void SEARCH_NAME(search_affine)(struct search_job *job)
 {
-	if (job->weighted)
+	if (job->grid->free && job->weighted)
+		search_free(AFFINE | WEIGHTED, job);
+	else if (job->grid->free)
+		search_free(AFFINE, job);
+	else if (job->weighted)
 		search(AFFINE | WEIGHTED, job);
 	else
 		search(AFFINE, job);
@@ -573,7 +596,11 @@ void SEARCH_NAME(search_affine)(struct search_job *job)
 
 void SEARCH_NAME(search_scaled)(struct search_job *job)
 {
-	if (job->weighted)
+	if (job->grid->free && job->weighted)
+		search_free(SCALED | WEIGHTED, job);
+	else if (job->grid->free)
+		search_free(SCALED, job);
+	else if (job->weighted)
 		search(SCALED | WEIGHTED, job);
 	else
 		search(SCALED, job);
