@@ -100,19 +100,17 @@ static void unpack(const struct codec *c, const void *src, struct block_params *
 /* The plain scale and offset, not yet rounded to half. */
 static void plain(const struct codec *c, const float *x, float *d, float *m)
 {
-	float lo = x[0], hi = x[0], top = 0, amax = 0;
-	for (int i = 0; i < BLOCK; i++) {
-		float a = fabsf(x[i]);
-		if (a > amax) {
-			amax = a;
+	float lo, hi, top;
+	kernels()->extremes(x, BLOCK, &lo, &hi);
+	top = hi > -lo ? hi : lo;
+	for (int i = 0; hi == -lo && i < BLOCK; i++) /* both signs: the first one counts */
+		if (x[i] == lo || x[i] == hi) {
 			top = x[i];
+			break;
 		}
-		lo = x[i] < lo ? x[i] : lo;
-		hi = x[i] > hi ? x[i] : hi;
-	}
 	*m = c->has_offset ? lo : 0;
 	if (c->bits == 8)
-		*d = amax / 127;
+		*d = fabsf(top) / 127;
 	else if (c->has_offset)
 		*d = (hi - lo) / (float)((1 << c->bits) - 1);
 	else
@@ -124,12 +122,12 @@ static void plain(const struct codec *c, const float *x, float *d, float *m)
 
 /* The largest element starts on levels past either end: with few levels it pays to sacrifice it, with many hardly. */
 static const struct search_grid grids[] = {
-	{.n = BLOCK, .subs = 1, .free = true, .level_lo = -8, .level_hi = 7, .plain_level = -8, .start_first = -0.9f,
-	 .start_step = 0.36f, .starts = 13},
-	{.n = BLOCK, .subs = 1, .free = true, .level_lo = -16, .level_hi = 15, .plain_level = -16, .start_first = -1.2f,
-	 .start_step = 0.45f, .starts = 11},
-	{.n = BLOCK, .subs = 1, .free = true, .level_lo = -128, .level_hi = 127, .plain_level = 127, .start_first = -1,
-	 .start_step = 1, .starts = 4},
+	{.n = BLOCK, .subs = 1, .free = true, .level_lo = -8, .level_hi = 7, .plain_level = -8, .start_first = -0.7f,
+	 .start_step = 0.5f, .starts = 9},
+	{.n = BLOCK, .subs = 1, .free = true, .level_lo = -16, .level_hi = 15, .plain_level = -16, .start_first = -0.9f,
+	 .start_step = 0.6f, .starts = 8},
+	{.n = BLOCK, .subs = 1, .free = true, .level_lo = -128, .level_hi = 127, .plain_level = 127, .start_first = -0.8f,
+	 .start_step = 1, .starts = 3},
 	{.n = BLOCK, .subs = 1, .free = true, .level_lo = 0, .level_hi = 15},
 	{.n = BLOCK, .subs = 1, .free = true, .level_lo = 0, .level_hi = 31},
 };
@@ -191,25 +189,6 @@ static void encode_search(const struct codec *c, const float *src, const float *
 	}
 }
 
-/* Truncates toward zero into [0, last]; NaN gives 0. */
-static uint8_t cut(float t, int last)
-{
-	return (uint8_t)(!(t > 0) ? 0 : t < (float)last ? (int)t : last);
-}
-
-/* Half away from zero, as roundf; without branches, so that compilers make vectors of it. NaN gives the code of 0. */
-static void round_q8(const float *x, float inv, uint8_t *codes)
-{
-	for (int i = 0; i < BLOCK; i++) {
-		float t = x[i] * inv, a = fabsf(t);
-		a = a == a ? a : 0;
-		a = a < 127 ? a : 127;
-		int q = (int)a;
-		q += a - (float)q >= 0.5f;
-		codes[i] = (uint8_t)(t < 0 ? 128 - q : 128 + q);
-	}
-}
-
 static void encode(const struct codec *c, const float *src, void *dst, size_t n)
 {
 	int last = (1 << c->bits) - 1;
@@ -219,10 +198,9 @@ static void encode(const struct codec *c, const float *src, void *dst, size_t n)
 		plain(c, src, &p.scale[0], &p.offset[0]);
 		float inv = p.scale[0] != 0 ? 1 / p.scale[0] : 0, m = p.offset[0], half = 0.5f - (float)c->code_bias;
 		if (c->bits == 8)
-			round_q8(src, inv, codes);
+			kernels()->round_away(src, BLOCK, inv, codes);
 		else
-			for (int i = 0; i < BLOCK; i++)
-				codes[i] = cut((src[i] - m) * inv + half, last);
+			kernels()->round_down(src, BLOCK, m, inv, half, (float)last, codes);
 		store(c, &p, BLOCK);
 		pack(c, &p, codes, BLOCK, out);
 	}

@@ -58,6 +58,13 @@ struct kernels {
 	void (*round_uniform)(const float *x, size_t n, float scale, float offset, float lo, float hi, uint8_t *codes);
 	void (*round_table)(const float *x, size_t n, float scale, float offset, const float *levels, int bits,
 			    uint8_t *codes);
+
+	/* The plain rules of the blocks of 32; n a multiple of 16. NaN counts as 0. */
+	void (*extremes)(const float *x, size_t n, float *lo, float *hi);
+	/* code = 128 + x inv, rounded half away from zero, |x inv| cut to 127 */
+	void (*round_away)(const float *x, size_t n, float inv, uint8_t *codes);
+	/* code = (x - offset) inv + half, truncated and cut to 0..last */
+	void (*round_down)(const float *x, size_t n, float offset, float inv, float half, float last, uint8_t *codes);
 };
 
 /* The active kernels, never NULL. */

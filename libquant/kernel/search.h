@@ -63,7 +63,10 @@ struct search_job {
 	void round_uniform_##set(const float *x, size_t n, float scale, float offset, float lo, float hi, \
 				 uint8_t *codes); \
 	void round_table_##set(const float *x, size_t n, float scale, float offset, const float *levels, int bits, \
-			       uint8_t *codes)
+			       uint8_t *codes); \
+	void extremes_##set(const float *x, size_t n, float *lo, float *hi); \
+	void round_away_##set(const float *x, size_t n, float inv, uint8_t *codes); \
+	void round_down_##set(const float *x, size_t n, float offset, float inv, float half, float last, uint8_t *codes)
 
 SEARCH_FUNCTIONS(base);
 SEARCH_FUNCTIONS(avx2);

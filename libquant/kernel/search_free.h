@@ -12,7 +12,7 @@ INLINE void search_free(enum search_kind kind, struct search_job *job)
 
 	for (int at = 0; at < SEARCH_LANES; at += VL) {
 		vf lo, hi, sum_w = weight_sum(kind, job, at), s, o = vset(0), err;
-		extremes(kind, job, at, &lo, &hi);
+		lane_extremes(kind, job, at, &lo, &hi);
 		if (is(kind, AFFINE)) {
 			s = (hi - lo) / (g->level_hi - g->level_lo);
 			o = vstored(false, lo);

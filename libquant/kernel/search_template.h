@@ -389,7 +389,7 @@ INLINE struct choice settle(enum search_kind kind, const struct search_job *job,
 }
 
 /* Smallest and largest element of each lane (AFFINE: no higher than 0 where offsets are not), or the element of largest magnitude in both. */
-INLINE void extremes(enum search_kind kind, const struct search_job *job, int at, vf *lo, vf *hi)
+INLINE void lane_extremes(enum search_kind kind, const struct search_job *job, int at, vf *lo, vf *hi)
 {
 	vf a = vload(&job->x[at]), b = a;
 	for (int i = 1; i < job->grid->n; i++) {
@@ -412,7 +412,7 @@ INLINE void plain_rule(enum search_kind kind, struct search_job *job)
 
 	for (int at = 0; at < SEARCH_LANES; at += VL) {
 		vf lo, hi;
-		extremes(kind, job, at, &lo, &hi);
+		lane_extremes(kind, job, at, &lo, &hi);
 		vstore(f.s + at, is(kind, AFFINE) ? (hi - lo) / (g->level_hi - g->level_lo) : lo / g->level_lo);
 		vstore(f.o + at, is(kind, AFFINE) ? lo : vset(0));
 	}
@@ -442,7 +442,7 @@ INLINE void plain_rule(enum search_kind kind, struct search_job *job)
  * Starts of the affine fit. The grid's ends are cut by c0 and c1 steps; (c0 + c1, c0 - c1) walk a staggered lattice,
  * as fine as one refit reaches. With weights the best grid may leave out more of the span, so the walk goes on.
  */
-enum { CUT_ROWS = 6, CUT_ROWS_WEIGHTED = 9, CUT_COLUMNS = 6 };
+enum { CUT_ROWS = 6, CUT_ROWS_WEIGHTED = 9, CUT_COLUMNS = 6, FREE_ROWS_WEIGHTED = 9, FREE_COLUMNS_WEIGHTED = 10 };
 
 INLINE struct fit free_fit(enum search_kind kind, const struct search_job *job, int at, vf sum_w)
 {
@@ -451,16 +451,23 @@ INLINE struct fit free_fit(enum search_kind kind, const struct search_job *job, 
 	vf lo, hi;
 	float levels = g->level_hi - g->level_lo;
 
-	extremes(kind, job, at, &lo, &hi);
+	lane_extremes(kind, job, at, &lo, &hi);
 	if (is(kind, AFFINE)) {
 		vf range = hi - lo;
 		best = refit(kind, job, at, range / levels, lo, sum_w);
-		for (int r = 0; r < (kind & WEIGHTED ? CUT_ROWS_WEIGHTED : CUT_ROWS); r++)
-			for (int k = 0; k < CUT_COLUMNS - (r & 1); k++) {
-				float both = -1 + 0.45f * (float)r, apart = -1.5f + 0.3f * (float)(2 * k + (r & 1));
+		int rows = kind & WEIGHTED ? (g->free ? FREE_ROWS_WEIGHTED : CUT_ROWS_WEIGHTED) : CUT_ROWS;
+		float reach = kind & WEIGHTED && g->free ? 0.07f * levels : 1;
+		int columns = kind & WEIGHTED && g->free ? FREE_COLUMNS_WEIGHTED : CUT_COLUMNS;
+		for (int r = 0; r < rows; r++)
+			for (int k = 0; k < columns - (r & 1); k++) {
+				float both = -1 + reach * 0.45f * (float)r, apart = reach * 0.3f * (float)(1 - columns + 2 * k + (r & 1));
 				vf step = range / (levels + both), o = lo + 0.5f * (both + apart) * step;
 				f = refit(kind, job, at, step, g->free ? o : vmin(o, vset(0)), sum_w);
 				keep_better(&best, &f);
+				if (g->free && kind & WEIGHTED) {
+					f = refit(kind, job, at, f.s, f.o, sum_w);
+					keep_better(&best, &f);
+				}
 			}
 	} else {
 		best = refit(kind, job, at, lo / g->level_lo, vset(0), sum_w);
@@ -614,42 +621,4 @@ void SEARCH_NAME(search_table)(struct search_job *job)
 		search(TABLE, job);
 }
 
-/* In step with codec_round(), which says why. */
-INLINE vf units(const float *x, vf scale, vf offset, vi usable)
-{
-	vf t = (vload(x) - offset) / scale;
-	return (vf)((vi)t & (t == t) & usable);
-}
-
-void SEARCH_NAME(round_uniform)(const float *x, size_t n, float scale, float offset, float lo, float hi, uint8_t *codes)
-{
-	vf s = vset(scale), o = offset + vset(0), first = vset(lo), last = vset(hi);
-	vi usable = s != 0;
-
-	for (size_t i = 0; i < n; i += VL) {
-		vf t = units(x + i, s, o, usable);
-		vi code = __builtin_convertvector(vround(vclamp(t, first, last)) - first, vi);
-		vb narrow = __builtin_convertvector(code, vb);
-		memcpy(codes + i, &narrow, VL);
-	}
-}
-
-void SEARCH_NAME(round_table)(const float *x, size_t n, float scale, float offset, const float *levels, int bits,
-			      uint8_t *codes)
-{
-	vf s = vset(scale), o = offset + vset(0);
-	vi usable = s != 0;
-
-	for (size_t i = 0; i < n; i += VL) {
-		vf t = units(x + i, s, o, usable), least = vset(__builtin_inff());
-		vi best = {0};
-		for (int k = 0; k < 1 << bits; k++) {
-			vf miss = vabs(vset(levels[k]) - t);
-			vi better = miss < least;
-			least = vselect(better, miss, least);
-			best = (better & k) | (~better & best);
-		}
-		vb narrow = __builtin_convertvector(best, vb);
-		memcpy(codes + i, &narrow, VL);
-	}
-}
+#include "kernel/round.h"

@@ -362,4 +362,5 @@ static void k_grid_affine(const float *x, const float *w, size_t n, float scale,
 	.exp_sum = k_exp_sum, .silu_mul = k_silu_mul, .grid_scale = k_grid_scale, .grid_affine = k_grid_affine, \
 	.search_affine = search_affine_##SEARCH, .search_scaled = search_scaled_##SEARCH, \
 	.search_table = search_table_##SEARCH, \
-	.round_uniform = round_uniform_##SEARCH, .round_table = round_table_##SEARCH }
+	.round_uniform = round_uniform_##SEARCH, .round_table = round_table_##SEARCH, \
+	.extremes = extremes_##SEARCH, .round_away = round_away_##SEARCH, .round_down = round_down_##SEARCH }
