@@ -1,6 +1,9 @@
 #include "base/sha256.h"
 
+#include <stdatomic.h>
 #include <string.h>
+
+#include "base/sha256_blocks.h"
 
 /* FIPS 180-4, 4.2.2: fractional parts of the cube roots of the first 64 primes. */
 static const uint32_t K[64] = {
@@ -43,6 +46,25 @@ static void compress(uint32_t state[8], const uint8_t *p)
 		state[i] += v[i];
 }
 
+static void compress_portable(uint32_t state[8], const uint8_t *p, size_t count, const uint32_t k[64])
+{
+	(void)k;
+	for (; count; count--, p += 64)
+		compress(state, p);
+}
+
+static void compress_blocks(uint32_t state[8], const uint8_t *p, size_t count)
+{
+	static _Atomic(sha256_blocks *) chosen;
+	sha256_blocks *f = atomic_load_explicit(&chosen, memory_order_relaxed);
+	if (!f) {
+		f = sha256_accelerated();
+		f = f ? f : compress_portable;
+		atomic_store_explicit(&chosen, f, memory_order_relaxed);
+	}
+	f(state, p, count, K);
+}
+
 void sha256_init(struct sha256 *s)
 {
 	*s = (struct sha256){ .state = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c,
@@ -61,12 +83,11 @@ void sha256_add(struct sha256 *s, const void *data, size_t n)
 		n -= take;
 		if (have + take < 64)
 			return;
-		compress(s->state, s->block);
+		compress_blocks(s->state, s->block, 1);
 	}
-	for (; n >= 64; p += 64, n -= 64)
-		compress(s->state, p);
-	if (n)
-		memcpy(s->block, p, n);
+	compress_blocks(s->state, p, n / 64);
+	if (n % 64)
+		memcpy(s->block, p + n / 64 * 64, n % 64);
 }
 
 void sha256_finish(struct sha256 *s, uint8_t digest[32])

@@ -1,8 +1,8 @@
 #ifndef QUIRE_CODEC_FIT_H
 #define QUIRE_CODEC_FIT_H
 /*
- * Scale search for codecs with one scale (and perhaps one offset) per block and
- * evenly spaced levels: several starting scales, each followed by the best
+ * Scale search for integer groups of any length (those of fixed length without zero
+ * points go through kernel/search.h, which is faster): several starting scales, each followed by the best
  * scale for the codes it gives (weighted least squares in closed form), and
  * every error measured with the scale as the format stores it.
  *
@@ -15,7 +15,5 @@
 void fit_symmetric(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p);
 /* value = scale * (c - zero), zero a whole number in [0, 2^bits - 1] that the codec's store derives from the offset. */
 void fit_zero_point(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p);
-/* value = scale * c + offset. */
-void fit_affine(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p);
 
 #endif

@@ -29,7 +29,9 @@
 
 #include "base/bytes.h"
 #include "codec/fit.h"
+#include "codec/gather.h"
 #include "codec/rows.h"
+#include "kernel/kernel.h"
 #include "tensor/half.h"
 
 static float load_scale(const struct codec *c, uint16_t raw)
@@ -78,9 +80,38 @@ static void plain(const struct codec *c, const float *x, size_t n, struct block_
 	store(c, p, n);
 }
 
+/*
+ * Sixteen groups side by side, as kernel/search.h does it; n elements each. With
+ * few levels it pays to sacrifice the largest elements, with many it hardly does.
+ */
+static void search_lanes(const struct codec *c, const float *x, const float *w, size_t n, size_t have, struct search_job *job)
+{
+	struct gathered in;
+	float half = (float)(1 << c->bits) / 2;
+	struct search_grid g = { .n = (int)n, .subs = 1, .free = true, .bf16 = c->group_scale, .level_lo = -half,
+				 .level_hi = half - 1, .plain_level = c->bits == 8 ? 127 : half - 0.5f,
+				 .start_first = -0.7f, .start_step = c->bits == 8 ? 1 : 0.5f, .starts = c->bits == 8 ? 3 : 9 };
+	*job = (struct search_job){ .grid = &g, .weighted = w != NULL, .x = in.x[0], .w = in.w[0] };
+	gather(&g, x, w, have, &in);
+	kernels()->search_scaled(job);
+}
+
+static void take(const struct codec *c, const struct search_job *job, int lane, struct block_params *p)
+{
+	memset(p, 0, sizeof *p);
+	p->scale[0] = job->d[lane];
+	store(c, p, 0);
+}
+
 static void fit(const struct codec *c, const float *x, const float *w, size_t n, enum fit_effort effort,
 		struct block_params *p)
 {
+	struct search_job job;
+	if (effort == FIT_SEARCH && !c->has_offset && n <= SEARCH_MAX_SUB) {
+		search_lanes(c, x, w, n, n, &job);
+		take(c, &job, 0, p);
+		return;
+	}
 	plain(c, x, n, p);
 	if (effort == FIT_SEARCH)
 		(c->has_offset ? fit_zero_point : fit_symmetric)(c, x, w, n, p);
@@ -165,6 +196,24 @@ static void encode(const struct codec *c, const float *src, void *dst, size_t n)
 	}
 }
 
+/* Symmetric groups of a fixed length. */
+static void encode_search(const struct codec *c, const float *src, const float *w, void *dst, size_t n)
+{
+	size_t whole = n - n % c->block, step = (size_t)c->block * SEARCH_LANES;
+	uint8_t *out = dst, codes[SEARCH_MAX_SUB];
+	struct search_job job;
+	for (size_t at = 0; at < n; at += c->block) {
+		size_t len = at < whole ? c->block : n - at;
+		struct block_params p;
+		if (at % step == 0 || at == whole)
+			search_lanes(c, src + at, w ? w + at : NULL, len, at < whole ? whole - at : len, &job);
+		take(c, &job, at < whole ? (int)(at % step / c->block) : 0, &p);
+		codec_round_run(c, p.scale[0], p.offset[0], src + at, len, codes);
+		pack(c, &p, codes, len, out);
+		out += c->block_bytes;
+	}
+}
+
 /* scale * (code - zero) is exact before its one rounding, so it equals scale * code + offset wherever that is exact. */
 static void decode(const struct codec *c, const void *src, float *dst, size_t n)
 {
@@ -204,7 +253,7 @@ static void decode(const struct codec *c, const void *src, float *dst, size_t n)
 		.block_bytes = GROUP ? 2 + ZERO + (GROUP * BITS + 7) / 8 : 0, .sub = GROUP, .ragged = true, \
 		.has_offset = ZERO, .bits = BITS, .code_bias = ZERO ? 0 : -(1 << (BITS - 1)), .gguf_type = -1, \
 		.group_scale = BF16, .decode = decode, .encode = encode, .fit = fit, .pack = pack, .unpack = unpack, \
-		.store = store };
+		.store = store, .encode_search = GROUP && !ZERO ? encode_search : NULL };
 
 #define SPAN_g32 "groups of 32"
 #define SPAN_g64 "groups of 64"

@@ -56,7 +56,7 @@ static void q2_k_unpack(const struct codec *c, const void *src, struct block_par
 const struct codec codec_q2_k = {
 	.name = "q2_k", .summary = "2-bit codes, 4-bit scales and offsets of 16 under two half-precision scales of 256",
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct q2_k), .sub = 16, .has_offset = true,
-	.bits = 2, .gguf_type = 10, .fallback = "iq4_nl",
+	.bits = 2, .gguf_type = 10, .fallback = "q4_0",
 	.decode = kquant_decode, .encode = q2_k_encode, .fit = q2_k_fit, .pack = q2_k_pack, .unpack = q2_k_unpack,
 	.store = q2_k_store, .encode_search = q2_k_encode_search,
 };

@@ -72,7 +72,7 @@ static void q3_k_unpack(const struct codec *c, const void *src, struct block_par
 const struct codec codec_q3_k = {
 	.name = "q3_k", .summary = "3-bit codes, 6-bit scales of 16 under a half-precision scale of 256",
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct q3_k), .sub = 16,
-	.bits = 3, .code_bias = -4, .gguf_type = 11, .fallback = "iq4_nl",
+	.bits = 3, .code_bias = -4, .gguf_type = 11, .fallback = "q4_0",
 	.decode = kquant_decode, .encode = q3_k_encode, .fit = q3_k_fit, .pack = q3_k_pack, .unpack = q3_k_unpack,
 	.store = q3_k_store, .encode_search = q3_k_encode_search,
 };

@@ -45,9 +45,6 @@ struct kernels {
 	 * so that sums[1] / sums[2] is the best scale for these codes. w NULL means 1.
 	 */
 	void (*grid_scale)(const float *x, const float *w, size_t n, float scale, float lo, float hi, float sums[3]);
-	/* The same with value = scale q + offset: sums = { error, sum w, sum w x, sum w q, sum w q^2, sum w x q } */
-	void (*grid_affine)(const float *x, const float *w, size_t n, float scale, float offset, float lo, float hi,
-			    float sums[6]);
 
 	/* Scale and offset search for block formats, sixteen sub-blocks at a time; see search.h. */
 	void (*search_affine)(struct search_job *job);

@@ -329,28 +329,6 @@ static void k_grid_scale(const float *x, const float *w, size_t n, float scale, 
 	sums[2] = v_sum(qq);
 }
 
-static void k_grid_affine(const float *x, const float *w, size_t n, float scale, float offset, float lo, float hi,
-			  float sums[6])
-{
-	v16 s = v_set(scale), inv = v_set(1 / scale), o = v_set(offset), l = v_set(lo), h = v_set(hi), one = v_set(1);
-	v16 err = v_set(0), sw = err, sx = err, sq = err, qq = err, xq = err;
-	for (size_t i = 0; i < n; i += 16) {
-		bool tail = n - i < 16;
-		v16 a = tail ? v_load_tail(x + i, n - i, 0) : v_load(x + i);
-		v16 f = tail ? v_weights_tail(w, i, n) : w ? v_load(w + i) : one;
-		v16 q = v_code(v_mul(v_sub(a, o), inv), l, h), e = v_sub(a, v_add(v_mul(s, q), o)), fq = v_mul(f, q);
-		err = v_add(err, v_mul(f, v_mul(e, e)));
-		sw = v_add(sw, f);
-		sx = v_add(sx, v_mul(f, a));
-		sq = v_add(sq, fq);
-		qq = v_add(qq, v_mul(fq, q));
-		xq = v_add(xq, v_mul(fq, a));
-	}
-	const v16 all[6] = { err, sw, sx, sq, qq, xq };
-	for (int i = 0; i < 6; i++)
-		sums[i] = v_sum(all[i]);
-}
-
 /* SEARCH: the suffix of the row's functions in search.h. */
 #define KERNEL_ROW(NAME, USABLE, SEARCH) { \
 	.name = NAME, .usable = USABLE, \
@@ -359,7 +337,7 @@ static void k_grid_affine(const float *x, const float *w, size_t n, float scale,
 	.decode_q8_0 = k_decode_q8_0, .decode_q4_0 = k_decode_q4_0, .decode_q4_k = k_decode_q4_k, \
 	.decode_q5_k = k_decode_q5_k, .decode_q6_k = k_decode_q6_k, \
 	.dot = k_dot, .axpy = k_axpy, .sum_squares = k_sum_squares, .max = k_max, \
-	.exp_sum = k_exp_sum, .silu_mul = k_silu_mul, .grid_scale = k_grid_scale, .grid_affine = k_grid_affine, \
+	.exp_sum = k_exp_sum, .silu_mul = k_silu_mul, .grid_scale = k_grid_scale, \
 	.search_affine = search_affine_##SEARCH, .search_scaled = search_scaled_##SEARCH, \
 	.search_table = search_table_##SEARCH, \
 	.round_uniform = round_uniform_##SEARCH, .round_table = round_table_##SEARCH, \

@@ -116,6 +116,7 @@ static void rows_that_do_not_divide_fall_back(void **state)
 {
 	(void)state;
 	static const struct { const char *scheme, *by32, *odd; } rows[] = {
+		{ "pure-q2_k", "q4_0", "f16" }, { "pure-q3_k", "q4_0", "f16" },
 		{ "pure-q4_k", "q5_0", "f16" }, { "pure-q5_k", "q5_1", "f16" }, { "pure-q6_k", "q8_0", "f16" },
 		{ "pure-iq4_xs", "iq4_nl", "f16" },
 	};
