@@ -488,13 +488,11 @@ static int run(const void *options, const char *const *args, size_t count, struc
 const struct command verify_command = {
 	.name = "verify",
 	.summary = "measure a model: perplexity, and KL divergence against a reference",
-	.synopsis = "MODEL --data TEXT [--against REF | --baseline FILE] [--max-kl K ...]",
-	.description = "Runs the model over a text with quire's own f32 forward pass. With --against, runs the reference over the same "
-		       "tokens and reports how far the model is from it; --save-baseline keeps what is needed for that in a file. Gates "
-		       "(--max-... and --min-top1) decide on confidence bounds: exit 0 when all pass, 1 when one fails or stays undecided "
-		       "(see --undecided), 7 when the two cannot be compared. verify --merge PART... reports parts made with --shard.",
-	.example = "quire verify demo-q4.quire --against demo --data eval.txt\n"
-		   "quire verify demo --data eval.txt --save-baseline demo.base\n"
+	.synopsis = "MODEL --data TEXT [--against REF | --baseline FILE] | --merge PART...",
+	.description = "Runs the model over a text with quire's own f32 forward pass, and a reference over the same tokens. Gates "
+		       "(--max-..., --min-top1) decide on confidence bounds: exit 0 when all pass, 1 when one fails or stays undecided, 7 "
+		       "when the two cannot be compared.",
+	.example = "quire verify demo --data eval.txt --save-baseline demo.base\n"
 		   "quire verify demo-q4.quire --data eval.txt --baseline demo.base --max-kl 0.01 --min-top1 0.95",
 	.options = rows,
 	.option_count = sizeof rows / sizeof *rows,

@@ -10,12 +10,12 @@ is "without: no damage" "$(kl)" 0
 last=0
 for codec in f16 q8_0 q4_0; do
 	judge --kv-cache $codec
-	is "$codec: more damage than before it" "$(awk -v a="$(kl)" -v b=$last 'BEGIN { print a > b ? "yes" : "no: " a " after " b }')" yes
+	is "$codec: more damage than before it" "$(awk -v a="$(kl)" -v b=$last 'BEGIN { print (a > b) ? "yes" : "no: " a " after " b }')" yes
 	last=$(kl)
 done
-is "q4_0: not too much" "$(awk -v a="$last" 'BEGIN { print a < 0.01 ? "yes" : a }')" yes
+is "q4_0: not too much" "$(awk -v a="$last" 'BEGIN { print (a < 0.01) ? "yes" : a }')" yes
 judge --kv-cache q8_0 --kv-cache-v q4_0
-is "values alone in 4 bits: less than both" "$(awk -v a="$(kl)" -v b="$last" 'BEGIN { print a < b ? "yes" : a }')" yes
+is "values alone in 4 bits: less than both" "$(awk -v a="$(kl)" -v b="$last" 'BEGIN { print (a < b) ? "yes" : a }')" yes
 prints "--json names the codecs" '"kv_cache_v": "q4_0"'
 
 bytes() { "$QUIRE" generate "$DEMO" "$prompt" --tokens 20 --json "$@" >"$T/out"; json "$T/out" kv_cache_bytes; }
