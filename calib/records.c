@@ -28,6 +28,38 @@ static void hash_tokens(const struct windows *w, char out[IDENTITY_SIZE])
 	identity_finish(&h, out);
 }
 
+int run_tokenizer(const struct tokenizer *t, char out[IDENTITY_SIZE], struct err *e)
+{
+	struct sha256 h;
+	struct strbuf text = { 0 };
+	struct token_ids ids = { 0 };
+	char vocabulary[IDENTITY_SIZE];
+	int rc = ERR_OK;
+	identity_tokenizer(t, vocabulary);
+	sha256_init(&h);
+	identity_add(&h, vocabulary, sizeof vocabulary);
+	for (size_t i = 0; i < tokenizer_size(t) && !rc; i++) {
+		int32_t id = (int32_t)i;
+		if (tokenizer_type(t, id) != TOKEN_NORMAL)
+			continue;
+		strbuf_clear(&text);
+		ids.count = 0;
+		rc = tokenizer_decode(t, &id, 1, false, &text, e);
+		if (!rc)
+			rc = tokenizer_encode(t, text.data ? text.data : "", text.len, false, &ids, e);
+		for (size_t k = 0; k < ids.count; k++) {
+			uint8_t b[4];
+			store_u32(b, (uint32_t)ids.id[k]);
+			sha256_add(&h, b, sizeof b);
+		}
+		sha256_add(&h, "", 1); /* between pieces */
+	}
+	identity_finish(&h, out);
+	strbuf_release(&text);
+	token_ids_release(&ids);
+	return rc;
+}
+
 int run_id_make(struct run_id *id, const struct loaded *model, const struct loaded *reference, const struct windows *w,
 		enum protocol p, struct err *e)
 {
@@ -36,7 +68,8 @@ int run_id_make(struct run_id *id, const struct loaded *model, const struct load
 	int rc = identity_model(&model->config, model->checkpoint->source, id->model, e);
 	if (!rc && reference)
 		rc = identity_model(&reference->config, reference->checkpoint->source, id->reference, e);
-	identity_tokenizer(model->tokenizer, id->tokenizer);
+	if (!rc)
+		rc = run_tokenizer(model->tokenizer, id->tokenizer, e);
 	hash_tokens(w, id->tokens);
 	strncpy(id->tool, "quire " QUIRE_VERSION, sizeof id->tool - 1);
 	return rc;

@@ -33,6 +33,11 @@ struct run_id {
 	unsigned fields;                 /* parts: which figures are held */
 };
 
+/*
+ * A hash of what a tokenizer does: its vocabulary, and the tokens that the text of every ordinary piece becomes. A
+ * missing merge shows there even when no text at hand needs it; the container that the tokenizer came in does not.
+ */
+int run_tokenizer(const struct tokenizer *t, char out[IDENTITY_SIZE], struct err *e);
 /* Fills everything but names and range; reference may be NULL. */
 int run_id_make(struct run_id *id, const struct loaded *model, const struct loaded *reference, const struct windows *w,
 		enum protocol p, struct err *e);

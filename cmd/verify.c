@@ -182,6 +182,25 @@ static int same_tokens(const struct token_ids *a, const struct token_ids *b, con
 		       path, reference, i);
 }
 
+/* The tokens of this text are the same; are the tokenizers? A gate is strict about it. */
+static int same_tokenizers(struct run *r, const char *path, struct err *e)
+{
+	char a[IDENTITY_SIZE], b[IDENTITY_SIZE];
+	bool gated = false;
+	int rc = run_tokenizer(r->model.tokenizer, a, e);
+	if (!rc)
+		rc = run_tokenizer(r->reference.tokenizer, b, e);
+	if (rc || !strcmp(a, b))
+		return rc;
+	for (int i = 0; i < GATE_COUNT; i++)
+		gated |= !isnan(r->o->limit[i]);
+	if (gated)
+		return err_set(e, ERR_NOT_COMPARABLE, "%s and %s have different tokenizers, though they cut this text into the same tokens",
+			       path, r->o->against);
+	warn("%s and %s have different tokenizers, though they cut this text into the same tokens", path, r->o->against);
+	return ERR_OK;
+}
+
 static int load(struct run *r, const char *path, struct err *e)
 {
 	const struct verify_options *o = r->o;
@@ -200,6 +219,8 @@ static int load(struct run *r, const char *path, struct err *e)
 		rc = text_tokens(r->reference.tokenizer, o->data, &other, e);
 		if (!rc)
 			rc = same_tokens(&r->ids, &other, path, o->against, e);
+		if (!rc)
+			rc = same_tokenizers(r, path, e);
 		token_ids_release(&other);
 	}
 	return rc;
