@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/rng.h"
 #include "calib/fold.h"
@@ -20,8 +21,8 @@ struct fold_command_options {
 	bool compress, dry_run, force, no_source_hash;
 };
 
-/* 32k tokens of windows of 256: what the closed forms need, and several times what a small layer's refit reads. */
-enum { DEFAULT_SAMPLES = 256, DEFAULT_CTX = 512, DEFAULT_STEPS = 300 };
+/* 64k tokens of windows of 256 and up: what the closed forms need, and several times what a small layer's refit reads. */
+enum { DEFAULT_SAMPLES = 256, DEFAULT_CTX = 512, DEFAULT_STEPS = 150 };
 static const struct fold_command_options defaults = { .method = "refit", .samples = DEFAULT_SAMPLES, .steps = DEFAULT_STEPS };
 
 #define FIELD(name) offsetof(struct fold_command_options, name)
@@ -35,7 +36,7 @@ static const struct option_row rows[] = {
 	{ "samples", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 256)", FIELD(samples) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", FIELD(ctx) },
 	{ "seed", 's', OPT_INT, "N", "which windows are chosen, and their order (default: 0)", FIELD(seed) },
-	{ "steps", 0, OPT_INT, "N", "refit: steps of gradient descent per layer (default: 300)", FIELD(steps) },
+	{ "steps", 0, OPT_INT, "N", "refit: steps of gradient descent per layer (default: 150)", FIELD(steps) },
 	{ "to", 0, OPT_STRING, "hf|gguf|quire|safetensors", "the format, whatever the suffix", FIELD(to) },
 	{ "shard-size", 0, OPT_SIZE, "SIZE", "Hugging Face: start a new file after this many bytes", FIELD(shard_size) },
 	{ "compress", 0, OPT_FLAG, NULL, ".quire: store floats as deflated byte planes, losslessly", FIELD(compress) },
@@ -378,7 +379,9 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .keep = true,
 			     .dry_run = o->dry_run, .compress = o->compress, .force = o->force, .no_source_hash = o->no_source_hash,
 			     .shard_size = o->shard_size, .cannot_hold = "write a .quire file", .say = say, .say_arg = &w };
+	struct timespec t0, t1;
 	(void)count;
+	clock_gettime(CLOCK_MONOTONIC, &t0);
 	int rc = check_options(&w, &p, e);
 	if (!rc)
 		rc = loaded_open(&w.in, args[0], e);
@@ -395,6 +398,8 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	if (!rc) {
 		p.source = overlay_source(w.out);
 		p.config = &w.to;
+		clock_gettime(CLOCK_MONOTONIC, &t1);
+		p.seconds = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec);
 		rc = produce(&p, e);
 	}
 	recipe_free(p.recipe);

@@ -283,7 +283,7 @@ static int summary(const struct state *s, struct err *e)
 {
 	struct strbuf out = { 0 };
 	char size[32];
-	double seconds = now() - s->start, bits = plan_bits_per_weight(&s->plan);
+	double seconds = s->p->seconds + now() - s->start, bits = plan_bits_per_weight(&s->plan);
 	struct mapped m;
 	uint64_t file = 0;
 	if (!file_is_dir(s->p->output) && !mapped_open(&m, s->p->output, NULL)) {
