@@ -101,12 +101,23 @@ static const struct config *described(const struct state *s)
 	return s->p->config ? s->p->config : s->have_config ? &s->config : NULL;
 }
 
+/* The type of the model's weights: that of its first matrix in floats. */
+static bool has_bf16(const struct tensor_source *s)
+{
+	for (size_t i = 0; i < s->count; i++)
+		if (s->tensors[i].ndim == 2 && s->tensors[i].codec->kind == CODEC_FLOAT)
+			return !strcmp(s->tensors[i].codec->name, "bf16");
+	return false;
+}
+
 static int make_plan(struct state *s, struct err *e)
 {
 	const struct produce *p = s->p;
 	/* GGUF runtimes want norms and biases in f32 */
 	if (s->format && !strcmp(s->format->name, "gguf"))
 		recipe_vectors(p->recipe, codec_find("f32"));
+	if (s->format && !strcmp(s->format->name, "hf") && p->method)
+		recipe_folder(p->recipe, has_bf16(s->source));
 	int rc = plan_make(&s->plan, described(s), s->source, p->recipe, p->method, p->allow_requantize, e);
 	if (rc)
 		return err_prefix(e, "%.600s", p->input);

@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/map.h"
 #include "codec/codec.h"
+#include "formats/ct.h"
 #include "formats/file.h"
 #include "formats/safetensors.h"
 
@@ -68,6 +69,8 @@ static void hf_close(struct checkpoint *c)
 		mapped_close(&h->shards[i].map);
 		free(h->shards[i].path);
 	}
+	if (h && c->source && c->source != &h->base)
+		map_release(&c->source->index);
 	if (h)
 		map_release(&h->base.index);
 	c->private = NULL;
@@ -334,6 +337,8 @@ static int hf_open(const char *path, struct checkpoint *c, struct err *e)
 		rc = err_set(e, ERR_INPUT, "%.600s: the folder has neither %s nor %s", path, SINGLE, INDEX);
 	if (!rc)
 		rc = side_files(c, path, e);
+	if (!rc)
+		rc = ct_attach(c, e);
 	free(single);
 	free(index);
 	free(torch);
@@ -373,6 +378,11 @@ static bool st_holds(const struct codec *c)
 	return c->safetensors != NULL;
 }
 
+static bool hf_holds(const struct codec *c)
+{
+	return st_holds(c) || ct_holds(c);
+}
+
 extern const struct format format_hf, format_safetensors;
 const struct format format_hf = {
 	.name = "hf",
@@ -380,7 +390,7 @@ const struct format format_hf = {
 	.probe = hf_probe,
 	.open = hf_open,
 	.close = hf_close,
-	.holds = st_holds,
+	.holds = hf_holds,
 	.create = hf_create,
 };
 const struct format format_safetensors = {

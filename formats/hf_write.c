@@ -13,6 +13,7 @@
 #include "base/json.h"
 #include "base/map.h"
 #include "codec/codec.h"
+#include "formats/ct.h"
 #include "formats/file.h"
 #include "formats/hf.h"
 #include "formats/safetensors.h"
@@ -38,6 +39,7 @@ struct st_sink {
 	size_t next;                 /* the item that comes next */
 	uint64_t at, left;           /* of the current item */
 	struct arena arena;
+	struct plan parts;           /* of compressed weights: what is really written */
 };
 
 static int bug(struct err *e, const char *what)
@@ -281,10 +283,11 @@ static void sink_close(struct tensor_sink *base)
 	for (size_t i = 0; k->shards && i < k->shard_count; i++)
 		strbuf_release(&k->shards[i].header);
 	arena_release(&k->arena);
+	plan_release(&k->parts);
 	free(k);
 }
 
-static struct st_sink *sink_new(const struct plan *p, uint64_t limit, struct err *e)
+static struct st_sink *sink_new(const struct plan *p, uint64_t limit, bool compress, struct err *e)
 {
 	struct st_sink *k = calloc(1, sizeof *k);
 	if (!k) {
@@ -292,8 +295,8 @@ static struct st_sink *sink_new(const struct plan *p, uint64_t limit, struct err
 		return NULL;
 	}
 	k->base = (struct tensor_sink){ sink_item, sink_bytes, sink_finish, sink_close };
-	k->plan = p;
-	if (prepare(k, limit, e)) {
+	k->plan = compress ? &k->parts : p;
+	if ((compress && ct_plan(p, &k->parts, e)) || prepare(k, limit, e)) {
 		sink_close(&k->base);
 		return NULL;
 	}
@@ -407,6 +410,8 @@ static int write_sides(struct out_dir *d, const struct checkpoint *src, const st
 	int rc = ERR_OK;
 	if (f || config) {
 		rc = config_text(f, config, p, &text, e);
+		if (!rc && ct_wanted(p))
+			rc = ct_config_add(p, config, &text, e);
 		if (!rc)
 			rc = dir_put(d, "config.json", text.data, text.len, e);
 		strbuf_release(&text);
@@ -420,7 +425,8 @@ static int write_sides(struct out_dir *d, const struct checkpoint *src, const st
 int hf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
 	      const struct write_options *o, struct tensor_sink **out, struct err *e)
 {
-	struct st_sink *k = sink_new(p, o && o->shard_size ? o->shard_size : SHARD_SIZE, e);
+	bool compress = ct_wanted(p);
+	struct st_sink *k = sink_new(p, o && o->shard_size ? o->shard_size : SHARD_SIZE, compress, e);
 	if (!k)
 		return e->code;
 	int rc = out_dir_open(path, &k->dir, e);
@@ -428,10 +434,11 @@ int hf_create(const char *path, const struct checkpoint *src, const struct confi
 		rc = write_sides(k->dir, src, config, p, e);
 	if (!rc)
 		rc = shard_begin(k, e);
+	*out = &k->base;
+	if (!rc && compress)
+		rc = ct_sink_new(p, &k->base, out, e);
 	if (rc)
 		sink_close(&k->base);
-	else
-		*out = &k->base;
 	return rc;
 }
 
@@ -441,7 +448,7 @@ int st_create(const char *path, const struct checkpoint *src, const struct confi
 	(void)src;
 	(void)config;
 	(void)o;
-	struct st_sink *k = sink_new(p, 0, e);
+	struct st_sink *k = sink_new(p, 0, false, e);
 	if (!k)
 		return e->code;
 	int rc = out_open(path, &k->file, e);

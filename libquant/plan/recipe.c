@@ -102,6 +102,7 @@ struct recipe {
 	struct override *overrides;
 	size_t count;
 	struct strbuf name;
+	bool folder, bf16_scales;           /* recipe_folder */
 };
 
 /* ASCII case and '-' against '_' do not matter in names. */
@@ -386,7 +387,13 @@ static const struct codec *fit_row(const struct codec *c, const struct tensor *t
 	return fitting;
 }
 
-const struct codec *recipe_choose(const struct recipe *r, const struct recipe_query *q, const char **why)
+void recipe_folder(struct recipe *r, bool bf16)
+{
+	r->folder = true;
+	r->bf16_scales = bf16;
+}
+
+static const struct codec *choose(const struct recipe *r, const struct recipe_query *q, const char **why)
 {
 	const char *reason = "as in the source";
 	const struct codec *c = q->tensor->codec;
@@ -419,6 +426,36 @@ const struct codec *recipe_choose(const struct recipe *r, const struct recipe_qu
 		return fit_row(preset_codec(r, q, role, why), q->tensor, why);
 	*why = role == ROLE_EMBED || role == ROLE_HEAD ? "embedding and output head: 8 bits" : "default of the scheme";
 	return fit_row(role == ROLE_EMBED || role == ROLE_HEAD ? r->wide : r->codec, q->tensor, why);
+}
+
+/* Tools that load folders expect 16 bits wherever there is no linear layer, whole groups, and scales in the model's type. */
+static const struct codec *for_folder(const struct recipe *r, const struct recipe_query *q, const struct codec *c, const char **why)
+{
+	enum role role = effective_role(q);
+	char name[48];
+	bool rule = !strcmp(*why, "rule of the recipe");
+	if (!rule && (role == ROLE_EMBED || role == ROLE_HEAD || (role == ROLE_UNKNOWN && q->config))) {
+		*why = "kept in a folder: not a linear layer";
+		return q->tensor->codec;
+	}
+	if (c->kind == CODEC_GROUP && c->block && tensor_cols(q->tensor) % c->block) {
+		*why = "kept: rows do not divide into whole groups";
+		return q->tensor->codec;
+	}
+	if (c->kind != CODEC_GROUP || c->group_scale || !r->bf16_scales)
+		return c;
+	snprintf(name, sizeof name, "%s-bf16", c->name);
+	const struct codec *twin = codec_find(name);
+	return twin ? twin : c;
+}
+
+const struct codec *recipe_choose(const struct recipe *r, const struct recipe_query *q, const char **why)
+{
+	const char *reason;
+	if (!why)
+		why = &reason;
+	const struct codec *c = choose(r, q, why);
+	return r->folder && codec_quantizes(c) ? for_folder(r, q, c, why) : c;
 }
 
 const char *recipe_name(const struct recipe *r)

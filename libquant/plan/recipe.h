@@ -5,6 +5,7 @@
  * named after llama.cpp's file types or quire's own), or a text of lines
  * `PATTERN = CODEC` (glob over tensor or role names; later lines win; `#` comments).
  */
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/err.h"
@@ -66,6 +67,11 @@ int recipe_override(struct recipe *r, const char *rule, struct err *e);
 int recipe_read(struct recipe *r, const char *text, size_t len, struct err *e);
 /* The codec of norms, biases and other tensors that are not matrices (default: f32 for GGUF types, else as in the source); NULL: as in the source. */
 void recipe_vectors(struct recipe *r, const struct codec *c);
+/*
+ * The output is a Hugging Face folder: embedding and output head stay as in the source unless a rule says otherwise,
+ * matrices whose rows do not divide into groups as well, and with bf16 (the model's own type) group scales are bf16.
+ */
+void recipe_folder(struct recipe *r, bool bf16);
 /* Appends a line per preset: name and summary, for help. */
 void recipe_list(struct strbuf *out);
 /* The codec for a tensor, after fallbacks for rows that do not divide; *why (if not NULL) gets a short static reason. */
