@@ -78,9 +78,7 @@ static int fit_blocks(struct chunk *k)
 	for (size_t i = 0; i < k->n; i++)
 		weight[i] = k->c->h[i * k->n + i];
 	for (size_t r = 0; r < k->rows; r++)
-		for (size_t b = 0; b < k->blocks; b++)
-			k->job->codec->fit(k->job->codec, k->w + r * k->n + b * k->block, weight + b * k->block, block_len(k, b),
-					   FIT_SEARCH, &k->p[r * k->blocks + b]);
+		codec_fit_row(k->job->codec, k->w + r * k->n, weight, k->n, &k->p[r * k->blocks]);
 	free(weight);
 	return ERR_OK;
 }

@@ -81,6 +81,8 @@ struct codec {
 	void (*store)(const struct codec *c, struct block_params *p, size_t n);
 	/* Optional fast path: fit(FIT_SEARCH), round and pack a row at once; same bytes as the generic path. */
 	void (*encode_search)(const struct codec *c, const float *src, const float *w, void *dst, size_t n);
+	/* Optional fast path: fit(FIT_SEARCH) of every block of a row; the same parameters. */
+	void (*fit_row)(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p);
 };
 
 extern const struct codec *const codec_rows[];
@@ -124,6 +126,9 @@ static inline float codec_value(const struct codec *c, float scale, float offset
 {
 	return scale * (c->levels ? c->levels[code] : (float)((int)code + c->code_bias)) + offset;
 }
+
+/* fit(FIT_SEARCH) of every block of a row; p holds one entry per block. */
+void codec_fit_row(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p);
 
 /* Fit, round and pack a row; w (n importance weights, all >= 0) or NULL. scratch: CODEC_MAX_BLOCK or, for whole rows, n bytes. */
 void codec_encode_row(const struct codec *c, const float *src, const float *w, size_t n, enum fit_effort effort,

@@ -196,22 +196,34 @@ static void encode(const struct codec *c, const float *src, void *dst, size_t n)
 	}
 }
 
-/* Symmetric groups of a fixed length. */
+/* Symmetric groups of a fixed length: the parameters of group `at` of a row of n elements; job is kept from call to call. */
+static size_t next_group(const struct codec *c, const float *src, const float *w, size_t n, size_t at, struct search_job *job,
+			 struct block_params *p)
+{
+	size_t whole = n - n % c->block, step = (size_t)c->block * SEARCH_LANES, len = at < whole ? c->block : n - at;
+	if (at % step == 0 || at == whole)
+		search_lanes(c, src + at, w ? w + at : NULL, len, at < whole ? whole - at : len, job);
+	take(c, job, at < whole ? (int)(at % step / c->block) : 0, p);
+	return len;
+}
+
 static void encode_search(const struct codec *c, const float *src, const float *w, void *dst, size_t n)
 {
-	size_t whole = n - n % c->block, step = (size_t)c->block * SEARCH_LANES;
 	uint8_t *out = dst, codes[SEARCH_MAX_SUB];
 	struct search_job job;
-	for (size_t at = 0; at < n; at += c->block) {
-		size_t len = at < whole ? c->block : n - at;
-		struct block_params p;
-		if (at % step == 0 || at == whole)
-			search_lanes(c, src + at, w ? w + at : NULL, len, at < whole ? whole - at : len, &job);
-		take(c, &job, at < whole ? (int)(at % step / c->block) : 0, &p);
+	struct block_params p;
+	for (size_t at = 0; at < n; at += c->block, out += c->block_bytes) {
+		size_t len = next_group(c, src, w, n, at, &job, &p);
 		codec_round_run(c, p.scale[0], p.offset[0], src + at, len, codes);
 		pack(c, &p, codes, len, out);
-		out += c->block_bytes;
 	}
+}
+
+static void fit_row(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p)
+{
+	struct search_job job;
+	for (size_t at = 0; at < n; at += c->block)
+		next_group(c, x, w, n, at, &job, p++);
 }
 
 /* scale * (code - zero) is exact before its one rounding, so it equals scale * code + offset wherever that is exact. */
@@ -253,7 +265,8 @@ static void decode(const struct codec *c, const void *src, float *dst, size_t n)
 		.block_bytes = GROUP ? 2 + ZERO + (GROUP * BITS + 7) / 8 : 0, .sub = GROUP, .ragged = true, \
 		.has_offset = ZERO, .bits = BITS, .code_bias = ZERO ? 0 : -(1 << (BITS - 1)), .gguf_type = -1, \
 		.group_scale = BF16, .decode = decode, .encode = encode, .fit = fit, .pack = pack, .unpack = unpack, \
-		.store = store, .encode_search = GROUP && !ZERO ? encode_search : NULL };
+		.store = store, .encode_search = GROUP && !ZERO ? encode_search : NULL, \
+		.fit_row = GROUP && !ZERO ? fit_row : NULL };
 
 #define SPAN_g32 "groups of 32"
 #define SPAN_g64 "groups of 64"

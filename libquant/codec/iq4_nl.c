@@ -54,5 +54,5 @@ const struct codec codec_iq4_nl = {
 	.kind = CODEC_BLOCK, .block = 32, .block_bytes = sizeof(struct iq4_nl), .sub = 32,
 	.bits = 4, .levels = iq4_levels, .gguf_type = 20, .fallback = "f16",
 	.decode = kquant_decode, .encode = iq4_nl_encode, .fit = iq4_nl_fit, .pack = iq4_nl_pack,
-	.unpack = iq4_nl_unpack, .store = iq4_nl_store, .encode_search = iq4_nl_encode_search,
+	.unpack = iq4_nl_unpack, .store = iq4_nl_store, .encode_search = iq4_nl_encode_search, .fit_row = iq4_nl_fit_row,
 };

@@ -67,5 +67,5 @@ const struct codec codec_iq4_xs = {
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct iq4_xs), .sub = 32,
 	.bits = 4, .levels = iq4_levels, .gguf_type = 23, .fallback = "iq4_nl",
 	.decode = kquant_decode, .encode = iq4_xs_encode, .fit = iq4_xs_fit, .pack = iq4_xs_pack,
-	.unpack = iq4_xs_unpack, .store = iq4_xs_store, .encode_search = iq4_xs_encode_search,
+	.unpack = iq4_xs_unpack, .store = iq4_xs_store, .encode_search = iq4_xs_encode_search, .fit_row = iq4_xs_fit_row,
 };

@@ -51,6 +51,21 @@ void kquant_fit(const struct kquant *q, const float *x, const float *w, enum fit
 	take(q, &job, 0, p);
 }
 
+void kquant_fit_row(const struct kquant *q, const float *x, const float *w, size_t n, struct block_params *p)
+{
+	size_t run_of = (size_t)q->grid.n * SEARCH_LANES, block = (size_t)(q->grid.n * q->grid.subs);
+	struct gathered in;
+	struct search_job job = {.grid = &q->grid, .weighted = w != NULL, .x = in.x[0], .w = in.w[0]};
+
+	for (size_t at = 0; at < n; at += block) {
+		if (at % run_of == 0) {
+			gather(&q->grid, x + at, w ? w + at : NULL, n - at, &in);
+			run(q, &job);
+		}
+		take(q, &job, (int)(at % run_of / (size_t)q->grid.n), p++);
+	}
+}
+
 void kquant_store(const struct kquant *q, struct block_params *p)
 {
 	struct search_job job = {.grid = &q->grid, .store = true};

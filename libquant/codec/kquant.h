@@ -14,6 +14,8 @@ struct kquant {
 };
 
 void kquant_fit(const struct kquant *q, const float *x, const float *w, enum fit_effort effort, struct block_params *p);
+/* Searches every block of a row, as many at once as there are lanes. */
+void kquant_fit_row(const struct kquant *q, const float *x, const float *w, size_t n, struct block_params *p);
 /* Scales and offsets from the raw fields, with a decoder's arithmetic. */
 void kquant_expand(const struct kquant *q, struct block_params *p);
 /* Free scales and offsets onto the fields. */
@@ -41,13 +43,18 @@ void kquant_unpack_6bit(const uint8_t in[12], uint8_t sc[8], uint8_t mn[8]);
 /* The levels of IQ4_NL and IQ4_XS. */
 extern const float iq4_levels[16];
 
-/* Defines the functions of a codec's row from its struct kquant: NAME_fit, _store, _encode, _encode_search. */
+/* Defines the functions of a codec's row from its struct kquant: NAME_fit, _fit_row, _store, _encode, _encode_search. */
 #define KQUANT_METHODS(name, kq) \
 	static void name##_fit(const struct codec *c, const float *x, const float *w, size_t n, \
 			       enum fit_effort effort, struct block_params *p) \
 	{ \
 		(void)c, (void)n; \
 		kquant_fit(&(kq), x, w, effort, p); \
+	} \
+	static void name##_fit_row(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p) \
+	{ \
+		(void)c; \
+		kquant_fit_row(&(kq), x, w, n, p); \
 	} \
 	static void name##_store(const struct codec *c, struct block_params *p, size_t n) \
 	{ \

@@ -174,6 +174,16 @@ static void fit(const struct codec *c, const float *x, const float *w, size_t n,
 	store(c, p, n);
 }
 
+static void fit_row(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p)
+{
+	struct search_job job;
+	for (size_t b = 0; b < n / BLOCK; b++) {
+		if (b % SEARCH_LANES == 0)
+			search(c, x + b * BLOCK, w ? w + b * BLOCK : NULL, n - b * BLOCK, &job);
+		take(c, &job, (int)(b % SEARCH_LANES), &p[b]);
+	}
+}
+
 static void encode_search(const struct codec *c, const float *src, const float *w, void *dst, size_t n)
 {
 	struct search_job job;
@@ -238,7 +248,8 @@ static void decode_q4_0(const struct codec *c, const void *src, float *dst, size
 	const struct codec codec_##NAME = { \
 		.name = #NAME, .summary = SUMMARY, .kind = CODEC_BLOCK, .block = BLOCK, .block_bytes = BYTES, .sub = BLOCK, \
 		.has_offset = OFFSET, .bits = BITS, .code_bias = BIAS, .gguf_type = GGUF, .fallback = "f16", \
-		.decode = DECODE, .encode = encode, .fit = fit, .pack = pack, .unpack = unpack, .store = store, .encode_search = encode_search }
+		.decode = DECODE, .encode = encode, .fit = fit, .pack = pack, .unpack = unpack, .store = store, .encode_search = encode_search, \
+		.fit_row = fit_row }
 
 LEGACY_ROW(q8_0, 8, 34, -128, 0, 8, decode_q8_0, "blocks of 32, 8 bits, scale (GGUF)");
 LEGACY_ROW(q4_0, 4, 18, -8, 0, 2, decode_q4_0, "blocks of 32, 4 bits, scale (GGUF)");

@@ -58,5 +58,5 @@ const struct codec codec_q2_k = {
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct q2_k), .sub = 16, .has_offset = true,
 	.bits = 2, .gguf_type = 10, .fallback = "q4_0",
 	.decode = kquant_decode, .encode = q2_k_encode, .fit = q2_k_fit, .pack = q2_k_pack, .unpack = q2_k_unpack,
-	.store = q2_k_store, .encode_search = q2_k_encode_search,
+	.store = q2_k_store, .encode_search = q2_k_encode_search, .fit_row = q2_k_fit_row,
 };

@@ -74,5 +74,5 @@ const struct codec codec_q3_k = {
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct q3_k), .sub = 16,
 	.bits = 3, .code_bias = -4, .gguf_type = 11, .fallback = "q4_0",
 	.decode = kquant_decode, .encode = q3_k_encode, .fit = q3_k_fit, .pack = q3_k_pack, .unpack = q3_k_unpack,
-	.store = q3_k_store, .encode_search = q3_k_encode_search,
+	.store = q3_k_store, .encode_search = q3_k_encode_search, .fit_row = q3_k_fit_row,
 };

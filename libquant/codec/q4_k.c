@@ -61,5 +61,5 @@ const struct codec codec_q4_k = {
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct q4_k), .sub = 32, .has_offset = true,
 	.bits = 4, .gguf_type = 12, .fallback = "q5_0",
 	.decode = q4_k_decode, .encode = q4_k_encode, .fit = q4_k_fit, .pack = q4_k_pack, .unpack = q4_k_unpack,
-	.store = q4_k_store, .encode_search = q4_k_encode_search,
+	.store = q4_k_store, .encode_search = q4_k_encode_search, .fit_row = q4_k_fit_row,
 };

@@ -67,5 +67,5 @@ const struct codec codec_q5_k = {
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct q5_k), .sub = 32, .has_offset = true,
 	.bits = 5, .gguf_type = 13, .fallback = "q5_1",
 	.decode = q5_k_decode, .encode = q5_k_encode, .fit = q5_k_fit, .pack = q5_k_pack, .unpack = q5_k_unpack,
-	.store = q5_k_store, .encode_search = q5_k_encode_search,
+	.store = q5_k_store, .encode_search = q5_k_encode_search, .fit_row = q5_k_fit_row,
 };

@@ -70,5 +70,5 @@ const struct codec codec_q6_k = {
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct q6_k), .sub = 16,
 	.bits = 6, .code_bias = -32, .gguf_type = 14, .fallback = "q8_0",
 	.decode = q6_k_decode, .encode = q6_k_encode, .fit = q6_k_fit, .pack = q6_k_pack, .unpack = q6_k_unpack,
-	.store = q6_k_store, .encode_search = q6_k_encode_search,
+	.store = q6_k_store, .encode_search = q6_k_encode_search, .fit_row = q6_k_fit_row,
 };

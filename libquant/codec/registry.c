@@ -188,6 +188,18 @@ void codec_round_run(const struct codec *c, float scale, float offset, const flo
 		codes[i] = codec_round(c, scale, offset, x[i]);
 }
 
+void codec_fit_row(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p)
+{
+	if (c->fit_row) {
+		c->fit_row(c, x, w, n, p);
+		return;
+	}
+	for (size_t at = 0, len; at < n; at += len) {
+		len = codec_block_len(c, at, n);
+		c->fit(c, x + at, w ? w + at : NULL, len, FIT_SEARCH, p++);
+	}
+}
+
 void codec_encode_row(const struct codec *c, const float *src, const float *w, size_t n, enum fit_effort effort,
 		      uint8_t *scratch, void *dst)
 {

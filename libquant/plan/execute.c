@@ -35,6 +35,15 @@ static uint32_t limit_bits(const struct codec *c)
 	return strcmp(c->name, "bf16") ? 0x7f800000 : 0x7f7f8000;
 }
 
+/* A finished chunk on its way to the sink, beside the work on the next one. */
+struct pending {
+	struct tensor_sink *sink;
+	const uint8_t *data;
+	uint64_t size;                       /* 0: nothing to write */
+	struct err e;
+	int rc;
+};
+
 struct job {
 	const struct plan_item *item;
 	const struct tensor *in;
@@ -47,6 +56,7 @@ struct job {
 	float **scratch;                     /* per worker, slice_rows * cols */
 	float *whole;                        /* decode here instead (methods that need the whole matrix) */
 	uint8_t *out;
+	struct pending write;
 	uint32_t limit;
 	_Atomic uint64_t bad;                /* lowest element that must not be; UINT64_MAX: none */
 	atomic_flag failed;
@@ -121,6 +131,17 @@ static void convert_slice(void *arg, size_t slice, int worker)
 	struct err e = { 0 };
 	if (j->item->method->run(&q, &e))
 		fail(j, &e);
+}
+
+/* Item 0 writes what the last chunk gave; the others are the slices of this one. */
+static void write_or_convert(void *arg, size_t i, int worker)
+{
+	struct job *j = arg;
+	struct pending *w = &j->write;
+	if (i)
+		convert_slice(arg, i - 1, worker);
+	else if (w->size)
+		w->rc = w->sink->bytes(w->sink, w->data, w->size, &w->e);
 }
 
 static void check_slice(void *arg, size_t slice, int worker)
@@ -258,11 +279,32 @@ static uint64_t slice_rows_for(uint64_t cols)
 	return cols < SLICE ? SLICE / (cols ? cols : 1) : 1;
 }
 
+static int write_failed(struct job *j, struct err *e)
+{
+	if (j->write.rc && e)
+		*e = j->write.e;
+	j->write.size = 0;
+	return j->write.rc;
+}
+
+/*
+ * Where quantizing takes the time, writing a chunk (checksum, copying, waiting for
+ * the disk) is one more item of work beside the next chunk's. A conversion of
+ * plain types leaves the threads to the sink, which may deflate.
+ */
 static int chunk_loop(struct run *r, struct job *j, uint64_t total_rows, uint64_t chunk_rows, struct err *e)
 {
+	bool beside = j->item->method != NULL;
+	uint8_t *halves[2] = { j->out, j->out + chunk_rows * j->out_row };
+	int turn = 0;
+	j->write = (struct pending){ .sink = r->sink };
 	for (j->first = 0; j->first < total_rows; j->first += j->rows) {
 		j->rows = total_rows - j->first < chunk_rows ? total_rows - j->first : chunk_rows;
-		thread_for((j->rows + j->slice_rows - 1) / j->slice_rows, convert_slice, j);
+		j->out = halves[turn];
+		size_t slices = (j->rows + j->slice_rows - 1) / j->slice_rows;
+		thread_for(slices + 1, write_or_convert, j);
+		if (write_failed(j, e))
+			return j->write.rc;
 		if (atomic_load(&j->bad) != UINT64_MAX)
 			return bad_value(j, e);
 		if (atomic_load(&j->rc))
@@ -272,14 +314,21 @@ static int chunk_loop(struct run *r, struct job *j, uint64_t total_rows, uint64_
 			in = n * j->in->codec->block_bytes;
 			out = n * j->item->out.codec->block_bytes;
 		}
-		int rc = r->sink->bytes(r->sink, j->out, out, e);
+		j->write.data = j->out;
+		j->write.size = out;
+		if (beside)
+			turn = !turn;
+		else
+			write_or_convert(j, 0, 0);
+		if (!beside && write_failed(j, e))
+			return j->write.rc;
+		source_drop(r->source, j->src + j->first * j->in_row, in);
+		int rc = step(r, in, e);
 		if (rc)
 			return rc;
-		source_drop(r->source, j->src + j->first * j->in_row, in);
-		if ((rc = step(r, in, e)))
-			return rc;
 	}
-	return ERR_OK;
+	write_or_convert(j, 0, 0);
+	return write_failed(j, e);
 }
 
 /* Methods that look at the whole matrix: decode it all, run once, write once. */
@@ -332,7 +381,7 @@ static int convert_item(struct run *r, struct job *j, struct err *e)
 		chunk_rows = j->slice_rows * (uint64_t)r->workers;
 	if (chunk_rows > total_rows)
 		chunk_rows = total_rows;
-	int rc = reserve(r, chunk_rows * j->out_row, j->slice_rows * j->cols, e);
+	int rc = reserve(r, chunk_rows * j->out_row * (j->item->method ? 2 : 1), j->slice_rows * j->cols, e);
 	if (rc)
 		return rc;
 	j->out = r->out;
@@ -374,7 +423,7 @@ uint64_t plan_item_scratch(const struct plan_item *item, const struct tensor *so
 	if (chunk > n)
 		chunk = n;
 	double per = n ? (double)item->out.nbytes / (double)n : 0;
-	return slice * sizeof(float) * workers + (uint64_t)((double)chunk * per) + 1;
+	return slice * sizeof(float) * workers + (uint64_t)((double)chunk * per * (item->method ? 2 : 1)) + 1;
 }
 
 int plan_execute(const struct plan *p, struct tensor_source *s, struct tensor_sink *k, const struct plan_stats *stats,

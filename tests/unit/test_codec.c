@@ -260,16 +260,23 @@ static void paths_agree(void **state)
 			size_t size = (size_t)codec_row_bytes(c, n), at = 0;
 			encode(c, x, weight, n, FIT_SEARCH, bytes);
 			memset(again, 0, sizeof again);
+			struct block_params *row = calloc(n, sizeof *row), *own = row;
+			assert_non_null(row);
+			codec_fit_row(c, x, weight, n, row);
 			for (size_t i = 0; i < n;) {
 				size_t len = codec_block_len(c, i, n), sub = codec_sub_len(c, len);
 				struct block_params p = { 0 };
 				c->fit(c, x + i, weight ? weight + i : NULL, len, FIT_SEARCH, &p);
+				for (size_t k = 0; k < len; k += sub)
+					assert_true(own->scale[k / sub] == p.scale[k / sub] && own->offset[k / sub] == p.offset[k / sub]);
+				own++;
 				for (size_t k = 0; k < len; k++)
 					codes[k] = codec_round(c, p.scale[k / sub], p.offset[k / sub], x[i + k]);
 				c->pack(c, &p, codes, len, again + at);
 				at += (size_t)codec_row_bytes(c, len);
 				i += len;
 			}
+			free(row);
 			if (memcmp(bytes, again, size))
 				fail_msg("%s: the row differs from its blocks", c->name);
 			for (unsigned k = 0; kernels_row(k); k++) {
