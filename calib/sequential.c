@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/thread.h"
+#include "calib/stream.h"
 #include "kernel/blas.h"
 
 /* Matrices that share an input are rounded against the same moments, in the order a layer runs them. */
@@ -20,14 +21,12 @@ static const struct group {
 	{ { ROLE_GATE, ROLE_UP }, 2, false },
 	{ { ROLE_DOWN }, 1, true },
 };
-enum { GROUPS = sizeof groups / sizeof *groups, BATCH_TOKENS = 2048 };
+enum { GROUPS = sizeof groups / sizeof *groups };
 
-/* One of the two models, at one layer: hidden states of all tokens, and the input of the role that is watched. */
-struct stream {
+/* One of the two models on its way through the layers, and the input of the role that is watched. */
+struct side {
 	struct model *model;
-	struct model_run *run;
-	float *hidden;   /* [tokens, width] before the current layer */
-	float *work;     /* [batch tokens, width] */
+	struct stream stream;
 	float *input;    /* [batch tokens, widest input] */
 	enum role watch;
 };
@@ -46,7 +45,7 @@ struct driver {
 	const struct windows *text;
 	const struct sequential_options *o;
 	struct overlay *out;
-	struct stream teacher, student;
+	struct side teacher, student;
 	float *difference;   /* [batch tokens, max(width, n)] */
 	float *product;      /* f32 partial moments */
 	size_t batch;        /* windows per batch */
@@ -60,53 +59,48 @@ struct driver {
 static void watch_input(void *arg, enum role r, uint32_t layer, const float *x, size_t n, size_t dim)
 {
 	(void)layer;
-	struct stream *s = arg;
+	struct side *s = arg;
 	if (r == s->watch)
 		memcpy(s->input, x, n * dim * sizeof *x);
 }
 
-static int stream_init(struct driver *d, struct stream *s, struct err *e)
+static size_t widest_input(const struct config *c)
 {
-	size_t tokens = d->text->count * d->text->ctx, width = d->config->hidden, widest = width;
-	for (uint32_t i = 0; i < d->config->layers; i++) {
-		size_t heads = (size_t)d->config->layer[i].heads * d->config->head_dim;
+	size_t widest = c->hidden;
+	for (uint32_t i = 0; i < c->layers; i++) {
+		size_t heads = (size_t)c->layer[i].heads * c->head_dim;
 		widest = widest > heads ? widest : heads;
-		widest = widest > d->config->layer[i].ffn ? widest : d->config->layer[i].ffn;
+		widest = widest > c->layer[i].ffn ? widest : c->layer[i].ffn;
 	}
-	int rc = model_open(d->config, d->source, &s->model, e);
-	if (rc)
-		return rc;
-	s->run = model_run_new(s->model, d->batch, d->text->ctx, e);
-	s->hidden = malloc(tokens * width * sizeof(float));
-	s->work = malloc(d->batch * d->text->ctx * width * sizeof(float));
-	s->input = malloc(d->batch * d->text->ctx * widest * sizeof(float));
-	if (!s->run)
-		return e->code;
-	if (!s->hidden || !s->work || !s->input)
-		return err_nomem(e);
-	return model_embed(s->model, d->text->tokens, tokens, s->hidden, e);
+	return widest;
 }
 
-static void stream_release(struct stream *s)
+static int side_init(struct driver *d, struct side *s, struct err *e)
 {
-	model_run_free(s->run);
+	int rc = model_open(d->config, d->source, &s->model, e);
+	if (!rc)
+		rc = stream_open(&s->stream, s->model, d->text, e);
+	if (rc)
+		return rc;
+	s->input = malloc(s->stream.batch * d->text->ctx * widest_input(d->config) * sizeof(float));
+	return s->input ? ERR_OK : err_nomem(e);
+}
+
+static void side_release(struct side *s)
+{
+	if (s->stream.model)
+		stream_close(&s->stream);
 	model_close(s->model);
-	free(s->hidden);
-	free(s->work);
 	free(s->input);
 }
 
-/*
- * Runs a layer on a copy of a batch's hidden states. With a watched role it ends there, and leaves the role's input in
- * s->input and the residual stream in s->work; with ROLE_UNKNOWN it leaves the layer's output there.
- */
-static int run_layer(struct driver *d, struct stream *s, uint32_t layer, size_t first, size_t seqs, enum role watch, struct err *e)
+/* Runs a layer on one batch up to the watched role: its input is left in s->input, the residual stream in the stream's work. */
+static int run_to(struct side *s, uint32_t layer, size_t first, size_t seqs, enum role watch, struct err *e)
 {
-	size_t n = seqs * d->text->ctx * d->config->hidden;
-	struct model_tap tap = { .input = watch_input, .arg = s, .stop = true, .last = watch };
+	const struct model_tap tap = { .input = watch_input, .arg = s, .stop = true, .last = watch };
+	const struct stream_visit v = { .tap = &tap };
 	s->watch = watch;
-	memcpy(s->work, s->hidden + first * d->text->ctx * d->config->hidden, n * sizeof(float));
-	return model_layer(s->run, layer, s->work, seqs, d->text->ctx, NULL, watch == ROLE_UNKNOWN ? NULL : &tap, e);
+	return stream_layer(&s->stream, layer, first, first + seqs, false, &v, e);
 }
 
 static void moments_release(struct moments *m)
@@ -156,9 +150,9 @@ static int gather(struct driver *d, const struct group *g, uint32_t layer, struc
 		return err_nomem(e);
 	for (size_t first = 0; first < d->text->count; first += d->batch) {
 		size_t seqs = d->text->count - first < d->batch ? d->text->count - first : d->batch, tokens = seqs * d->text->ctx;
-		int rc = run_layer(d, &d->teacher, layer, first, seqs, g->role[0], e);
+		int rc = run_to(&d->teacher, layer, first, seqs, g->role[0], e);
 		if (!rc && d->o->sequential)
-			rc = run_layer(d, &d->student, layer, first, seqs, g->role[0], e);
+			rc = run_to(&d->student, layer, first, seqs, g->role[0], e);
 		if (rc)
 			return rc;
 		const float *t = d->teacher.input, *s = d->o->sequential ? d->student.input : t;
@@ -171,7 +165,7 @@ static int gather(struct driver *d, const struct group *g, uint32_t layer, struc
 		if (d->o->sequential && d->o->residual != 0 && g->adds_to_residual) {
 			/* the layers stopped before this projection: what is left in work is the residual stream it adds to */
 			for (size_t i = 0; i < tokens * width; i++)
-				d->difference[i] = d->teacher.work[i] - d->student.work[i];
+				d->difference[i] = d->teacher.stream.work[i] - d->student.stream.work[i];
 			add_product(d, m->residual, width, n, d->difference, s, tokens);
 		}
 		m->tokens += tokens;
@@ -324,7 +318,7 @@ static int one_group(struct driver *d, const struct group *g, uint32_t layer, st
 			item[i] = NULL;
 		wanted += item[i] != NULL;
 	}
-	if (!wanted || !model_weight(d->student.model, g->role[0], layer))
+	if (!wanted)
 		return ERR_OK;
 	struct moments m;
 	struct curvature *c = NULL;
@@ -348,37 +342,28 @@ static int one_group(struct driver *d, const struct group *g, uint32_t layer, st
 /* Takes both streams past a layer. */
 static int advance(struct driver *d, uint32_t layer, struct err *e)
 {
-	struct stream *s[2] = { &d->teacher, &d->student };
-	for (size_t first = 0; first < d->text->count; first += d->batch) {
-		size_t seqs = d->text->count - first < d->batch ? d->text->count - first : d->batch;
-		for (int k = 0; k < (d->o->sequential ? 2 : 1); k++) {
-			int rc = run_layer(d, s[k], layer, first, seqs, ROLE_UNKNOWN, e);
-			if (rc)
-				return rc;
-			memcpy(s[k]->hidden + first * d->text->ctx * d->config->hidden, s[k]->work,
-			       seqs * d->text->ctx * d->config->hidden * sizeof(float));
-		}
-	}
-	return ERR_OK;
+	int rc = stream_layer(&d->teacher.stream, layer, 0, d->text->count, true, NULL, e);
+	if (!rc && d->o->sequential)
+		rc = stream_layer(&d->student.stream, layer, 0, d->text->count, true, NULL, e);
+	return rc;
 }
 
 static int driver_init(struct driver *d, struct err *e)
 {
-	size_t widest = d->config->hidden;
-	for (uint32_t i = 0; i < d->config->layers; i++) {
-		size_t heads = (size_t)d->config->layer[i].heads * d->config->head_dim;
-		widest = widest > heads ? widest : heads;
-		widest = widest > d->config->layer[i].ffn ? widest : d->config->layer[i].ffn;
-	}
-	d->batch = BATCH_TOKENS / d->text->ctx ? BATCH_TOKENS / d->text->ctx : 1;
+	size_t widest = widest_input(d->config);
+	int rc = side_init(d, &d->teacher, e);
+	if (!rc)
+		rc = side_init(d, &d->student, e);
+	if (rc)
+		return rc;
+	d->batch = d->teacher.stream.batch;
 	d->total = (uint64_t)d->config->layers * GROUPS * d->text->count * d->text->ctx;
 	d->difference = malloc(d->batch * d->text->ctx * widest * sizeof(float));
 	d->product = malloc(widest * widest * sizeof(float));
 	d->report = calloc(d->plan->count, sizeof *d->report);
 	if (!d->difference || !d->product || !d->report)
 		return err_nomem(e);
-	int rc = stream_init(d, &d->teacher, e);
-	return rc ? rc : stream_init(d, &d->student, e);
+	return ERR_OK;
 }
 
 int sequential_quantize(const struct config *config, struct tensor_source *source, const struct plan *plan,
@@ -395,8 +380,8 @@ int sequential_quantize(const struct config *config, struct tensor_source *sourc
 		if (!rc)
 			rc = advance(&d, layer, e);
 	}
-	stream_release(&d.teacher);
-	stream_release(&d.student);
+	side_release(&d.teacher);
+	side_release(&d.student);
 	free(d.difference);
 	free(d.product);
 	*report = rc ? NULL : d.report;

@@ -3,7 +3,8 @@
 /*
  * Hidden states of all tokens of a text on their way through a model, one layer
  * after the other, so that a layer can be changed before its output moves on.
- * For models whose layers own their KV: batches do not remember other layers.
+ * Where layers read another layer's KV, that layer's input is kept and its keys
+ * and values are worked out again for every batch.
  */
 #include "calib/evaluate.h"
 
@@ -14,6 +15,8 @@ struct stream {
 	size_t width, batch;     /* hidden size; windows per batch */
 	float *hidden;           /* [tokens, width] before the current layer */
 	float *work;             /* [batch tokens, width] */
+	float **owner;           /* [layers] input of a layer whose KV later layers read, once the stream is past it */
+	float *owner_work;       /* [batch tokens, width], or NULL */
 };
 
 /* Embeds the text. The model and the text must outlive the stream. */
