@@ -1,0 +1,316 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "base/bytes.h"
+#include "base/json.h"
+#include "base/rng.h"
+#include "codec/codec.h"
+#include "formats/ct.h"
+#include "formats/file.h"
+#include "formats/proof.h"
+#include "scratch.h"
+
+static struct err e;
+
+static struct tensor matrix(const char *codec, uint64_t rows, uint64_t cols)
+{
+	struct tensor t = { .name = "model.layers.0.mlp.up_proj.weight", .codec = codec_find(codec), .ndim = 2, .dim = { rows, cols } };
+	assert_non_null(t.codec);
+	assert_int_equal(tensor_measure(&t, &e), 0);
+	return t;
+}
+
+/* The format's worked examples: -8 -7 -1 0 1 2 6 7 in 4 bits, -128 -1 0 127 in 8. */
+static void packs_as_the_format_says(void **state)
+{
+	static const uint8_t u4[32] = { 0, 1, 7, 8, 9, 10, 14, 15 }, u8[4] = { 0, 127, 128, 255 };
+	struct block_params p = { .d = 0x3c00 };
+	struct ct_layout l;
+	uint8_t bytes[64], packed[64], scale[8];
+	(void)state;
+	struct tensor t = matrix("int4-g32", 1, 32);
+	t.codec->pack(t.codec, &p, u4, 32, bytes);
+	assert_int_equal(ct_layout_of(&t, &l, &e), 0);
+	assert_int_equal(l.words, 4);
+	ct_split(&l, bytes, packed, scale, NULL);
+	assert_int_equal(load_u32(packed), 0xFEA98710);
+	assert_int_equal(load_u32(packed + 4), 0);
+	assert_int_equal(load_u16(scale), 0x3c00);
+	t = matrix("int8-row", 1, 4);
+	t.codec->pack(t.codec, &p, u8, 4, bytes);
+	assert_int_equal(ct_layout_of(&t, &l, &e), 0);
+	ct_split(&l, bytes, packed, scale, NULL);
+	assert_int_equal(load_u32(packed), 0xFF807F00);
+}
+
+/* Zero points -8 -4 -2 -1 0 1 3 7 of eight rows share one word. */
+static void packs_zero_points_along_rows(void **state)
+{
+	static const uint8_t zeros[8] = { 0, 4, 6, 7, 8, 9, 11, 15 }, codes[32];
+	struct tensor t = matrix("int4-g32-zp", 8, 32);
+	struct ct_layout l;
+	uint8_t bytes[8 * 19], packed[8 * 16], scale[16], zero[4];
+	(void)state;
+	for (size_t r = 0; r < 8; r++) {
+		struct block_params p = { .d = 0x3c00, .mn = { zeros[r] } };
+		t.codec->pack(t.codec, &p, codes, 32, bytes + r * 19);
+	}
+	assert_int_equal(ct_layout_of(&t, &l, &e), 0);
+	assert_int_equal(l.zero_words, 1);
+	ct_split(&l, bytes, packed, scale, zero);
+	assert_int_equal(load_u32(zero), 0xFB987640);
+}
+
+static void joins_what_it_split(void **state)
+{
+	static const char *const codecs[] = { "int4-g32", "int4-g64-zp", "int8-g32-zp-bf16", "int8-row", "int4-row-zp", "int4-row" };
+	static uint8_t bytes[9 * 600], again[9 * 600], packed[9 * 600], scale[9 * 40], zero[9 * 160];
+	struct rng rng = { 5 };
+	(void)state;
+	for (size_t i = 0; i < sizeof codecs / sizeof *codecs; i++)
+		for (uint64_t cols = 128; cols < 140; cols += 7) {
+			struct tensor t = { .name = "x.weight", .codec = codec_find(codecs[i]), .ndim = 2, .dim = { 9, cols } };
+			struct ct_layout l;
+			float x[140];
+			assert_int_equal(tensor_measure(&t, &e), 0);
+			if (t.codec->block && cols % t.codec->block) {
+				assert_int_equal(ct_layout_of(&t, &l, &e), ERR_UNSUPPORTED);
+				continue;
+			}
+			for (size_t r = 0; r < 9; r++) {
+				for (size_t k = 0; k < cols; k++)
+					x[k] = (float)rng_unit(&rng) - 0.3f;
+				t.codec->encode(t.codec, x, bytes + r * t.nbytes / 9, cols);
+			}
+			assert_int_equal(ct_layout_of(&t, &l, &e), 0);
+			ct_split(&l, bytes, packed, scale, zero);
+			ct_join(&l, packed, scale, zero, again);
+			assert_memory_equal(bytes, again, t.nbytes);
+		}
+}
+
+/* ---- folders */
+
+static const char CONFIG[] = "{\"architectures\": [\"X\"], \"quantization_config\": {\"quant_method\": \"compressed-tensors\", "
+			     "\"format\": \"pack-quantized\", \"config_groups\": {\"group_0\": {\"targets\": [\"Linear\"], \"weights\": %s}}}}";
+
+/* A folder with one weight of 2 rows of 32 in groups of 32; shape says what weight_shape holds. */
+static void put_folder(const char *weights, const char *packed, uint64_t rows, uint64_t cols)
+{
+	struct strbuf b = { 0 };
+	char config[1024];
+	snprintf(config, sizeof config, CONFIG, weights);
+	scratch_put(scratch("config.json"), config, strlen(config));
+	strbuf_add(&b, "\0\0\0\0\0\0\0", 8);
+	strbuf_printf(&b, "{\"a.weight_packed\":{\"dtype\":\"I32\",\"shape\":%s,\"data_offsets\":[0,32]},"
+		      "\"a.weight_scale\":{\"dtype\":\"F16\",\"shape\":[2,1],\"data_offsets\":[32,36]},"
+		      "\"a.weight_shape\":{\"dtype\":\"I64\",\"shape\":[2],\"data_offsets\":[36,52]}}", packed);
+	while (b.len % 8)
+		strbuf_putc(&b, ' ');
+	store_u64(b.data, b.len - 8);
+	uint8_t data[52] = { 0x10, 0x87, 0xa9, 0xfe };
+	store_u16(data + 32, 0x3c00);
+	store_u16(data + 34, 0x4000);
+	store_u64(data + 36, rows);
+	store_u64(data + 44, cols);
+	strbuf_add(&b, data, sizeof data);
+	scratch_put(scratch("model.safetensors"), b.data, b.len);
+	strbuf_release(&b);
+}
+
+static const char G32[] = "{\"num_bits\": 4, \"type\": \"int\", \"symmetric\": true, \"strategy\": \"group\", \"group_size\": 32}";
+
+static void reads_a_folder(void **state)
+{
+	struct checkpoint *c;
+	const struct tensor *meta;
+	float *x;
+	(void)state;
+	put_folder(G32, "[2,4]", 2, 32);
+	if (checkpoint_open(scratch_dir, &c, &e))
+		fail_msg("%s", e.message);
+	assert_int_equal(c->source->count, 1);
+	assert_int_equal(source_read_f32(c->source, "a.weight", &x, &meta, &e), 0);
+	assert_string_equal(meta->codec->name, "int4-g32");
+	static const float want[] = { -8, -7, -1, 0, 1, 2, 6, 7, -8 };
+	for (size_t i = 0; i < 9; i++)
+		assert_true(x[i] == want[i]);
+	assert_true(x[32] == -16);
+	free(x);
+	assert_null(strstr(checkpoint_file(c, "config.json")->data, "quantization_config"));
+	checkpoint_close(c);
+}
+
+static void refused(const char *weights, const char *packed, uint64_t rows, uint64_t cols, int code, const char *fragment)
+{
+	struct checkpoint *c;
+	put_folder(weights, packed, rows, cols);
+	e.message[0] = '\0';
+	int rc = checkpoint_open(scratch_dir, &c, &e);
+	if (rc != code || !strstr(e.message, fragment))
+		fail_msg("code %d, '%s'; want %d, '%s'", rc, e.message, code, fragment);
+}
+
+static void refuses_what_does_not_fit(void **state)
+{
+	(void)state;
+	refused(G32, "[2,4]", 3, 32, ERR_INPUT, "weight_shape contradicts");
+	refused(G32, "[2,4]", 2, 0, ERR_INPUT, "weight_shape contradicts");
+	refused(G32, "[2,4]", 2, UINT64_MAX, ERR_INPUT, "weight_shape contradicts");
+	refused(G32, "[2,4]", 2, 64, ERR_INPUT, "no group of quantization_config");
+	refused(G32, "[8]", 2, 32, ERR_INPUT, "two dimensions");
+	refused("{\"num_bits\": 4, \"symmetric\": false, \"strategy\": \"group\", \"group_size\": 32}", "[2,4]", 2, 32, ERR_INPUT,
+		"no group of quantization_config");
+	refused("{\"num_bits\": 4, \"strategy\": \"group\", \"group_size\": 16}", "[2,4]", 2, 32, ERR_INPUT, "no group of");
+	refused("{\"num_bits\": 3, \"strategy\": \"group\", \"group_size\": 32}", "[2,4]", 2, 32, ERR_UNSUPPORTED, "4 or 8 bits");
+	refused("{\"num_bits\": 4, \"strategy\": \"group\", \"group_size\": 32, \"actorder\": \"group\"}", "[2,4]", 2, 32, ERR_UNSUPPORTED,
+		"actorder");
+	refused("{\"num_bits\": 4, \"strategy\": \"tensor\"}", "[2,4]", 2, 32, ERR_UNSUPPORTED, "strategies");
+}
+
+/* ---- proof */
+
+/* Writes the demo as int4 and q8_0 through a proof; what then happens to the file is up to the caller. */
+struct written {
+	struct checkpoint *in;
+	struct plan plan;
+	struct recipe *recipe;
+	struct proof *proof;
+	const char *path;
+};
+
+static void write_one(struct written *w, const char *name, const char *scheme, const struct method *method)
+{
+	struct config config;
+	struct tensor_sink *sink;
+	struct write_options o = { .recipe = "x", .tool_version = "x", .gguf_file_type = -1 };
+	w->path = scratch(name);
+	assert_int_equal(checkpoint_open("examples/demo", &w->in, &e), 0);
+	assert_int_equal(checkpoint_config(w->in, &config, &e), 0);
+	assert_int_equal(recipe_new(scheme, &w->recipe, &e), 0);
+	if (format_for_output(w->path)->suffix == NULL)
+		recipe_folder(w->recipe, true);
+	assert_int_equal(plan_make(&w->plan, &config, w->in->source, w->recipe, method, false, &e), 0);
+	if (format_for_output(w->path)->create(w->path, w->in, &config, &w->plan, &o, &sink, &e))
+		fail_msg("%s", e.message);
+	assert_int_equal(proof_new(&w->plan, sink, &w->proof, &e), 0);
+	assert_int_equal(plan_execute(&w->plan, w->in->source, proof_sink(w->proof), NULL, NULL, NULL, &e), 0);
+	assert_int_equal(sink->finish(sink, &e), 0);
+	sink->close(sink);
+	config_release(&config);
+}
+
+static void written_release(struct written *w)
+{
+	proof_free(w->proof);
+	plan_release(&w->plan);
+	recipe_free(w->recipe);
+	checkpoint_close(w->in);
+}
+
+static void proves_what_was_written(void **state)
+{
+	static const char *const cases[][2] = { { "x.quire", "int4-g64-zp" }, { "x.gguf", "q4_k" }, { "folder", "int4-g128-zp" },
+						{ "rows", "int8-row" } };
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct written w;
+		struct proof_result r;
+		write_one(&w, cases[i][0], cases[i][1], method_find("rtn"));
+		if (proof_check(w.proof, w.path, w.in->source, &r, NULL, NULL, &e))
+			fail_msg("%s: %s", cases[i][1], e.message);
+		assert_int_equal(r.tensors, w.plan.count);
+		assert_true(r.blocks > 0);
+		assert_int_equal(r.constant, 0);
+		written_release(&w);
+	}
+}
+
+static void change_byte(const char *path, long from_end)
+{
+	FILE *f = fopen(path, "r+b");
+	assert_non_null(f);
+	fseek(f, from_end, SEEK_END);
+	int c = fgetc(f);
+	fseek(f, from_end, SEEK_END);
+	fputc(c ^ 0x40, f);
+	fclose(f);
+}
+
+static void finds_a_changed_byte(void **state)
+{
+	static const long places[] = { -9, -100003, -1000001 };
+	struct written w;
+	struct proof_result r;
+	(void)state;
+	write_one(&w, "y.gguf", "q4_k", method_find("rtn"));
+	for (size_t i = 0; i < 3; i++) {
+		change_byte(w.path, places[i]);
+		e.message[0] = '\0';
+		assert_int_equal(proof_check(w.proof, w.path, w.in->source, &r, NULL, NULL, &e), ERR_IO);
+		assert_non_null(strstr(e.message, "other bytes"));
+		assert_non_null(strstr(e.message, "tensor "));
+		change_byte(w.path, places[i]);
+	}
+	assert_int_equal(proof_check(w.proof, w.path, w.in->source, &r, NULL, NULL, &e), 0);
+	written_release(&w);
+}
+
+/* Methods that break the first row of what they get: all zero, or an infinite scale. */
+static int break_row(const struct quantize_job *job, uint16_t d, struct err *err)
+{
+	int rc = method_find("rtn")->run(job, err);
+	uint64_t row = codec_row_bytes(job->codec, job->cols);
+	memset(job->dst, 0, row);
+	store_u16(job->dst, d);
+	job->dst[20] = 1;
+	return rc;
+}
+
+static int zero_run(const struct quantize_job *job, struct err *err)
+{
+	return break_row(job, 0, err);
+}
+
+static int infinite_run(const struct quantize_job *job, struct err *err)
+{
+	return break_row(job, 0x7c00, err);
+}
+
+static void alarms_at_broken_blocks(void **state)
+{
+	static const struct method zero = { .name = "zero", .by_rows = true, .run = zero_run };
+	static const struct method infinite = { .name = "infinite", .by_rows = true, .run = infinite_run };
+	struct written w;
+	struct proof_result r;
+	(void)state;
+	write_one(&w, "zero.quire", "q4_0", &zero);
+	if (proof_check(w.proof, w.path, w.in->source, &r, NULL, NULL, &e))
+		fail_msg("%s", e.message);
+	assert_true(r.constant > 0);
+	assert_non_null(strstr(r.first, "tensor model."));
+	written_release(&w);
+	write_one(&w, "infinite.quire", "q4_0", &infinite);
+	assert_int_equal(proof_check(w.proof, w.path, w.in->source, &r, NULL, NULL, &e), ERR_INPUT);
+	assert_non_null(strstr(e.message, "is not finite"));
+	written_release(&w);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(packs_as_the_format_says),
+		cmocka_unit_test(packs_zero_points_along_rows),
+		cmocka_unit_test(joins_what_it_split),
+		cmocka_unit_test_setup_teardown(reads_a_folder, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(refuses_what_does_not_fit, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(proves_what_was_written, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(finds_a_changed_byte, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(alarms_at_broken_blocks, scratch_setup, scratch_teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
