@@ -94,6 +94,11 @@ const float *attention_fit_errors(const struct attention_fit *f)
 	return f->work->y;
 }
 
+const float *attention_fit_queries(const struct attention_fit *f)
+{
+	return f->work->q;
+}
+
 const float *attention_fit_keys(const struct attention_fit *f)
 {
 	return f->work->k;
@@ -162,6 +167,7 @@ static void project(void *arg, size_t seq, int worker)
 	turn(f, k->q + seq * n * q, w->heads, false);
 	if (r->b->keys)
 		return;
+	x = r->b->x_kv ? r->b->x_kv + seq * n * cols : x;
 	blas_gemm(false, true, n, kv, cols, 1, x, cols, w->k, cols, 0, k->k + seq * n * kv, kv);
 	blas_gemm(false, true, n, kv, cols, 1, x, cols, w->v, cols, 0, k->v + seq * n * kv, kv);
 	if (w->qk_norm)
@@ -291,6 +297,7 @@ static void weights_back(void *arg, size_t item, int worker)
 	const struct attention_weights *w = r->w;
 	struct attention_fit_work *k = r->f->work;
 	size_t q = (size_t)w->heads * w->dim, kv = (size_t)w->kv_heads * w->dim, n = r->b->seqs * r->f->ctx;
+	const float *x_kv = r->b->x_kv ? r->b->x_kv : r->b->x;
 	struct {
 		const float *error, *input;
 		float *grad;
@@ -298,8 +305,8 @@ static void weights_back(void *arg, size_t item, int worker)
 	} part[] = {
 		{ k->dq, r->b->x, r->grad->q, q, w->cols },
 		{ k->y, k->a, r->grad->o, w->hidden, q },
-		{ k->dk, r->b->x, r->grad->k, kv, w->cols },
-		{ k->dv, r->b->x, r->grad->v, kv, w->cols },
+		{ k->dk, x_kv, r->grad->k, kv, w->cols },
+		{ k->dv, x_kv, r->grad->v, kv, w->cols },
 	};
 	for (size_t i = 0; i < 4; i++) {
 		size_t slices = (part[i].rows + GRADIENT_ROWS - 1) / GRADIENT_ROWS;

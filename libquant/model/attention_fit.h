@@ -24,6 +24,7 @@ struct attention_batch {
 	const float *target;     /* [seqs * ctx, hidden] output wanted, without W_O's bias; NULL: only attend */
 	/* Keys (after RoPE) and values of another layer, [seqs * ctx, kv_heads * dim]; NULL: this layer's own W_K and W_V. */
 	const float *keys, *values;
+	const float *x_kv;       /* [seqs * ctx, cols] what W_K and W_V read instead of x: another layer's input; NULL: x */
 };
 
 /* seqs: the most of a batch. Release with attention_fit_release. */
@@ -40,6 +41,8 @@ int attention_fit_run(struct attention_fit *f, const struct attention_weights *w
 const float *attention_fit_heads(const struct attention_fit *f);
 /* Twice the output's error of the last run, [seqs * ctx, hidden]. */
 const float *attention_fit_errors(const struct attention_fit *f);
+/* The queries after RoPE of the last run: [seqs * ctx, heads * dim]. */
+const float *attention_fit_queries(const struct attention_fit *f);
 /* The keys after RoPE and the values of the last run: [seqs * ctx, kv_heads * dim]. */
 const float *attention_fit_keys(const struct attention_fit *f);
 const float *attention_fit_values(const struct attention_fit *f);
