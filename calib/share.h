@@ -60,4 +60,13 @@ int share_run(struct model *teacher, struct tensor_source *source, const struct 
 	      void *progress_arg, struct err *e);
 void share_report_release(struct share_report *r, size_t layers);
 
+/*
+ * Finds a map with `readers` layers that read another one's cache: one more layer at a time, that of least measured KL
+ * after the closed form, the layers shared so far included. Owners tried for a layer are the nearest ones before it; a
+ * layer that is read takes its readers along. Layer 0 never reads. ERR_USAGE when so many layers cannot be shared. map:
+ * [layers], from what it holds on; kl (may be NULL): what each step measured, [readers].
+ */
+int share_search(struct model *teacher, struct tensor_source *source, struct config *c, const struct windows *text, size_t held,
+		 uint32_t readers, uint32_t *map, double *kl, plan_progress *progress, void *progress_arg, struct err *e);
+
 #endif

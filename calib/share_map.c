@@ -79,8 +79,8 @@ int share_check(const struct config *c, struct tensor_source *source, const uint
 		int rc = check_codecs(c, source, i, e);
 		if (rc)
 			return rc;
-		if (c->layer[i].kv_source != i && s != c->layer[i].kv_source)
-			return err_set(e, ERR_UNSUPPORTED, "layer %u has no keys and values of its own: it reads layer %u", i,
+		if (c->layer[i].kv_source != i)
+			return err_set(e, ERR_UNSUPPORTED, "layer %u reads the KV cache of layer %u already; start from the original", i,
 				       c->layer[i].kv_source);
 		if (s > i)
 			return err_set(e, ERR_USAGE, "layer %u cannot read layer %u: %s", i, s,

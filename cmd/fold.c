@@ -7,14 +7,15 @@
 #include "base/rng.h"
 #include "calib/fold.h"
 #include "calib/fold_weights.h"
+#include "calib/damage.h"
 #include "calib/loaded.h"
-#include "calib/measure.h"
 #include "calib/text.h"
+#include "cmd/fold_share.h"
 #include "cmd/produce.h"
 
 struct fold_command_options {
 	struct common common;
-	const char *output, *to, *kv_heads, *layers, *method, *group;
+	const char *output, *to, *kv_heads, *layers, *method, *group, *share_layers, *share_method;
 	struct string_list data;
 	int64_t samples, ctx, seed, steps;
 	uint64_t shard_size;
@@ -23,7 +24,8 @@ struct fold_command_options {
 
 /* 64k tokens of windows of 256 and up: what the closed forms need, and several times what a small layer's refit reads. */
 enum { DEFAULT_SAMPLES = 256, DEFAULT_CTX = 512, DEFAULT_STEPS = 150 };
-static const struct fold_command_options defaults = { .method = "refit", .samples = DEFAULT_SAMPLES, .steps = DEFAULT_STEPS };
+static const struct fold_command_options defaults = { .method = "refit", .share_method = "joint", .samples = DEFAULT_SAMPLES,
+						      .steps = DEFAULT_STEPS };
 
 #define FIELD(name) offsetof(struct fold_command_options, name)
 static const struct option_row rows[] = {
@@ -32,6 +34,8 @@ static const struct option_row rows[] = {
 	{ "layers", 0, OPT_STRING, "FROM-TO", "only these layers, counted from 0", FIELD(layers) },
 	{ "method", 0, OPT_STRING, "refit|pca|align|medoid|weighted|mean", "how heads are merged (default: refit)", FIELD(method) },
 	{ "group", 0, OPT_STRING, "search|neighbour", "which heads are merged (default: search; mean: neighbour)", FIELD(group) },
+	{ "share-layers", 0, OPT_STRING, "suffix:N|pairs|auto:N|0,0,2,...", "layers that read an earlier layer's cache", FIELD(share_layers) },
+	{ "share-method", 0, OPT_STRING, "joint|refit|match|reuse", "how readers and owners are fitted (default: joint)", FIELD(share_method) },
 	{ "data", 'd', OPT_LIST, "TEXT", "text to calibrate on; may be repeated (all but mean need it)", FIELD(data) },
 	{ "samples", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 256)", FIELD(samples) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", FIELD(ctx) },
@@ -50,14 +54,15 @@ struct work {
 	const struct fold_command_options *o;
 	const struct fold_method_row *method;
 	struct loaded in;
-	struct config to;
-	bool have_to, changed;
+	struct config to, folded;            /* of the result; of the heads alone, no layers shared */
+	bool have_to, changed;               /* changed: heads are merged */
+	struct sharing sharing;
 	struct windows text;
 	size_t held;
 	struct overlay *out;
 	struct fold_report *report;
 	bool measured;
-	double excess, excess_error, kl;     /* on the held-out windows */
+	struct damage damage;                /* on the held-out windows */
 };
 
 static int parse_count(const char **at, uint32_t *out)
@@ -148,21 +153,29 @@ static int plan_heads(struct work *w, struct err *e)
 {
 	const struct config *c = &w->in.config;
 	uint32_t *heads = malloc(c->layers * sizeof *heads), most = 0;
-	int rc = heads ? parse_heads(w->o->kv_heads, c->layers, heads, e) : err_nomem(e);
+	int rc = heads ? ERR_OK : err_nomem(e);
+	for (uint32_t i = 0; !rc && i < c->layers; i++)
+		heads[i] = c->layer[i].kv_heads;
+	if (!rc && w->o->kv_heads)
+		rc = parse_heads(w->o->kv_heads, c->layers, heads, e);
 	if (!rc && w->o->layers)
 		rc = parse_layers(w->o->layers, c, heads, e);
-	if (!rc)
+	if (!rc && w->o->kv_heads)
 		rc = fold_check(c, w->in.checkpoint->source, heads, e);
 	if (!rc)
 		rc = checkpoint_config(w->in.checkpoint, &w->to, e);
+	if (!rc && (rc = checkpoint_config(w->in.checkpoint, &w->folded, e)))
+		config_release(&w->to);
 	w->have_to = !rc;
 	for (uint32_t i = 0; !rc && i < c->layers; i++) {
-		w->to.layer[i].kv_heads = heads[i];
+		w->to.layer[i].kv_heads = w->folded.layer[i].kv_heads = heads[i];
 		w->changed |= heads[i] != c->layer[i].kv_heads;
 		most = heads[i] > most ? heads[i] : most;
 	}
-	if (!rc)
-		w->to.kv_heads = most;
+	if (!rc) {
+		w->to.kv_heads = w->folded.kv_heads = most;
+		rc = sharing_plan(&w->sharing, &w->to, w->in.checkpoint->source, e);
+	}
 	free(heads);
 	return rc;
 }
@@ -200,48 +213,33 @@ static int choose_text(struct work *w, struct err *e)
 	return ERR_OK;
 }
 
-static int fold(struct work *w, struct err *e)
+static int fold(struct work *w, const struct refit_options *refit, struct err *e)
 {
 	const struct fold_command_options *o = w->o;
 	bool search = o->group ? !strcmp(o->group, "search") : w->method->moments;
-	struct fold_options f = { .method = w->method->method, .search = search, .held = w->held, .refit = refit_defaults,
-				  .residual = 1, .ffn = true };
-	f.refit.steps = (int)o->steps;
-	f.refit.seed = (uint64_t)o->seed + 1;
+	struct fold_options f = { .method = w->method->method, .search = search, .held = w->held, .refit = *refit, .residual = 1,
+				  .ffn = true };
 	w->report = calloc(w->to.layers, sizeof *w->report);
 	if (!w->report)
 		return err_nomem(e);
 	progress_start(&o->common, "fold", "steps", 0);
-	int rc = fold_run(w->in.model, w->in.checkpoint->source, &w->to, w->text.count ? &w->text : NULL, &f, w->out, w->report,
+	int rc = fold_run(w->in.model, w->in.checkpoint->source, &w->folded, w->text.count ? &w->text : NULL, &f, w->out, w->report,
 			  progress_step, NULL, e);
 	progress_end();
 	return rc;
 }
 
-/* Loss of the folded model over the original's on the windows that nothing was fitted to. */
+/* What the written model is made of. */
+static struct tensor_source *result(const struct work *w)
+{
+	return overlay_source(w->sharing.out ? w->sharing.out : w->out);
+}
+
+/* Loss of the result over the original's on the windows that nothing was fitted to. */
 static int measure(struct work *w, struct err *e)
 {
-	struct model *folded = NULL;
-	struct measurement m = { 0 };
-	struct windows held = w->text;
-	held.tokens += (w->text.count - w->held) * held.ctx;
-	held.count = w->held;
-	int rc = model_open(&w->to, overlay_source(w->out), &folded, e);
-	if (!rc)
-		rc = measurement_init(&m, held.count, windows_scored(&held), true, e);
-	struct measure_arg arg = { .m = &m, .model = 0, .reference = 1 };
-	if (!rc)
-		rc = evaluate((struct model *[]){ folded, w->in.model }, 2, &held, 0, held.count, measure_visit, &arg, NULL, NULL, e);
-	if (!rc) {
-		struct summary s;
-		rc = measurement_summary(&m, &s, e);
-		w->excess = log(s.perplexity_ratio);
-		w->excess_error = s.perplexity_ratio_error / s.perplexity_ratio;
-		w->kl = s.kl_mean;
-		w->measured = !rc;
-	}
-	measurement_release(&m);
-	model_close(folded);
+	int rc = damage_measure(w->in.model, &w->to, result(w), &w->text, w->text.count - w->held, w->text.count, &w->damage, e);
+	w->measured = !rc;
 	return rc;
 }
 
@@ -257,6 +255,8 @@ static void heads_text(const struct config *c, struct strbuf *out)
 
 static const char *who_loads(const struct config *c)
 {
+	if (sharing_any(c))
+		return "quire itself only: no other runtime has a key for layers that read another layer's KV cache (kv_source_layer)";
 	return uniform(c) ? "everything that loads the original: only the count of KV heads differs"
 			  : "quire itself only: other runtimes have no key for head counts that differ between layers (kv_heads_per_layer)";
 }
@@ -283,6 +283,7 @@ static void say_text(const struct work *w, struct strbuf *out)
 			strbuf_printf(out, "  layer %.3g -> %.3g (W_down)", r->ffn_before, r->ffn_after);
 		strbuf_putc(out, '\n');
 	}
+	sharing_text(&w->sharing, to, w->o->common.verbose, out);
 	strbuf_puts(out, "KV heads          ");
 	heads_text(from, out);
 	strbuf_puts(out, " -> ");
@@ -292,8 +293,8 @@ static void say_text(const struct work *w, struct strbuf *out)
 		strbuf_printf(out, "KV cache, %-6s  %s -> %s (f16)\n", i == 0 ? "token" : i == 1 ? "4k" : "32k",
 			      size_text((uint64_t)config_kv_bytes(from, length[i], 2), a), size_text((uint64_t)config_kv_bytes(to, length[i], 2), b));
 	if (w->measured)
-		strbuf_printf(out, "excess loss       %.4f +/- %.4f nats a token, KL %.4f (predicted: %zu held-out windows)\n", w->excess,
-			      w->excess_error, w->kl, w->held);
+		strbuf_printf(out, "excess loss       %.4f +/- %.4f nats a token, KL %.4f (predicted: %zu held-out windows)\n", w->damage.excess,
+			      w->damage.excess_error, w->damage.kl, w->held);
 	strbuf_printf(out, "loaded by         %s\n", who_loads(to));
 }
 
@@ -315,14 +316,15 @@ static void say(void *arg, struct strbuf *text, struct json_writer *j)
 	jw_string(j, "method", w->method->name);
 	say_heads(&w->in.config, "kv_heads_before", j);
 	say_heads(&w->to, "kv_heads", j);
+	sharing_json(&w->sharing, &w->to, j);
 	jw_uint(j, "kv_bytes_4k_before", (uint64_t)config_kv_bytes(&w->in.config, 4096, 2));
 	jw_uint(j, "kv_bytes_4k", (uint64_t)config_kv_bytes(&w->to, 4096, 2));
 	jw_uint(j, "kv_bytes_32k_before", (uint64_t)config_kv_bytes(&w->in.config, 32768, 2));
 	jw_uint(j, "kv_bytes_32k", (uint64_t)config_kv_bytes(&w->to, 32768, 2));
 	if (w->measured) {
-		jw_double(j, "excess_loss", w->excess);
-		jw_double(j, "excess_loss_error", w->excess_error);
-		jw_double(j, "kl", w->kl);
+		jw_double(j, "excess_loss", w->damage.excess);
+		jw_double(j, "excess_loss_error", w->damage.excess_error);
+		jw_double(j, "kl", w->damage.kl);
 		jw_uint(j, "held_windows", w->held);
 	}
 	jw_bool(j, "uniform", uniform(&w->to));
@@ -332,31 +334,41 @@ static void say(void *arg, struct strbuf *text, struct json_writer *j)
 static int check_options(struct work *w, const struct produce *p, struct err *e)
 {
 	const struct fold_command_options *o = w->o;
-	if (!o->kv_heads)
-		return err_set(e, ERR_USAGE, "say how many KV heads to keep: --kv-heads N");
+	if (!o->kv_heads && !o->share_layers)
+		return err_set(e, ERR_USAGE, "say how many KV heads to keep: --kv-heads N, or which layers share a cache: --share-layers MAP");
+	if (!o->kv_heads && o->layers)
+		return err_set(e, ERR_USAGE, "--layers is for --kv-heads");
 	if (o->samples < 0 || o->ctx < 0 || o->seed < 0 || o->steps < 0 || o->steps > 1000000 || o->ctx > 1 << 20)
 		return err_set(e, ERR_USAGE, "--samples, --ctx, --seed and --steps must not be negative (nor out of all proportion)");
 	if (o->group && strcmp(o->group, "search") && strcmp(o->group, "neighbour"))
 		return err_set(e, ERR_USAGE, "unknown grouping '%.40s'; use search or neighbour", o->group);
 	int rc = find_method(o->method, &w->method, e);
+	if (!rc)
+		rc = sharing_options(&w->sharing, o->share_layers, o->share_method, o->data.count || o->dry_run, e);
 	return rc ? rc : produce_check(p, e);
 }
 
 static int make(struct work *w, struct err *e)
 {
 	const struct fold_command_options *o = w->o;
+	struct refit_options refit = refit_defaults;
 	int rc = ERR_OK;
+	refit.steps = (int)o->steps;
+	refit.seed = (uint64_t)o->seed + 1;
 	if (!w->changed || o->dry_run)
-		return fold_weights_shapes(&w->in.config, &w->to, w->in.checkpoint->source, &w->out, e);
-	if (!o->data.count && (w->method->moments || (o->group && !strcmp(o->group, "search"))))
-		return err_set(e, ERR_USAGE, "%s %s needs a text to calibrate on: --data TEXT", w->method->moments ? "method" : "--group",
-			       w->method->moments ? w->method->name : "search");
-	if (!(w->out = overlay_new(w->in.checkpoint->source, e)))
-		return e->code;
-	if (o->data.count)
+		rc = fold_weights_shapes(&w->in.config, &w->folded, w->in.checkpoint->source, &w->out, e);
+	else if (!o->data.count && (w->method->moments || (o->group && !strcmp(o->group, "search"))))
+		rc = err_set(e, ERR_USAGE, "%s %s needs a text to calibrate on: --data TEXT", w->method->moments ? "method" : "--group",
+			     w->method->moments ? w->method->name : "search");
+	else if (!(w->out = overlay_new(w->in.checkpoint->source, e)))
+		rc = e->code;
+	if (!rc && o->data.count && !o->dry_run && (w->changed || w->sharing.spec))
 		rc = choose_text(w, e);
-	if (!rc)
-		rc = fold(w, e);
+	if (!rc && w->changed && !o->dry_run)
+		rc = fold(w, &refit, e);
+	if (!rc && w->sharing.spec)
+		rc = sharing_make(&w->sharing, w->in.model, overlay_source(w->out), &w->to, w->text.count ? &w->text : NULL, w->held, &refit,
+				  &o->common, e);
 	if (!rc && w->held)
 		rc = measure(w, e);
 	return rc;
@@ -366,6 +378,9 @@ static int check_gguf(const struct work *w, const struct produce *p, struct err 
 {
 	const struct format *f;
 	int rc = produce_format(p->output, p->to, &f, e);
+	if (!rc && f && !strcmp(f->name, "gguf") && w->sharing.spec)
+		return err_set(e, ERR_UNSUPPORTED, "a GGUF file of architecture %s cannot say that a layer reads another layer's KV cache; write a "
+			       "folder or .quire file", w->to.arch->gguf);
 	if (!rc && f && !strcmp(f->name, "gguf") && !uniform(&w->to))
 		return err_set(e, ERR_UNSUPPORTED, "a GGUF file of architecture %s takes one KV head count for all layers; write a folder or "
 			       ".quire file, or fold all layers alike", w->to.arch->gguf);
@@ -389,14 +404,14 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		err_prefix(e, "%.600s", args[0]);
 	if (!rc)
 		rc = check_gguf(&w, &p, e);
-	if (!rc && !w.changed)
+	if (!rc && !w.changed && !o->share_layers)
 		note(&o->common, "the model has these KV heads already; it is written as it is");
 	if (!rc)
 		rc = make(&w, e);
 	if (!rc)
 		rc = recipe_new(NULL, &p.recipe, e);
 	if (!rc) {
-		p.source = overlay_source(w.out);
+		p.source = result(&w);
 		p.config = &w.to;
 		clock_gettime(CLOCK_MONOTONIC, &t1);
 		p.seconds = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec);
@@ -405,24 +420,31 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	recipe_free(p.recipe);
 	if (w.report)
 		fold_report_release(w.report, w.to.layers);
+	if (w.have_to)
+		sharing_release(&w.sharing, &w.to);
 	overlay_free(w.out);
 	windows_release(&w.text);
-	if (w.have_to)
+	if (w.have_to) {
 		config_release(&w.to);
+		config_release(&w.folded);
+	}
 	loaded_close(&w.in);
 	return rc;
 }
 
 const struct command fold_command = {
 	.name = "fold",
-	.summary = "makes the KV cache smaller: merges KV heads after training",
-	.synopsis = "MODEL -o OUT --kv-heads N --data TEXT [--method NAME] [--layers FROM-TO]",
+	.summary = "makes the KV cache smaller: merges KV heads, shares caches between layers",
+	.synopsis = "MODEL -o OUT [--kv-heads N] [--share-layers MAP] --data TEXT [--method NAME] [--layers FROM-TO]",
 	.description = "Merges the KV heads of each layer into fewer and adapts queries and output projections, so that a multi-head model "
 		       "becomes a grouped-query or multi-query one. Methods from simplest to best: mean averages; weighted and medoid use "
 		       "what the heads do on a text; align turns heads to fit each other first; pca is the closed-form optimum; refit goes on "
 		       "from there and fits every layer, on the folded model's own activations, to what the original puts out. An eighth of "
 		       "the text is kept apart: a refit is taken only if it helps there, and the loss is predicted there. Fold before "
-		       "quantizing.",
+		       "quantizing.\n\nWith --share-layers, later layers have no keys and values of their own and read an earlier layer's: "
+		       "suffix:N lets the last N layers read the one before them, pairs every second layer the one before it, auto:N finds N "
+		       "layers by measured KL, and 0,1,1,3,3 names the layer that each layer reads. Their queries and output projections, and "
+		       "the keys and values they share, are fitted to what the original puts out. Only quire runs such a model.",
 	.example = "quire fold Llama-2-7b -o llama-gqa8 --kv-heads 8 --data calib.txt",
 	.options = rows,
 	.option_count = sizeof rows / sizeof *rows,

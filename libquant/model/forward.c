@@ -361,31 +361,24 @@ static int attend_cached(struct model_run *r, const struct pass *p, struct atten
 	return rc;
 }
 
-int model_run_give(struct model_run *r, uint32_t layer, const float *k, const float *v, size_t n, struct err *e)
-{
-	const struct config *c = r->m->config;
-	size_t width = (size_t)c->layer[layer].kv_heads * c->head_dim;
-	bool ok = true;
-	if (n > r->tokens)
-		return err_set(e, ERR_BUG, "%zu tokens exceed the room for %zu", n, r->tokens);
-	if (!r->kept[layer])
-		r->kept[layer] = floats(r->tokens, 2 * width, &ok);
-	if (!ok)
-		return err_nomem(e);
-	memcpy(r->kept[layer], k, n * width * sizeof(float));
-	memcpy(r->kept[layer] + n * width, v, n * width * sizeof(float));
-	r->kept_tokens[layer] = n;
-	return ERR_OK;
-}
-
 /* Without a cache, layers that others read leave a copy. */
 static int keep_kv(struct model_run *r, const struct pass *p, struct err *e)
 {
 	const struct config *c = r->m->config;
-	bool read = false;
+	size_t size = p->n * p->l->kv_heads * c->head_dim;
+	bool read = false, ok = true;
 	for (uint32_t i = p->layer + 1; i < c->layers; i++)
 		read |= c->layer[i].kv_source == p->layer;
-	return read ? model_run_give(r, p->layer, r->k, r->v, p->n, e) : ERR_OK;
+	if (!read)
+		return ERR_OK;
+	if (!r->kept[p->layer])
+		r->kept[p->layer] = floats(r->tokens, 2 * (size_t)p->l->kv_heads * c->head_dim, &ok);
+	if (!ok)
+		return err_nomem(e);
+	memcpy(r->kept[p->layer], r->k, size * sizeof(float));
+	memcpy(r->kept[p->layer] + size, r->v, size * sizeof(float));
+	r->kept_tokens[p->layer] = p->n;
+	return ERR_OK;
 }
 
 /* Keys and values become what a cache in the model's codecs would give back. */

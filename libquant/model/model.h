@@ -96,8 +96,6 @@ struct model_run;  /* scratch and, without a cache, the K and V of layers that o
 /* seqs * len: the most tokens that model_layer will get at once. */
 struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct err *e);
 void model_run_free(struct model_run *r);
-/* Hands over what a layer would have left for those that read it: keys (after RoPE) and values [n, kv_heads * head_dim]. */
-int model_run_give(struct model_run *r, uint32_t layer, const float *k, const float *v, size_t n, struct err *e);
 int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs, size_t len, struct kv_cache *cache,
 		const struct model_tap *tap, struct err *e);
 /* The output head's input: [n, hidden] after the final norm; in and out may be the same. */

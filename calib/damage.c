@@ -1,0 +1,27 @@
+#include "calib/damage.h"
+
+#include <math.h>
+
+#include "calib/measure.h"
+
+int damage_measure(struct model *original, const struct config *c, struct tensor_source *s, const struct windows *text,
+		   size_t from, size_t to, struct damage *out, struct err *e)
+{
+	struct model *changed = NULL;
+	struct measurement m = { 0 };
+	struct windows part = *text;
+	struct summary sum;
+	part.tokens += from * part.ctx;
+	part.count = to - from;
+	int rc = model_open(c, s, &changed, e);
+	if (!rc)
+		rc = measurement_init(&m, part.count, windows_scored(&part), true, e);
+	struct measure_arg arg = { .m = &m, .model = 0, .reference = 1 };
+	if (!rc)
+		rc = evaluate((struct model *[]){ changed, original }, 2, &part, 0, part.count, measure_visit, &arg, NULL, NULL, e);
+	if (!rc && !(rc = measurement_summary(&m, &sum, e)))
+		*out = (struct damage){ log(sum.perplexity_ratio), sum.perplexity_ratio_error / sum.perplexity_ratio, sum.kl_mean };
+	measurement_release(&m);
+	model_close(changed);
+	return rc;
+}

@@ -1,0 +1,14 @@
+#ifndef QUIRE_CALIB_DAMAGE_H
+#define QUIRE_CALIB_DAMAGE_H
+/* What a change of a model costs, on a few windows of text. */
+#include "calib/evaluate.h"
+
+struct damage {
+	double excess, excess_error; /* nats per token over the original's loss */
+	double kl;
+};
+/* Windows [from, to) of the text; c and s: the changed model's. */
+int damage_measure(struct model *original, const struct config *c, struct tensor_source *s, const struct windows *text,
+		   size_t from, size_t to, struct damage *out, struct err *e);
+
+#endif

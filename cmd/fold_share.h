@@ -1,0 +1,35 @@
+#ifndef QUIRE_CMD_FOLD_SHARE_H
+#define QUIRE_CMD_FOLD_SHARE_H
+/* The part of `fold` that lets layers read another layer's KV cache. */
+#include "base/json.h"
+#include "base/strbuf.h"
+#include "calib/share.h"
+#include "cmd/command.h"
+
+struct sharing {
+	const char *spec;        /* --share-layers, or NULL */
+	const struct share_method_row *method;
+	uint32_t readers;        /* of auto:N; 0: the map is given */
+	uint32_t *map;           /* [layers] */
+	double *kl;              /* of the steps of a search */
+	struct overlay *out;
+	struct share_report *report;
+};
+
+/* Looks at the options. ERR_USAGE. */
+int sharing_options(struct sharing *s, const char *spec, const char *method, bool has_text, struct err *e);
+/* The map, as far as it is known without a text, checked against the model and put into c. */
+int sharing_plan(struct sharing *s, struct config *c, struct tensor_source *source, struct err *e);
+/*
+ * Searches the map if it is to be found, and shares: s->out lies over `source`. c as from sharing_plan; text NULL (dry
+ * run): only removes what the result will not have.
+ */
+int sharing_make(struct sharing *s, struct model *teacher, struct tensor_source *source, struct config *c,
+		 const struct windows *text, size_t held, const struct refit_options *refit, const struct common *common,
+		 struct err *e);
+bool sharing_any(const struct config *c); /* does a layer read another one's cache */
+void sharing_text(const struct sharing *s, const struct config *c, bool verbose, struct strbuf *out);
+void sharing_json(const struct sharing *s, const struct config *c, struct json_writer *j);
+void sharing_release(struct sharing *s, const struct config *c);
+
+#endif
