@@ -81,7 +81,7 @@ static void see(void *arg, enum role r, uint32_t layer, const float *x, size_t n
 /* Runs a layer of one of the streams; x and y get its attention's inputs and outputs. */
 static int run_layer(struct driver *d, struct stream *s, uint32_t layer, bool keep, float *x, float *y, struct err *e)
 {
-	struct model_tap tap = { .input = see, .arg = d };
+	struct model_tap tap = { .input = see, .arg = d, .stop = !keep, .last = y ? ROLE_O : ROLE_Q };
 	struct stream_visit v = { .at = batch_at, .tap = &tap, .arg = d };
 	d->stream = s;
 	d->see_x = x;
