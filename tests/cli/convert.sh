@@ -92,6 +92,17 @@ for x in x.quire x.gguf x; do
 	is "full disk leaves nothing: $x" "$(left "$T/dry")" 0
 done
 
+# and a file system that is really full, where one may be mounted
+mkdir "$T/small"
+if [ "$(id -u)" -eq 0 ] && mount -t tmpfs -o size=1m tmpfs "$T/small" 2>/dev/null; then
+	for x in x.quire x.gguf x; do
+		exits 4 "no space: $x" "$QUIRE" convert "$DEMO" -o "$T/small/$x"
+		says "no space: $x: message" "cannot write '.*': No space left on device"
+		is "no space leaves nothing: $x" "$(left "$T/small")" 0
+	done
+	umount "$T/small"
+else skip "no space: needs to be root and to mount"; fi
+
 if [ "$(id -u)" -ne 0 ]; then
 	mkdir "$T/locked" && chmod 555 "$T/locked"
 	exits 4 "a folder that is not writable" "$QUIRE" convert "$DEMO" -o "$T/locked/x.quire"
