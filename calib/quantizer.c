@@ -289,6 +289,11 @@ struct tensor_source *quantizer_source(struct quantizer *q)
 	return q->overlay ? overlay_source(q->overlay) : q->source;
 }
 
+struct tensor_source *quantizer_reference(struct quantizer *q)
+{
+	return q->equal ? overlay_source(q->equal) : q->source;
+}
+
 const struct plan_stats *quantizer_stats(struct quantizer *q)
 {
 	return &q->provider;

@@ -44,6 +44,8 @@ const char *quantizer_notes(const struct quantizer *q);
 int quantizer_prepare(struct quantizer *q, plan_progress *progress, void *arg, struct err *e);
 /* For plan_execute; valid until quantizer_free. */
 struct tensor_source *quantizer_source(struct quantizer *q);
+/* The model in floats that the result stands for: the source, or a rescaled one with the same function. */
+struct tensor_source *quantizer_reference(struct quantizer *q);
 const struct plan_stats *quantizer_stats(struct quantizer *q);
 /* What prepare measured itself, for reports; count 0 when it did not. */
 const struct sequential_report *quantizer_measured(const struct quantizer *q, size_t *count);

@@ -280,7 +280,7 @@ static int examine(struct state *s, struct err *e)
 		warn("%llu of %llu blocks came out as one value where the source's were not; the first: %s",
 		     (unsigned long long)s->proved.constant, (unsigned long long)s->proved.blocks, s->proved.first);
 	if (!rc && p->report)
-		rc = quantize_report(p, &s->plan, s->source, &s->calibrated, s->proof, e);
+		rc = quantize_report(p, &s->plan, s->calibrated.q ? quantizer_reference(s->calibrated.q) : s->source, &s->calibrated, s->proof, e);
 	return rc;
 }
 

@@ -1,0 +1,106 @@
+# quantize with statistics: each method's result is closer to the original, whatever the threads; what does not belong is refused.
+. "$(dirname "$0")/lib.sh"
+
+head -c 60000 "$ROOT/examples/demo.calib.txt" >"$T/text"
+head -c 40000 "$ROOT/examples/demo.eval.txt" >"$T/eval"
+succeeds "statistics" "$QUIRE" calibrate "$DEMO" --data "$T/text" -o "$T/stats" --collect full --samples 12 -q
+succeeds "importance only" "$QUIRE" calibrate "$DEMO" --data "$T/text" -o "$T/small" --samples 4 -q
+succeeds "importance matrix" "$QUIRE" calibrate "$DEMO" --data "$T/text" -o "$T/llama.gguf" --samples 12 -q
+
+# the same type and size, closer and closer on text that calibration did not see
+for m in rtn imatrix awq gptq best; do
+	stats="--stats $T/stats"
+	if [ $m = rtn ]; then stats=; fi
+	succeeds "$m" "$QUIRE" quantize "$DEMO" -s q3_k -m $m $stats -o "$T/$m.gguf" --report "$T/$m.json" --json
+	is "$m: the proof saw every tensor" "$(sed -n '/"proof"/,/}/p' "$T/out" | sed -n 's/.*"tensors": *\([0-9]*\).*/\1/p')" 47
+	is "$m: the same size" "$(stat -c %s "$T/$m.gguf")" "$(stat -c %s "$T/rtn.gguf")"
+	is "$m: the report has every matrix" "$(grep -c '"name"' "$T/$m.json")" 36
+	succeeds "$m: judged" "$QUIRE" verify "$T/$m.gguf" --against "$DEMO" --data "$T/eval" --ctx 256 --chunks 12 --json
+	eval "kl_$m=$(json "$T/out" kl_mean)"
+done
+below() { if awk -v a="$2" -v b="$3" 'BEGIN { exit !(a > 0 && a <= b) }'; then ok "$1"; else not_ok "$1 ($2, not below $3)"; fi; }
+below "imatrix is closer than rounding" "$kl_imatrix" "$kl_rtn"
+below "gptq is closer than imatrix" "$kl_gptq" "$kl_imatrix"
+below "best is closer than gptq" "$kl_best" "$kl_gptq"
+below "best is far closer than rounding" "$kl_best" "$(awk -v a="$kl_rtn" 'BEGIN { print .5 * a }')"
+
+# the report: never worse than the weighted search on its own objective, worst first
+worse() { awk '/"output_error_before"/ { b = $2 + 0 } /"output_error":/ { if ($2 + 0 > b * 1.000001) n++ } END { print n + 0 }' "$1"; }
+is "best is nowhere worse than the search" "$(worse "$T/best.json")" 0
+is "gptq is nowhere worse than the search" "$(worse "$T/gptq.json")" 0
+is "worst first" "$(awk '/"output_error":/ { if (NR > 1 && last != "" && $2 + 0 > last) n++; last = $2 + 0 } END { print n + 0 }' "$T/best.json")" 0
+succeeds "report as a page" "$QUIRE" quantize "$DEMO" -s q4_0 -m imatrix --stats "$T/stats" -o "$T/page.quire" --report "$T/page.html"
+is "the page has every matrix" "$(grep -c '^<tr><td>' "$T/page.html")" 36
+is "the page needs nothing from elsewhere" "$(grep -c 'http' "$T/page.html")" 0
+exits 2 "a report of another kind" "$QUIRE" quantize "$DEMO" -s q4_0 -o "$T/x.gguf" --report "$T/x.txt"
+
+# bytes do not depend on threads; two layers are enough to tell
+few="-t *.layers.[2-4].*=keep"
+set -f
+for m in imatrix awq gptq best; do
+	succeeds "$m: one thread" "$QUIRE" quantize "$DEMO" -s q4_k -m $m --stats "$T/stats" $few -o "$T/t1.quire" -f --threads 1 -q
+	succeeds "$m: three threads" "$QUIRE" quantize "$DEMO" -s q4_k -m $m --stats "$T/stats" $few -o "$T/t3.quire" -f --threads 3 -q
+	if cmp -s "$T/t1.quire" "$T/t3.quire"; then ok "$m: the same bytes"; else not_ok "$m: the same bytes"; fi
+done
+set +f
+
+# plans
+succeeds "best is the default with statistics" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/stats" -n
+prints "best is the default with statistics: method and memory" '^method best, peak memory [0-9.]+ [KMG]iB$'
+succeeds "imatrix is the default with an importance matrix" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/llama.gguf" -n
+prints "imatrix is the default with an importance matrix: method" '^method imatrix,'
+succeeds "a plan with text runs nothing" "$QUIRE" quantize "$DEMO" -s q4_k -d "$T/text" -n --json
+planned=$(json "$T/out" peak_memory)
+succeeds "text instead of statistics" "$QUIRE" quantize "$DEMO" -s q4_k -d "$T/text" --samples 4 -o "$T/data.quire" --json
+if [ "$(($(json "$T/out" peak_kib) * 1024))" -le "$planned" ]; then ok "memory stays below the plan's"; else not_ok "memory: $(json "$T/out" peak_kib) KiB, planned $planned"; fi
+is "nothing is left of gathering" "$(ls "$T" | grep -c 'stats$')" 1
+succeeds "the same from a file" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/small" -o "$T/file.quire" -q
+if cmp -s "$T/data.quire" "$T/file.quire"; then ok "text and statistics give the same file"; else not_ok "text and statistics give the same file"; fi
+succeeds "an importance matrix" "$QUIRE" quantize "$DEMO" -s q4_k -m imatrix --stats "$T/llama.gguf" -o "$T/foreign.gguf"
+succeeds "awq from an importance matrix" "$QUIRE" quantize "$DEMO" -s q4_k -m awq --stats "$T/llama.gguf" -o "$T/foreign2.gguf"
+
+# what is refused leaves nothing behind
+mkdir "$T/none" "$T/other"
+out="-o $T/none/x.gguf"
+cp "$DEMO"/* "$T/other" && chmod -R u+w "$T/other"
+at=$(($(stat -c %s "$T/other/model.safetensors") - 2000000))
+head -c 200000 /dev/zero | tr '\0' '\074' | dd of="$T/other/model.safetensors" bs=1000 seek=$((at / 1000)) conv=notrunc 2>/dev/null
+exits 7 "statistics of another model" "$QUIRE" quantize "$T/other" -s q4_k --stats "$T/stats" $out
+says "statistics of another model: reason" "stats: .*another model"
+cp "$DEMO/model.safetensors" "$T/other" && chmod u+w "$T/other/model.safetensors"
+printf '\300\177' | dd of="$T/other/model.safetensors" bs=2 seek=$((at / 2)) conv=notrunc 2>/dev/null
+exits 3 "a weight that is no number" "$QUIRE" quantize "$T/other" -s q4_k --data "$T/text" --samples 1 $out
+exits 3 "gptq without second moments" "$QUIRE" quantize "$DEMO" -s q4_k -m gptq --stats "$T/small" $out
+says "gptq without second moments: reason" "--collect full"
+exits 3 "best from an importance matrix" "$QUIRE" quantize "$DEMO" -s q4_k -m best --stats "$T/llama.gguf" $out
+says "best from an importance matrix: reason" "runs the model over the calibration text"
+exits 2 "a method without statistics" "$QUIRE" quantize "$DEMO" -s q4_k -m best $out
+says "a method without statistics: reason" "--stats FILE .* or --data"
+exits 2 "statistics without use" "$QUIRE" quantize "$DEMO" -s q4_k -m rtn --stats "$T/stats" $out
+exits 2 "statistics and text" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/stats" --data "$T/text" $out
+head -c 100000 "$T/stats" >"$T/cut"
+exits 3 "truncated statistics" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/cut" $out
+exits 3 "a text as statistics" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/text" $out
+: >"$T/empty"
+exits 3 "empty text" "$QUIRE" quantize "$DEMO" -s q4_k --data "$T/empty" $out
+echo "Once upon a time" >"$T/short"
+exits 3 "text shorter than a window" "$QUIRE" quantize "$DEMO" -s q4_k --data "$T/short" $out
+says "text shorter than a window: reason" "fewer than one window"
+is "nothing was written" "$(ls -A "$T/none" | wc -l)" 0
+
+# fewer tokens than channels: said, and damped more
+succeeds "few tokens" "$QUIRE" calibrate "$DEMO" --data "$T/text" -o "$T/few" --ctx 64 --samples 1 --collect full
+succeeds "gptq from few tokens" "$QUIRE" quantize "$DEMO" -s q4_k -m gptq --stats "$T/few" -o "$T/few.gguf"
+says "gptq from few tokens: warning" "64 tokens are too few for the second moments of 512 channels; damping is raised"
+
+# folders in compressed-tensors form, and back
+for s in int4-g128 int4-g64-zp int8-row; do
+	succeeds "$s: folder" "$QUIRE" quantize "$DEMO" -s $s -m imatrix --stats "$T/stats" -o "$T/$s"
+	succeeds "$s: packed" "$QUIRE" convert "$T/$s" -o "$T/$s.quire" -q
+	succeeds "$s: judged" "$QUIRE" verify "$T/$s" --data "$T/eval" --ctx 256 --chunks 2 --json
+	want=$(json "$T/out" perplexity)
+	succeeds "$s: packed, judged" "$QUIRE" verify "$T/$s.quire" --data "$T/eval" --ctx 256 --chunks 2 --json
+	is "$s: the same perplexity" "$(json "$T/out" perplexity)" "$want"
+	is "$s: config.json says what it is" "$(grep -c '"quant_method": "compressed-tensors"' "$T/$s/config.json")" 1
+done
+done_testing
