@@ -33,7 +33,7 @@ static double beta_fraction(double a, double b, double x)
 }
 
 /* P(T > t), t >= 0: half of I_x(dof/2, 1/2) with x = dof / (dof + t^2). */
-static double student_tail(double t, double dof)
+double student_tail(double t, double dof)
 {
 	double x = dof / (dof + t * t), a = dof / 2, b = 0.5;
 	double front = exp(a * log(x) + b * log1p(-x) - (lgamma(a) + lgamma(b) - lgamma(a + b)));

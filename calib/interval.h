@@ -24,5 +24,7 @@ int interval_quantile(const float *values, size_t windows, size_t scored, double
 		      struct err *e);
 /* The point that Student's t with `dof` degrees of freedom stays below with probability p (0.5 <= p < 1). */
 double student_quantile(double p, double dof);
+/* The chance that it is above t >= 0. */
+double student_tail(double t, double dof);
 
 #endif

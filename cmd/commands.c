@@ -10,6 +10,7 @@ const struct command *const command_rows[] = {
 	&fold_command,
 	&quantize_command,
 	&verify_command,
+	&compare_command,
 	&generate_command,
 	&tokenize_command,
 	&help_command,

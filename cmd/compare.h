@@ -1,0 +1,90 @@
+#ifndef QUIRE_CMD_COMPARE_H
+#define QUIRE_CMD_COMPARE_H
+/*
+ * The parts of `quire compare`: its variants (compare_variant.c), what is kept of them in the work folder
+ * (compare_work.c), the table, CSV and JSON (compare_print.c) and the page (compare_html.c).
+ */
+#include "calib/attribute.h"
+#include "calib/compare.h"
+#include "calib/interval.h"
+#include "calib/loaded.h"
+#include "calib/measure.h"
+#include "calib/records.h"
+#include "cmd/command.h"
+
+struct compare_options {
+	struct common common;
+	const char *data, *stats, *schemes, *plan, *method, *work, *to, *protocol, *csv, *html, *attribute, *kv_type;
+	int64_t ctx, chunks;
+	double confidence, max_kl;
+	uint64_t budget;
+	bool fastest;
+};
+
+struct variant {
+	char *name;                      /* as shown; one of a kind */
+	char *scheme, *method, *file;    /* file: a checkpoint that exists; else scheme and method (NULL: the default) */
+	struct string_list tensor;       /* PATTERN=CODEC; items are malloc'ed */
+	char *path, *stem;               /* where the checkpoint is; what its other files in the work folder begin with */
+	char key[IDENTITY_SIZE];         /* hash of all that it is made from */
+	char *kept;                      /* its measurement in the work folder, without suffix */
+	struct loaded *loaded;           /* apart: its model points into it, and variants are sorted */
+	uint64_t bytes;
+	double bits, kv_bytes;           /* per weight; per token */
+	double make_seconds, run_seconds;
+	bool made, measured;             /* in this run; else found in the work folder */
+	struct measurement m;
+	struct summary s;
+	struct interval kl, ratio, top1; /* two-sided at the confidence asked for */
+	double *layer;                   /* [layers] of the reference: see compare_layers; NULL: not the same layers */
+	bool front;
+	struct attribution attribution;  /* count 0: not asked for */
+};
+
+struct compare {
+	const struct compare_options *o;
+	const char *model, *work;
+	struct loaded reference;
+	uint64_t bytes;                  /* the reference's */
+	double bits, kv_bytes, kv_element;
+	char identity[IDENTITY_SIZE], stats_key[IDENTITY_SIZE];
+	enum protocol protocol;
+	struct windows w;
+	struct variant *variants;
+	size_t count;
+	struct compare_pair *pairs;      /* by compare_pair_index of positions in variants */
+	size_t pair_count;
+	bool asked;                      /* a limit or --fastest was given */
+	struct choice choice;
+	double seconds;                  /* the run that measured, all variants and the reference */
+};
+
+/* From --schemes, --plan and the further arguments. ERR_USAGE: nothing to compare, a name twice, an unknown scheme or method. */
+int compare_variants(struct compare *c, const char *const *files, size_t count, struct err *e);
+void variant_release(struct variant *v);
+/* Fills key and path of every variant; then makes those that the work folder lacks. */
+int compare_keys(struct compare *c, struct err *e);
+int compare_make(struct compare *c, struct err *e);
+
+/* Bytes of a checkpoint's file, or of its tensors when it is a folder; its bits per weight. */
+void compare_size(const struct loaded *l, const char *path, uint64_t *bytes, double *bits);
+
+/* Measurements in the work folder: false when there is none of this very run. */
+bool compare_kept(const struct compare *c, struct variant *v);
+int compare_keep(const struct compare *c, struct variant *v, struct err *e);
+/* How long making took, kept beside the checkpoint. */
+int compare_keep_made(const struct variant *v, struct err *e);
+void compare_kept_made(struct variant *v);
+
+void compare_table(const struct compare *c, struct strbuf *out);
+void compare_json(const struct compare *c, struct strbuf *out);
+/* For verify as well. */
+void attribution_json(const struct attribution *a, const char *key, struct json_writer *w);
+void compare_csv(const struct compare *c, struct strbuf *out);
+void compare_html(const struct compare *c, struct strbuf *out);
+/* "take NAME: why", or how far off the nearest ones are. */
+void compare_verdict(const struct compare *c, struct strbuf *out);
+/* Variants whose KL cannot be told from this one's: "2, 3", by position from 1. */
+void compare_alike(const struct compare *c, size_t v, struct strbuf *out);
+
+#endif

@@ -1,0 +1,369 @@
+/* The variants of `compare`: what is asked for, what identifies each, and making those that are not there yet. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cmd/compare.h"
+#include "cmd/produce.h"
+#include "formats/file.h"
+
+static double now(void)
+{
+	struct timespec t;
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+void variant_release(struct variant *v)
+{
+	free(v->name);
+	free(v->scheme);
+	free(v->method);
+	free(v->file);
+	for (size_t i = 0; i < v->tensor.count; i++)
+		free((void *)(uintptr_t)v->tensor.item[i]);
+	free(v->tensor.item);
+	free(v->path);
+	free(v->stem);
+	free(v->kept);
+	free(v->layer);
+	measurement_release(&v->m);
+	attribution_release(&v->attribution);
+	if (v->loaded)
+		loaded_close(v->loaded);
+	free(v->loaded);
+	*v = (struct variant){ 0 };
+}
+
+static int add_variant(struct compare *c, struct variant **out, struct err *e)
+{
+	struct variant *p = realloc(c->variants, (c->count + 1) * sizeof *p);
+	if (!p)
+		return err_nomem(e);
+	c->variants = p;
+	p[c->count] = (struct variant){ 0 };
+	*out = &p[c->count++];
+	return ERR_OK;
+}
+
+static char *copy_n(const char *s, size_t n)
+{
+	char *p = malloc(n + 1);
+	if (p) {
+		memcpy(p, s, n);
+		p[n] = '\0';
+	}
+	return p;
+}
+
+static int set_text(char **field, const char *s, size_t n, struct err *e)
+{
+	free(*field);
+	*field = copy_n(s, n);
+	return *field ? ERR_OK : err_nomem(e);
+}
+
+/* "Q4_K_M" or "Q4_K_M/gptq" */
+static int add_scheme(struct compare *c, const char *text, size_t n, struct err *e)
+{
+	struct variant *v;
+	const char *slash = memchr(text, '/', n);
+	size_t scheme = slash ? (size_t)(slash - text) : n;
+	int rc = add_variant(c, &v, e);
+	if (!rc)
+		rc = set_text(&v->name, text, n, e);
+	if (!rc)
+		rc = set_text(&v->scheme, text, scheme, e);
+	if (!rc && slash)
+		rc = set_text(&v->method, slash + 1, n - scheme - 1, e);
+	return rc;
+}
+
+static int add_list(struct compare *c, const char *list, struct err *e)
+{
+	while (*list) {
+		size_t n = strcspn(list, ",");
+		if (n && add_scheme(c, list, n, e))
+			return e->code;
+		list += n + (list[n] == ',');
+	}
+	return ERR_OK;
+}
+
+static int add_tensor(struct variant *v, const char *s, size_t n, struct err *e)
+{
+	const char **p = realloc(v->tensor.item, (v->tensor.count + 1) * sizeof *p);
+	char *copy = copy_n(s, n);
+	if (p)
+		v->tensor.item = p;
+	if (!p || !copy) {
+		free(copy);
+		return err_nomem(e);
+	}
+	v->tensor.item[v->tensor.count++] = copy;
+	return ERR_OK;
+}
+
+/* NAME=VALUE of a plan's line; names are quantize's long options. */
+static int plan_option(struct variant *v, const char *word, size_t n, struct err *e)
+{
+	static const struct {
+		const char *name;
+		size_t field;
+	} fields[] = {
+		{ "scheme", offsetof(struct variant, scheme) },
+		{ "method", offsetof(struct variant, method) },
+		{ "file", offsetof(struct variant, file) },
+	};
+	const char *equal = memchr(word, '=', n);
+	size_t len = (size_t)(equal - word);
+	if (len == 6 && !memcmp(word, "tensor", 6))
+		return add_tensor(v, equal + 1, n - len - 1, e);
+	for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+		if (strlen(fields[i].name) == len && !memcmp(word, fields[i].name, len))
+			return set_text((char **)(void *)((char *)v + fields[i].field), equal + 1, n - len - 1, e);
+	return err_set(e, ERR_USAGE, "unknown option '%.*s'; a variant takes scheme, method, tensor and file", (int)(len < 40 ? len : 40),
+		       word);
+}
+
+static int plan_line(struct compare *c, const char *line, size_t n, struct err *e)
+{
+	struct variant *v = NULL;
+	size_t at = 0, words = 0;
+	int rc = ERR_OK;
+	for (; !rc; words++) {
+		while (at < n && strchr(" \t\r", line[at]))
+			at++;
+		size_t len = 0;
+		while (at + len < n && !strchr(" \t\r", line[at + len]))
+			len++;
+		if (!len || line[at] == '#')
+			break;
+		bool option = memchr(line + at, '=', len) != NULL;
+		if (words == 0 && option)
+			return err_set(e, ERR_USAGE, "a line begins with the variant's name, not with an option");
+		if (words == 0)
+			rc = add_variant(c, &v, e);
+		if (!rc && words == 0)
+			rc = set_text(&v->name, line + at, len, e);
+		else if (!rc && option)
+			rc = plan_option(v, line + at, len, e);
+		else if (!rc && words == 1)
+			rc = set_text(&v->scheme, line + at, len, e);
+		else if (!rc)
+			return err_set(e, ERR_USAGE, "'%.*s' is not NAME=VALUE", (int)(len < 40 ? len : 40), line + at);
+		at += len;
+	}
+	if (!rc && v && !v->scheme && !v->file && !v->tensor.count)
+		return err_set(e, ERR_USAGE, "variant '%.80s' has no scheme and no file", v->name);
+	if (!rc && v && v->file && (v->scheme || v->method || v->tensor.count))
+		return err_set(e, ERR_USAGE, "variant '%.80s' is a file; it takes no scheme, method or tensor", v->name);
+	return rc;
+}
+
+static int read_plan(struct compare *c, const char *path, struct err *e)
+{
+	struct strbuf text = { 0 };
+	int rc = file_read(path, &text, 1 << 20, e);
+	size_t line = 1;
+	for (const char *at = text.data; !rc && at && *at; line++) {
+		size_t n = strcspn(at, "\n");
+		if (plan_line(c, at, n, e))
+			rc = err_prefix(e, "%.600s, line %zu", path, line);
+		at += n + (at[n] == '\n');
+	}
+	strbuf_release(&text);
+	return rc;
+}
+
+static int add_file(struct compare *c, const char *path, struct err *e)
+{
+	struct variant *v;
+	int rc = add_variant(c, &v, e);
+	if (!rc)
+		rc = set_text(&v->name, path_basename(path), strlen(path_basename(path)), e);
+	return rc ? rc : set_text(&v->file, path, strlen(path), e);
+}
+
+static int variant_recipe(const struct variant *v, struct recipe **out, struct err *e)
+{
+	int rc = recipe_new(v->scheme, out, e);
+	for (size_t i = 0; i < v->tensor.count && !rc; i++)
+		rc = recipe_override(*out, v->tensor.item[i], e);
+	return rc;
+}
+
+static const char *method_name(const struct compare *c, const struct variant *v)
+{
+	return v->method ? v->method : c->o->method ? c->o->method : "search";
+}
+
+static int find_method(const char *name, const struct method **out, struct err *e)
+{
+	*out = method_find(name);
+	if (!*out)
+		return err_set(e, ERR_USAGE, "unknown method '%.40s'; 'quire help quantize' lists them", name);
+	if ((*out)->needs_importance || (*out)->needs_hessian)
+		return err_set(e, ERR_USAGE, "method %s needs statistics of the model", name);
+	return ERR_OK;
+}
+
+/* Everything that can be wrong with the words is found before anything is made. */
+static int check_variant(const struct compare *c, size_t at, struct err *e)
+{
+	const struct variant *v = &c->variants[at];
+	for (size_t i = 0; i < at; i++)
+		if (!strcmp(c->variants[i].name, v->name))
+			return err_set(e, ERR_USAGE, "two variants are called '%.80s'; give them names in a --plan file", v->name);
+	if (v->file) {
+		if (!file_exists(v->file))
+			return err_set(e, ERR_IO, "'%.600s' does not exist", v->file);
+		return ERR_OK;
+	}
+	struct recipe *r = NULL;
+	const struct method *m;
+	int rc = variant_recipe(v, &r, e);
+	recipe_free(r);
+	if (!rc)
+		rc = find_method(method_name(c, v), &m, e);
+	if (rc && strcmp(v->name, v->scheme ? v->scheme : ""))
+		err_prefix(e, "variant '%.80s'", v->name);
+	return rc;
+}
+
+int compare_variants(struct compare *c, const char *const *files, size_t count, struct err *e)
+{
+	int rc = c->o->schemes ? add_list(c, c->o->schemes, e) : ERR_OK;
+	if (!rc && c->o->plan)
+		rc = read_plan(c, c->o->plan, e);
+	for (size_t i = 0; i < count && !rc; i++)
+		rc = add_file(c, files[i], e);
+	if (!rc && !c->count)
+		rc = err_set(e, ERR_USAGE, "nothing to compare: give --schemes A,B,C, --plan FILE or further models");
+	for (size_t i = 0; i < c->count && !rc; i++)
+		rc = check_variant(c, i, e);
+	return rc;
+}
+
+/* File names of a variant: its name, made safe, and what it is made from. */
+static int set_stem(const struct compare *c, struct variant *v, struct err *e)
+{
+	struct strbuf b = { 0 };
+	strbuf_printf(&b, "%s/", c->work);
+	for (const char *s = v->name; *s && s - v->name < 80; s++)
+		strbuf_putc(&b, strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-", *s) ? *s : '_');
+	strbuf_printf(&b, "-%.16s", v->key);
+	if (b.failed)
+		return err_nomem(e);
+	v->stem = b.data;
+	struct strbuf path = { 0 };
+	if (v->file)
+		strbuf_puts(&path, v->file);
+	else
+		strbuf_printf(&path, "%s.%s", v->stem, c->o->to);
+	v->path = path.data;
+	return path.failed ? err_nomem(e) : ERR_OK;
+}
+
+static void add_text(struct sha256 *h, const char *s)
+{
+	identity_add(h, s, strlen(s));
+}
+
+static int open_variant(struct variant *v, const char *path, struct err *e)
+{
+	v->loaded = calloc(1, sizeof *v->loaded);
+	return v->loaded ? loaded_open(v->loaded, path, e) : err_nomem(e);
+}
+
+static int key_of(struct compare *c, struct variant *v, struct err *e)
+{
+	struct sha256 h;
+	struct recipe *r = NULL;
+	int rc = ERR_OK;
+	sha256_init(&h);
+	if (v->file) {
+		char identity[IDENTITY_SIZE];
+		rc = open_variant(v, v->file, e);
+		if (!rc)
+			rc = identity_model(&v->loaded->config, v->loaded->checkpoint->source, identity, e);
+		if (!rc)
+			add_text(&h, identity);
+	} else {
+		rc = variant_recipe(v, &r, e);
+		if (!rc) {
+			add_text(&h, "quire " QUIRE_VERSION);
+			add_text(&h, c->identity);
+			add_text(&h, recipe_name(r));
+			add_text(&h, method_name(c, v));
+			add_text(&h, c->stats_key);
+			add_text(&h, c->o->to);
+		}
+	}
+	recipe_free(r);
+	identity_finish(&h, v->key);
+	return rc ? rc : set_stem(c, v, e);
+}
+
+int compare_keys(struct compare *c, struct err *e)
+{
+	int rc = ERR_OK;
+	for (size_t i = 0; i < c->count && !rc; i++)
+		rc = key_of(c, &c->variants[i], e);
+	return rc;
+}
+
+static int make(struct compare *c, struct variant *v, struct err *e)
+{
+	struct common quiet = c->o->common;
+	quiet.json = false;
+	quiet.quiet = true;
+	struct produce p = { .common = &quiet, .input = c->model, .output = v->path, .cannot_hold = "use --to gguf or quire",
+			     .no_source_hash = true };
+	double start = now();
+	int rc = find_method(method_name(c, v), &p.method, e);
+	if (!rc)
+		rc = variant_recipe(v, &p.recipe, e);
+	if (!rc)
+		rc = produce(&p, e);
+	recipe_free(p.recipe);
+	v->make_seconds = now() - start;
+	v->made = !rc;
+	return rc ? rc : compare_keep_made(v, e);
+}
+
+int compare_make(struct compare *c, struct err *e)
+{
+	for (size_t i = 0; i < c->count; i++) {
+		struct variant *v = &c->variants[i];
+		if (!v->file && !file_exists(v->path)) {
+			note(&c->o->common, "making %s (%zu of %zu)", v->name, i + 1, c->count);
+			if (make(c, v, e))
+				return err_prefix(e, "variant '%.80s'", v->name);
+		} else if (!v->file) {
+			compare_kept_made(v);
+		}
+		if (!v->loaded && open_variant(v, v->path, e))
+			return e->code;
+	}
+	return ERR_OK;
+}
+
+void compare_size(const struct loaded *l, const char *path, uint64_t *bytes, double *bits)
+{
+	const struct tensor_source *s = l->checkpoint->source;
+	uint64_t sum = 0;
+	double elements = 0;
+	struct mapped m;
+	for (size_t i = 0; i < s->count; i++) {
+		sum += s->tensors[i].nbytes;
+		elements += (double)tensor_elements(&s->tensors[i]);
+	}
+	*bits = elements > 0 ? 8 * (double)sum / elements : 0;
+	*bytes = sum;
+	if (!file_is_dir(path) && !mapped_open(&m, path, NULL)) {
+		*bytes = m.size;
+		mapped_close(&m);
+	}
+}
