@@ -19,7 +19,7 @@ static const struct compare_options defaults = { .protocol = "llama", .to = "qui
 static const struct option_row rows[] = {
 	{ "data", 'd', OPT_STRING, "TEXT", "text to judge on (required)", FIELD(data) },
 	{ "schemes", 's', OPT_STRING, "A,B,C", "presets or codecs; NAME/METHOD for a method of its own", FIELD(schemes) },
-	{ "plan", 0, OPT_STRING, "FILE", "lines NAME SCHEME [method=M] [tensor=PATTERN=CODEC] or NAME file=F", FIELD(plan) },
+	{ "plan", 0, OPT_STRING, "FILE", "variants by line: NAME SCHEME [method=M] [kv-cache=C] ...", FIELD(plan) },
 	{ "method", 0, OPT_STRING, "NAME", "how codes are chosen (default: search)", FIELD(method) },
 	{ "work", 0, OPT_STRING, "DIR", "keep variants and figures here (default: quire-compare)", FIELD(work) },
 	{ "to", 0, OPT_STRING, "quire|gguf", "format of the variants (default: quire)", FIELD(to) },
@@ -227,10 +227,20 @@ static int by_size(const void *a, const void *b)
 	return strcmp(x->name, y->name);
 }
 
+/* Bytes per element of the cache, keys and values together. */
+static double kv_element(const struct compare *c, const struct variant *v)
+{
+	struct kv_codecs kv = model_kv(v->loaded->model);
+	size_t dim = v->loaded->config.head_dim;
+	if (!v->kv && !v->kv_v)
+		return c->kv_element;
+	return (double)(kv_codec_bytes(&kv.k, dim) + kv_codec_bytes(&kv.v, dim)) / (2 * (double)dim);
+}
+
 static int figures(struct compare *c, struct variant *v, struct err *e)
 {
 	double one_sided = 1 - (1 - c->o->confidence) / 2;
-	v->kv_bytes = config_kv_bytes(&v->loaded->config, 1, c->kv_element);
+	v->kv_bytes = config_kv_bytes(&v->loaded->config, 1, kv_element(c, v));
 	compare_size(v->loaded, v->path, &v->bytes, &v->bits);
 	int rc = measurement_summary(&v->m, &v->s, e);
 	if (!rc)
@@ -377,7 +387,7 @@ const struct command compare_command = {
 		       "size, perplexity ratio and KL with confidence intervals, and which differences are more than chance. Further "
 		       "models on the command line are compared as they are. Variants and figures stay in the work folder and are not "
 		       "made again. With a limit it names the variant to take, and exits 1 when there is none.",
-	.example = "quire compare Llama-3.2-1B --data eval.txt --schemes Q8_0,Q6_K,Q4_K_M,Q4_0 --html schemes.html --max-kl 0.02",
+	.example = "quire compare Llama-3.2-1B -d eval.txt -s Q8_0,Q6_K,Q4_K_M --html page.html --max-kl 0.02",
 	.options = rows,
 	.option_count = sizeof rows / sizeof *rows,
 	.min_args = 1,

@@ -24,8 +24,11 @@ struct compare_options {
 struct variant {
 	char *name;                      /* as shown; one of a kind */
 	char *scheme, *method, *file;    /* file: a checkpoint that exists; else scheme and method (NULL: the default) */
+	char *from;                      /* a checkpoint to quantize instead of the original (a folded one) */
+	char *kv, *kv_v;                 /* codecs of keys and values in the cache; NULL: f32 in the run, --kv-type in sizes */
+	char *kv_rotate;                 /* "yes": Hadamard matrix per head before coding */
 	struct string_list tensor;       /* PATTERN=CODEC; items are malloc'ed */
-	char *path, *stem;               /* where the checkpoint is; what its other files in the work folder begin with */
+	char *path, *stem;               /* where the checkpoint is; the same without suffix (in the work folder) */
 	char key[IDENTITY_SIZE];         /* hash of all that it is made from */
 	char *kept;                      /* its measurement in the work folder, without suffix */
 	struct loaded *loaded;           /* apart: its model points into it, and variants are sorted */

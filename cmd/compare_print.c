@@ -77,7 +77,7 @@ static void table_row(const struct compare *c, size_t i, int width, struct strbu
 	const struct variant *v = &c->variants[i];
 	char size[32], kv[32], ratio[40], kl[64];
 	snprintf(ratio, sizeof ratio, "%.4f +/- %.4f", v->ratio.estimate, (v->ratio.upper - v->ratio.lower) / 2);
-	snprintf(kl, sizeof kl, "%.5f [%.5f, %.5f]", v->kl.estimate, v->kl.lower, v->kl.upper);
+	snprintf(kl, sizeof kl, "%.3g [%.3g, %.3g]", v->kl.estimate, v->kl.lower, v->kl.upper);
 	strbuf_printf(out, "%2zu%c ", i + 1, v->front ? '*' : ' ');
 	pad(out, v->name, width);
 	strbuf_printf(out, "  %10s  %6.3f  %9s  %19s  %28s  %7.2f %%  %7.0f  ", size_text(v->bytes, size), v->bits,

@@ -21,6 +21,10 @@ void variant_release(struct variant *v)
 	free(v->scheme);
 	free(v->method);
 	free(v->file);
+	free(v->from);
+	free(v->kv);
+	free(v->kv_v);
+	free(v->kv_rotate);
 	for (size_t i = 0; i < v->tensor.count; i++)
 		free((void *)(uintptr_t)v->tensor.item[i]);
 	free(v->tensor.item);
@@ -115,6 +119,10 @@ static int plan_option(struct variant *v, const char *word, size_t n, struct err
 		{ "scheme", offsetof(struct variant, scheme) },
 		{ "method", offsetof(struct variant, method) },
 		{ "file", offsetof(struct variant, file) },
+		{ "from", offsetof(struct variant, from) },
+		{ "kv-cache", offsetof(struct variant, kv) },
+		{ "kv-cache-v", offsetof(struct variant, kv_v) },
+		{ "kv-rotate", offsetof(struct variant, kv_rotate) },
 	};
 	const char *equal = memchr(word, '=', n);
 	size_t len = (size_t)(equal - word);
@@ -123,7 +131,7 @@ static int plan_option(struct variant *v, const char *word, size_t n, struct err
 	for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
 		if (strlen(fields[i].name) == len && !memcmp(word, fields[i].name, len))
 			return set_text((char **)(void *)((char *)v + fields[i].field), equal + 1, n - len - 1, e);
-	return err_set(e, ERR_USAGE, "unknown option '%.*s'; a variant takes scheme, method, tensor and file", (int)(len < 40 ? len : 40),
+	return err_set(e, ERR_USAGE, "unknown option '%.*s'; a variant takes scheme, method, tensor, from, file, kv-cache, kv-cache-v and kv-rotate", (int)(len < 40 ? len : 40),
 		       word);
 }
 
@@ -155,10 +163,12 @@ static int plan_line(struct compare *c, const char *line, size_t n, struct err *
 			return err_set(e, ERR_USAGE, "'%.*s' is not NAME=VALUE", (int)(len < 40 ? len : 40), line + at);
 		at += len;
 	}
+	if (!rc && v && v->kv_rotate && strcmp(v->kv_rotate, "yes"))
+		return err_set(e, ERR_USAGE, "kv-rotate takes yes, not '%.40s'", v->kv_rotate);
 	if (!rc && v && !v->scheme && !v->file && !v->tensor.count)
 		return err_set(e, ERR_USAGE, "variant '%.80s' has no scheme and no file", v->name);
-	if (!rc && v && v->file && (v->scheme || v->method || v->tensor.count))
-		return err_set(e, ERR_USAGE, "variant '%.80s' is a file; it takes no scheme, method or tensor", v->name);
+	if (!rc && v && v->file && (v->scheme || v->method || v->tensor.count || v->from))
+		return err_set(e, ERR_USAGE, "variant '%.80s' is a file; it takes no scheme, method, tensor or from", v->name);
 	return rc;
 }
 
@@ -221,6 +231,8 @@ static int check_variant(const struct compare *c, size_t at, struct err *e)
 			return err_set(e, ERR_IO, "'%.600s' does not exist", v->file);
 		return ERR_OK;
 	}
+	if (v->from && !file_exists(v->from))
+		return err_set(e, ERR_IO, "'%.600s' does not exist", v->from);
 	struct recipe *r = NULL;
 	const struct method *m;
 	int rc = variant_recipe(v, &r, e);
@@ -246,12 +258,14 @@ int compare_variants(struct compare *c, const char *const *files, size_t count, 
 	return rc;
 }
 
-/* File names of a variant: its name, made safe, and what it is made from. */
+/* File names of a variant: what it is called, made safe, and the hash of what it is made from. */
 static int set_stem(const struct compare *c, struct variant *v, struct err *e)
 {
 	struct strbuf b = { 0 };
 	strbuf_printf(&b, "%s/", c->work);
-	for (const char *s = v->name; *s && s - v->name < 80; s++)
+	/* by scheme: variants that differ in their cache alone share a file */
+	const char *base = v->file ? v->name : v->scheme ? v->scheme : "recipe";
+	for (const char *s = base; *s && s - base < 80; s++)
 		strbuf_putc(&b, strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-", *s) ? *s : '_');
 	strbuf_printf(&b, "-%.16s", v->key);
 	if (b.failed)
@@ -273,18 +287,35 @@ static void add_text(struct sha256 *h, const char *s)
 
 static int open_variant(struct variant *v, const char *path, struct err *e)
 {
+	struct kv_codecs kv;
 	v->loaded = calloc(1, sizeof *v->loaded);
-	return v->loaded ? loaded_open(v->loaded, path, e) : err_nomem(e);
+	int rc = v->loaded ? loaded_open(v->loaded, path, e) : err_nomem(e);
+	if (rc || !(v->kv || v->kv_v))
+		return rc;
+	rc = kv_codecs_find(v->kv, v->kv_v, v->kv_rotate != NULL, v->loaded->config.head_dim, &kv, e);
+	if (!rc)
+		model_set_kv(v->loaded->model, kv);
+	return rc;
+}
+
+static int identity_of(const char *path, char out[IDENTITY_SIZE], struct err *e)
+{
+	struct loaded l;
+	int rc = loaded_open(&l, path, e);
+	if (!rc)
+		rc = identity_model(&l.config, l.checkpoint->source, out, e);
+	loaded_close(&l);
+	return rc;
 }
 
 static int key_of(struct compare *c, struct variant *v, struct err *e)
 {
 	struct sha256 h;
 	struct recipe *r = NULL;
+	char identity[IDENTITY_SIZE];
 	int rc = ERR_OK;
 	sha256_init(&h);
 	if (v->file) {
-		char identity[IDENTITY_SIZE];
 		rc = open_variant(v, v->file, e);
 		if (!rc)
 			rc = identity_model(&v->loaded->config, v->loaded->checkpoint->source, identity, e);
@@ -294,7 +325,9 @@ static int key_of(struct compare *c, struct variant *v, struct err *e)
 		rc = variant_recipe(v, &r, e);
 		if (!rc) {
 			add_text(&h, "quire " QUIRE_VERSION);
-			add_text(&h, c->identity);
+			if (v->from)
+				rc = identity_of(v->from, identity, e);
+			add_text(&h, v->from ? identity : c->identity);
 			add_text(&h, recipe_name(r));
 			add_text(&h, method_name(c, v));
 			add_text(&h, c->stats_key);
@@ -319,7 +352,7 @@ static int make(struct compare *c, struct variant *v, struct err *e)
 	struct common quiet = c->o->common;
 	quiet.json = false;
 	quiet.quiet = true;
-	struct produce p = { .common = &quiet, .input = c->model, .output = v->path, .cannot_hold = "use --to gguf or quire",
+	struct produce p = { .common = &quiet, .input = v->from ? v->from : c->model, .output = v->path, .cannot_hold = "use --to gguf or quire",
 			     .no_source_hash = true };
 	double start = now();
 	int rc = find_method(method_name(c, v), &p.method, e);

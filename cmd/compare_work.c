@@ -1,4 +1,5 @@
 /* What `compare` keeps in its work folder, so that a second run continues where the first one stopped. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -6,11 +7,23 @@
 #include "cmd/compare.h"
 #include "formats/file.h"
 
+static int run_id(const struct compare *c, const struct variant *v, struct run_id *id, struct err *e)
+{
+	int rc = run_id_make(id, v->loaded, &c->reference, &c->w, c->protocol, e);
+	if (v->kv || v->kv_v) {
+		snprintf(id->kv, sizeof id->kv, "%.20s", v->kv ? v->kv : "f32");
+		snprintf(id->kv_v, sizeof id->kv_v, "%.20s", v->kv_v ? v->kv_v : id->kv);
+		id->kv_rotate = v->kv_rotate != NULL;
+	}
+	return rc;
+}
+
 /* Of a variant in a measured run: everything that could change a figure. */
 static int run_key(const struct compare *c, const struct variant *v, struct run_id *id, char key[IDENTITY_SIZE], struct err *e)
 {
 	struct sha256 h;
-	int rc = run_id_make(id, v->loaded, &c->reference, &c->w, c->protocol, e);
+	int rc = run_id(c, v, id, e);
+	uint8_t rotate = id->kv_rotate;
 	uint64_t numbers[4] = { id->protocol, id->ctx, id->windows, id->scored };
 	sha256_init(&h);
 	identity_add(&h, v->key, IDENTITY_SIZE - 1);
@@ -18,6 +31,9 @@ static int run_key(const struct compare *c, const struct variant *v, struct run_
 	identity_add(&h, id->reference, IDENTITY_SIZE - 1);
 	identity_add(&h, id->tokenizer, IDENTITY_SIZE - 1);
 	identity_add(&h, id->tokens, IDENTITY_SIZE - 1);
+	identity_add(&h, id->kv, strlen(id->kv));
+	identity_add(&h, id->kv_v, strlen(id->kv_v));
+	identity_add(&h, &rotate, 1);
 	identity_add(&h, numbers, sizeof numbers);
 	identity_finish(&h, key);
 	return rc;
@@ -99,7 +115,7 @@ int compare_keep(const struct compare *c, struct variant *v, struct err *e)
 	struct strbuf text = { 0 };
 	struct json_writer w = { .out = &text, .indent = 2 };
 	char *facts = join(v->kept, ".json"), *part = join(v->kept, ".part");
-	int rc = facts && part ? run_id_make(&id, v->loaded, &c->reference, &c->w, c->protocol, e) : err_nomem(e);
+	int rc = facts && part ? run_id(c, v, &id, e) : err_nomem(e);
 	if (!rc)
 		rc = part_write(part, &id, &v->m, e);
 	jw_object(&w, NULL);

@@ -1,0 +1,110 @@
+# quire compare: the table, CSV, JSON and the page, what is kept, the choice, and refusals.
+. "$(dirname "$0")/lib.sh"
+E=$ROOT/examples/demo.eval.txt W=$T/work
+compare() { "$QUIRE" compare "$DEMO" --data "$E" --ctx 128 --chunks 12 --work "$W" "$@"; }
+
+# refusals, before anything is made
+exits 2 "no text" "$QUIRE" compare "$DEMO" --schemes Q8_0
+says "it says what to give" 'compare needs a text: --data'
+exits 2 "nothing to compare" compare
+says "it says what to give" 'nothing to compare: give --schemes'
+exits 2 "an unknown scheme" compare --schemes Q8_0,Q4_KM_
+says "it names the scheme" "Q4_KM_"
+exits 2 "an unknown method" compare --schemes Q8_0/magic
+says "it names the method" "unknown method 'magic'"
+exits 2 "a name twice" compare --schemes Q8_0,Q8_0
+says "it names the variant" "two variants are called 'Q8_0'"
+exits 2 "an unknown way to attribute" compare --schemes Q8_0 --attribute heads
+says "it lists the ways" 'layers, tensors or roles'
+exits 2 "a confidence above one" compare --schemes Q8_0 --confidence 95
+exits 4 "a page in no folder" compare --schemes Q8_0 --html "$T/none/page.html"
+says "it names the folder" 'there is no folder'
+exits 4 "a variant that is not there" compare "$T/none.gguf"
+printf 'a Q8_0\nb Q8_0 color=red\n' >"$T/plan"
+exits 2 "an unknown option in a plan" compare --plan "$T/plan"
+says "it names file and line" 'plan, line 2: unknown option'
+printf 'method=rtn Q8_0\n' >"$T/plan"
+exits 2 "a plan's line without a name" compare --plan "$T/plan"
+printf 'just-a-name\n' >"$T/plan"
+exits 2 "a variant without a scheme" compare --plan "$T/plan"
+printf 'a Q8_0 kv-cache=q9\n' >"$T/plan"
+exits 2 "an unknown codec of the cache" compare --plan "$T/plan"
+printf 'x' >"$T/short.txt"
+exits 3 "a text shorter than a window" "$QUIRE" compare "$DEMO" --data "$T/short.txt" --schemes Q8_0 --work "$W"
+if [ -e "$W/Q8_0"* ] 2>/dev/null; then not_ok "a refused run made nothing"; else ok "a refused run made nothing"; fi
+
+# the whole thing
+succeeds "three schemes" compare --schemes Q8_0,Q4_0,Q4_0/rtn --csv "$T/a.csv" --html "$T/a.html"
+prints "a row for the original" '^ +original +6\.[0-9] MiB'
+prints "rows by size, the front marked" '^ 3\* Q8_0 '
+is "one row per variant in the CSV" "$(wc -l <"$T/a.csv")" 4
+is "as many fields in each" "$(awk -F, '{ print NF }' "$T/a.csv" | sort -u | tr '\n' ' ')" "23 "
+f=$(echo "$W"/Q8_0-*.quire)
+"$QUIRE" verify "$f" --against "$DEMO" --data "$E" --ctx 128 --chunks 12 --json >"$T/verify.json"
+near "KL is what verify says" "$(awk -F, '$1 == "Q8_0" { print $12 }' "$T/a.csv")" "$(json "$T/verify.json" kl_mean)" 1e-7
+near "and so is perplexity" "$(awk -F, '$1 == "Q8_0" { print $8 }' "$T/a.csv")" "$(json "$T/verify.json" perplexity)" 1e-7
+
+# the page: well-formed, whole, nothing from elsewhere
+if grep -qiE '<script|src=|href=|url\(|@import|https?:' "$T/a.html"; then not_ok "the page needs nothing from elsewhere"; else ok "the page needs nothing from elsewhere"; fi
+is "three plots, for wide and narrow screens" "$(grep -o '<svg viewBox="0 0 [39][06]0' "$T/a.html" | wc -l)" 6
+is "tags are closed" "$(grep -oE '<(svg|table|section|div|figure|text|td|tr|ul|li|p|small)[ >]' "$T/a.html" | wc -l)" \
+	"$(grep -oE '</(svg|table|section|div|figure|text|td|tr|ul|li|p|small)>' "$T/a.html" | wc -l)"
+if grep -qE '(nan|inf)[" <,]' "$T/a.html"; then not_ok "every coordinate is a number"; else ok "every coordinate is a number"; fi
+prints_page() { if grep -qE -- "$2" "$T/a.html"; then ok "$1"; else not_ok "$1"; fi; }
+prints_page "it is for light and dark, and for paper" 'prefers-color-scheme:dark.*|@media print'
+if command -v python3 >/dev/null; then
+	succeeds "the page is well-formed XML" python3 -c 'import sys, xml.dom.minidom; xml.dom.minidom.parse(sys.argv[1])' "$T/a.html"
+else skip "the page is well-formed XML"; fi
+
+# a second run makes and measures nothing again; more text measures, but makes nothing
+ls -l --time-style=full-iso "$W" >"$T/before"
+succeeds "the same once more" compare --schemes Q8_0,Q4_0,Q4_0/rtn --json
+ls -l --time-style=full-iso "$W" >"$T/after"
+if cmp -s "$T/before" "$T/after"; then ok "nothing is made again"; else not_ok "nothing is made again"; fi
+is "JSON says so" "$(grep -cE '"(made|measured)": false' "$T/out")" 6
+is "all pairs are there" "$(grep -c '"p_holm"' "$T/out")" 3
+is "with its schema" "$(json "$T/out" schema)" "quire-compare/1"
+if command -v python3 >/dev/null; then cp "$T/out" "$T/a.json" && succeeds "the JSON parses" python3 -m json.tool "$T/a.json"; else skip "the JSON parses"; fi
+before=$(stat -c %Y.%y "$f")
+succeeds "another window size" "$QUIRE" compare "$DEMO" --data "$E" --ctx 64 --chunks 6 --work "$W" --schemes Q8_0 --json
+is "is measured" "$(json "$T/out" measured)" true
+is "but not made again" "$(stat -c %Y.%y "$f")" "$before"
+for p in "$W"/Q4_0-*.part; do printf 'x' | dd of="$p" bs=1 seek=900 conv=notrunc 2>/dev/null; done
+succeeds "a damaged measurement" compare --schemes Q8_0,Q4_0 --json
+is "is made again" "$(grep -c '"measured": true' "$T/out")" 1
+
+# the choice
+succeeds "a budget" compare --schemes Q8_0,Q4_0 --budget 3M
+prints "takes the nearest that fits" '^take Q4_0: the nearest to the original of at most 3\.0 MiB'
+succeeds "a limit of KL" compare --schemes Q8_0,Q4_0,Q4_0/rtn --max-kl 0.0005
+prints "takes the smallest below it" '^take Q8_0: the smallest with a KL below 0.0005'
+exits 1 "a budget that nothing fits" compare --schemes Q8_0,Q4_0 --budget 1M
+says "it says how far off" 'the smallest, Q4_0, is [0-9.]+ KiB|MiB .* over the budget'
+exits 1 "a limit that nothing meets" compare --schemes Q4_0 --max-kl 1e-6 --html "$T/none.html"
+says "it says how far off" 'the nearest, Q4_0, has a KL of .* above the limit'
+if grep -q 'class="take none"' "$T/none.html"; then ok "the page says so as well"; else not_ok "the page says so as well"; fi
+exits 1 "limits that only meet apart" compare --schemes Q8_0,Q4_0 --budget 3M --max-kl 0.0001
+says "it says so" 'each limit can be met alone'
+succeeds "one window" "$QUIRE" compare "$DEMO" --data "$E" --ctx 64 --chunks 1 --work "$W" --schemes Q8_0,Q4_0 --html "$T/one.html"
+prints "has no intervals, and says so" 'one window gives no intervals'
+
+# a plan: tensors, a cache in few bits, a model that exists
+cat >"$T/plan" <<-PLAN
+	# comment
+	small        Q4_0
+	small+v      Q4_0  tensor=attn_v=q8_0
+	small+cache  Q4_0  kv-cache=q4_0   # less memory
+	other        file=$f
+PLAN
+succeeds "a plan" compare --plan "$T/plan" --json
+is "its variants" "$(sed -n 's/^      "name": "\(.*\)",$/\1/p' "$T/out" | head -4 | sort | tr '\n' ' ')" "other small small+cache small+v "
+is "a cache of 4.5 bits against 16" "$(sed -n 's/.*"kv_bytes_per_token": \([0-9]*\).*/\1/p' "$T/out" | sort -nu | tr '\n' ' ')" "1440 5120 "
+is "a file serves both that differ in the cache" "$(ls "$W"/Q4_0-*.quire | wc -l)" 3
+
+# attribution
+succeeds "which layers cause it" compare --schemes Q4_0 --attribute layers
+prints "the layers of the demo model" '^  layer [0-4] +[0-9.]+ \+/- '
+succeeds "which tensors, in JSON" compare --schemes Q4_0 --attribute tensors --json
+is "all of them" "$(grep -c '"kl_without"' "$T/out")" 36
+is "no half-written files" "$(find "$W" -name '*tmp*' -o -name '.*' -type f | wc -l)" 0
+done_testing
