@@ -6,7 +6,7 @@
 #include "base/sha256_blocks.h"
 
 /* FIPS 180-4, 4.2.2: fractional parts of the cube roots of the first 64 primes. */
-static const uint32_t K[64] = {
+const uint32_t sha256_k[64] = {
 	0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
 	0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
 	0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
@@ -35,7 +35,7 @@ static void compress(uint32_t state[8], const uint8_t *p)
 	memcpy(v, state, sizeof v);
 	for (int i = 0; i < 64; i++) {
 		uint32_t s1 = rotr(v[4], 6) ^ rotr(v[4], 11) ^ rotr(v[4], 25);
-		uint32_t t1 = v[7] + s1 + ((v[4] & v[5]) ^ (~v[4] & v[6])) + K[i] + w[i];
+		uint32_t t1 = v[7] + s1 + ((v[4] & v[5]) ^ (~v[4] & v[6])) + sha256_k[i] + w[i];
 		uint32_t s0 = rotr(v[0], 2) ^ rotr(v[0], 13) ^ rotr(v[0], 22);
 		uint32_t t2 = s0 + ((v[0] & v[1]) ^ (v[0] & v[2]) ^ (v[1] & v[2]));
 		memmove(v + 1, v, 7 * sizeof *v);
@@ -46,7 +46,7 @@ static void compress(uint32_t state[8], const uint8_t *p)
 		state[i] += v[i];
 }
 
-static void compress_portable(uint32_t state[8], const uint8_t *p, size_t count, const uint32_t k[64])
+void sha256_portable(uint32_t state[8], const uint8_t *p, size_t count, const uint32_t k[64])
 {
 	(void)k;
 	for (; count; count--, p += 64)
@@ -59,10 +59,10 @@ static void compress_blocks(uint32_t state[8], const uint8_t *p, size_t count)
 	sha256_blocks *f = atomic_load_explicit(&chosen, memory_order_relaxed);
 	if (!f) {
 		f = sha256_accelerated();
-		f = f ? f : compress_portable;
+		f = f ? f : sha256_portable;
 		atomic_store_explicit(&chosen, f, memory_order_relaxed);
 	}
-	f(state, p, count, K);
+	f(state, p, count, sha256_k);
 }
 
 void sha256_init(struct sha256 *s)

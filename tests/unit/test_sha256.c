@@ -6,7 +6,9 @@
 
 #include <cmocka.h>
 
+#include "base/rng.h"
 #include "base/sha256.h"
+#include "base/sha256_blocks.h"
 
 static void expect(const char *text, size_t repeat, size_t piece, const char *want)
 {
@@ -39,8 +41,30 @@ static void vectors(void **state)
 	}
 }
 
+/* The processor's instructions and the portable rounds give the same state. */
+static void accelerated(void **state)
+{
+	uint8_t data[64 * 9];
+	struct rng r = { 3 };
+	sha256_blocks *fast = sha256_accelerated();
+	(void)state;
+	if (!fast)
+		skip();
+	for (size_t count = 0; count <= 9; count++) {
+		uint32_t a[8], b[8];
+		for (size_t i = 0; i < sizeof data; i++)
+			data[i] = (uint8_t)rng_u64(&r);
+		for (int i = 0; i < 8; i++)
+			a[i] = b[i] = (uint32_t)rng_u64(&r);
+		fast(a, data, count, sha256_k);
+		sha256_portable(b, data, count, sha256_k);
+		assert_memory_equal(a, b, sizeof a);
+	}
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(vectors) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(vectors),
+		cmocka_unit_test(accelerated) };
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
