@@ -73,7 +73,7 @@ static void escaped(struct strbuf *out, const char *text)
 static const char style[] =
 	":root{color-scheme:light dark;--fg:#1c1e21;--bg:#fff;--dim:#666;--line:#ddd;--bar:#3b6fb5;--was:#c4cbd6}"
 	"@media(prefers-color-scheme:dark){:root{--fg:#e4e6e9;--bg:#16181c;--dim:#9aa0a8;--line:#33373d;--bar:#6ea0e6;--was:#454c57}}"
-	"body{font:15px/1.45 system-ui,sans-serif;color:var(--fg);background:var(--bg);margin:2rem auto;max-width:70rem;padding:0 1rem}"
+	"body{font:15px/1.45 system-ui,sans-serif;color:var(--fg);background:var(--bg);margin:2rem auto;max-width:80rem;padding:0 1rem}"
 	"h1{font-size:1.3rem}p{color:var(--dim)}.wide{overflow-x:auto}table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}"
 	"th,td{text-align:right;padding:.25rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}"
 	"th{color:var(--dim);font-weight:600}th:first-child,td:first-child,.t{text-align:left}"
@@ -82,7 +82,7 @@ static const char style[] =
 
 static void html_row(const struct produce *p, const struct calibrated *c, const struct tensor_report *r, double most, struct strbuf *out)
 {
-	enum { WIDTH = 160 };
+	enum { WIDTH = 80 };
 	double was = most > 0 ? WIDTH * sqrt(r->before / most) : 0, now = most > 0 ? WIDTH * sqrt(r->after / most) : 0;
 	strbuf_puts(out, "<tr><td>");
 	escaped(out, r->name);

@@ -21,11 +21,11 @@ static int add_part(struct plan *parts, const struct plan_item *item, const char
 		    struct err *e)
 {
 	struct plan_item *x = &parts->items[parts->count++];
-	size_t n = module_len(item->out.name);
-	char *name = arena_alloc(&parts->arena, n + strlen(suffix) + 2);
+	size_t n = module_len(item->out.name), size = n + strlen(suffix) + 2;
+	char *name = arena_alloc(&parts->arena, size);
 	if (!name)
 		return err_nomem(e);
-	sprintf(name, "%.*s.%s", (int)n, item->out.name, suffix);
+	snprintf(name, size, "%.*s.%s", (int)n, item->out.name, suffix);
 	*x = (struct plan_item){ .out = { .name = name, .codec = codec_find(codec), .ndim = b ? 2 : 1, .dim = { a, b } } };
 	return tensor_measure(&x->out, e);
 }
