@@ -126,7 +126,7 @@ const struct command quantize_command = {
 		       "layer after layer with the errors of the layers before. Values that are NaN or infinite are refused, and the result is "
 		       "read back and compared.",
 	.example = "quire quantize Llama-3.2-1B -o llama.gguf --scheme Q4_K_M --tensor attn_v=q8_0\n"
-		   "quire quantize Llama-3.2-1B -o llama.gguf --scheme Q4_K_M --stats llama.stats --report llama.html",
+		   "quire quantize Llama-3.2-1B -o llama.gguf --scheme Q4_K_M --stats llama.stats",
 	.options = quantize_rows,
 	.option_count = sizeof quantize_rows / sizeof *quantize_rows,
 	.min_args = 1,
