@@ -20,7 +20,8 @@ static const struct option_row rows[] = {
 	{ "data", 'd', OPT_STRING, "TEXT", "text to judge on (required)", FIELD(data) },
 	{ "schemes", 's', OPT_STRING, "A,B,C", "presets or codecs; NAME/METHOD for a method of its own", FIELD(schemes) },
 	{ "plan", 0, OPT_STRING, "FILE", "variants by line: NAME SCHEME [method=M] [kv-cache=C] ...", FIELD(plan) },
-	{ "method", 0, OPT_STRING, "NAME", "how codes are chosen (default: search)", FIELD(method) },
+	{ "stats", 0, OPT_STRING, "STATS", "statistics of calibrate, for methods that use them", FIELD(stats) },
+	{ "method", 0, OPT_STRING, "NAME", "as quantize --method (default: best with statistics, else search)", FIELD(method) },
 	{ "work", 0, OPT_STRING, "DIR", "keep variants and figures here (default: quire-compare)", FIELD(work) },
 	{ "to", 0, OPT_STRING, "quire|gguf", "format of the variants (default: quire)", FIELD(to) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", FIELD(ctx) },
@@ -343,9 +344,11 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	char *work = NULL;
 	int rc = check_options(&c, e);
 	if (!rc)
-		rc = compare_variants(&c, args + 1, count - 1, e);
-	if (!rc)
 		rc = loaded_open(&c.reference, args[0], e);
+	if (!rc)
+		rc = compare_stats(&c, e);
+	if (!rc)
+		rc = compare_variants(&c, args + 1, count - 1, e);
 	if (!rc)
 		rc = identity_model(&c.reference.config, c.reference.checkpoint->source, c.identity, e);
 	if (!rc)

@@ -46,7 +46,7 @@ struct variant {
 
 struct compare {
 	const struct compare_options *o;
-	const char *model, *work;
+	const char *model, *work, *default_method;
 	struct loaded reference;
 	uint64_t bytes;                  /* the reference's */
 	double bits, kv_bytes, kv_element;
@@ -64,6 +64,8 @@ struct compare {
 
 /* From --schemes, --plan and the further arguments. ERR_USAGE: nothing to compare, a name twice, an unknown scheme or method. */
 int compare_variants(struct compare *c, const char *const *files, size_t count, struct err *e);
+/* Checks --stats and finds the method that goes with it; before compare_variants. */
+int compare_stats(struct compare *c, struct err *e);
 void variant_release(struct variant *v);
 /* Fills key and path of every variant; then makes those that the work folder lacks. */
 int compare_keys(struct compare *c, struct err *e);

@@ -4,8 +4,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "cmd/calibration.h"
 #include "cmd/compare.h"
-#include "cmd/produce.h"
 #include "formats/file.h"
 
 static double now(void)
@@ -206,16 +206,61 @@ static int variant_recipe(const struct variant *v, struct recipe **out, struct e
 
 static const char *method_name(const struct compare *c, const struct variant *v)
 {
-	return v->method ? v->method : c->o->method ? c->o->method : "search";
+	return v->method ? v->method : c->o->method ? c->o->method : c->default_method;
 }
 
-static int find_method(const char *name, const struct method **out, struct err *e)
+static int unknown_method(const char *name, struct err *e)
 {
-	*out = method_find(name);
-	if (!*out)
-		return err_set(e, ERR_USAGE, "unknown method '%.40s'; 'quire help quantize' lists them", name);
-	if ((*out)->needs_importance || (*out)->needs_hessian)
-		return err_set(e, ERR_USAGE, "method %s needs statistics of the model", name);
+	struct strbuf known = { 0 };
+	for (unsigned i = 0; i < method_row_count; i++)
+		if (!method_rows[i].needs_importance)
+			strbuf_printf(&known, "%s, ", method_rows[i].name);
+	for (unsigned i = 0; i < quantizer_row_count; i++)
+		strbuf_printf(&known, "%s%s", i ? ", " : "", quantizer_rows[i].name);
+	err_set(e, ERR_USAGE, "unknown method '%.40s'; a method is one of: %s", name, known.data ? known.data : "");
+	strbuf_release(&known);
+	return ERR_USAGE;
+}
+
+/* Variants of one run may mix plain methods and calibrated ones. */
+static int find_method(const struct compare *c, const struct variant *v, struct produce *p, struct calibration *k, struct err *e)
+{
+	const char *name = method_name(c, v);
+	const struct quantizer_row *row = quantizer_find(name);
+	p->method = method_find(row ? "imatrix" : name);
+	if (!p->method)
+		return unknown_method(name, e);
+	if (row && !c->o->stats)
+		return err_set(e, ERR_USAGE, "method %s needs statistics of the model: --stats FILE (see quire calibrate)", name);
+	*k = (struct calibration){ .row = row, .stats = c->o->stats };
+	p->calibration = row ? k : NULL;
+	return ERR_OK;
+}
+
+/* Statistics of another model are refused before anything is made. */
+int compare_stats(struct compare *c, struct err *e)
+{
+	struct stats *s = NULL;
+	struct mapped m;
+	struct sha256 h;
+	c->default_method = "search";
+	if (!c->o->stats)
+		return ERR_OK;
+	int rc = stats_open(c->o->stats, &s, e);
+	if (!rc)
+		rc = stats_check(s, &c->reference.config, c->reference.checkpoint->source, c->reference.tokenizer, e);
+	if (!rc)
+		c->default_method = quantizer_default(s)->name;
+	stats_close(s);
+	if (rc || (rc = mapped_open(&m, c->o->stats, e)))
+		return rc;
+	/* a file of this kind is gigabytes; its ends hold what it was made from and the last sums */
+	size_t end = m.size < 1 << 20 ? m.size : 1 << 20;
+	sha256_init(&h);
+	identity_add(&h, m.data, end);
+	identity_add(&h, m.data + (m.size - end), end);
+	identity_finish(&h, c->stats_key);
+	mapped_close(&m);
 	return ERR_OK;
 }
 
@@ -234,11 +279,12 @@ static int check_variant(const struct compare *c, size_t at, struct err *e)
 	if (v->from && !file_exists(v->from))
 		return err_set(e, ERR_IO, "'%.600s' does not exist", v->from);
 	struct recipe *r = NULL;
-	const struct method *m;
+	struct produce p;
+	struct calibration k;
 	int rc = variant_recipe(v, &r, e);
 	recipe_free(r);
 	if (!rc)
-		rc = find_method(method_name(c, v), &m, e);
+		rc = find_method(c, v, &p, &k, e);
 	if (rc && strcmp(v->name, v->scheme ? v->scheme : ""))
 		err_prefix(e, "variant '%.80s'", v->name);
 	return rc;
@@ -330,7 +376,8 @@ static int key_of(struct compare *c, struct variant *v, struct err *e)
 			add_text(&h, v->from ? identity : c->identity);
 			add_text(&h, recipe_name(r));
 			add_text(&h, method_name(c, v));
-			add_text(&h, c->stats_key);
+			if (quantizer_find(method_name(c, v)))
+				add_text(&h, c->stats_key);
 			add_text(&h, c->o->to);
 		}
 	}
@@ -353,9 +400,10 @@ static int make(struct compare *c, struct variant *v, struct err *e)
 	quiet.json = false;
 	quiet.quiet = true;
 	struct produce p = { .common = &quiet, .input = v->from ? v->from : c->model, .output = v->path, .cannot_hold = "use --to gguf or quire",
-			     .no_source_hash = true };
+			     .no_source_hash = true, .proof = true };
+	struct calibration calibration;
 	double start = now();
-	int rc = find_method(method_name(c, v), &p.method, e);
+	int rc = find_method(c, v, &p, &calibration, e);
 	if (!rc)
 		rc = variant_recipe(v, &p.recipe, e);
 	if (!rc)
