@@ -125,6 +125,8 @@ static int find_places(struct work *k, struct err *e)
 static int open_swapped(const struct work *k, size_t group, struct model **out, struct err *e)
 {
 	int rc = model_open(&k->model->config, k->model->checkpoint->source, out, e);
+	if (!rc)
+		model_set_kv(*out, model_kv(k->model->model));
 	for (size_t i = 0; i < k->place_count && !rc; i++) {
 		const struct place *p = &k->places[i];
 		const struct weight *w = model_weight(k->reference->model, p->role, p->layer);
@@ -218,4 +220,43 @@ int attribute(const struct loaded *model, const struct loaded *reference, const 
 	if (rc)
 		attribution_release(out);
 	return rc;
+}
+
+void attribution_text(const struct attribution *a, size_t most, struct strbuf *out)
+{
+	strbuf_printf(out, "KL that goes when one group is put back (of %.6f)\n", a->kl);
+	for (size_t i = 0; i < a->count && i < most; i++)
+		strbuf_printf(out, "  %-24s  %9.6f +/- %.6f  %6.1f %%\n", a->groups[i].name, a->groups[i].gain, a->groups[i].gain_error,
+			      a->kl > 0 ? 100 * a->groups[i].gain / a->kl : 0);
+	if (!a->count)
+		strbuf_puts(out, "  no weight differs\n");
+	if (a->count > most)
+		strbuf_printf(out, "  and %zu more (--json lists all)\n", a->count - most);
+}
+
+void attribution_json(const struct attribution *a, const char *key, struct json_writer *w)
+{
+	jw_object(w, key);
+	jw_string(w, "by", attribute_rows[a->by].name);
+	jw_uint(w, "chunks", a->windows);
+	jw_uint(w, "tokens", a->tokens);
+	jw_double(w, "kl_mean", a->kl);
+	jw_double(w, "kl_mean_error", a->kl_error);
+	jw_array(w, "groups");
+	for (size_t i = 0; i < a->count; i++) {
+		const struct attribute_group *g = &a->groups[i];
+		jw_object(w, NULL);
+		jw_string(w, "name", g->name);
+		if (g->layer != UINT32_MAX)
+			jw_uint(w, "layer", g->layer);
+		jw_double(w, "gain", g->gain);
+		jw_double(w, "gain_error", g->gain_error);
+		jw_double(w, "share", a->kl > 0 ? g->gain / a->kl : (double)NAN);
+		jw_double(w, "kl_without", g->kl);
+		jw_uint(w, "bytes", g->bytes);
+		jw_uint(w, "reference_bytes", g->reference_bytes);
+		jw_end_object(w);
+	}
+	jw_end_array(w);
+	jw_end_object(w);
 }

@@ -8,6 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/json.h"
 #include "calib/loaded.h"
 #include "calib/measure.h"
 
@@ -43,6 +44,9 @@ struct attribution {
  */
 int attribute(const struct loaded *model, const struct loaded *reference, const struct windows *w, enum attribute_by by,
 	      struct attribution *out, plan_progress *progress, void *progress_arg, struct err *e);
+/* A line per group, `most` of them; the same as an object of JSON. */
+void attribution_text(const struct attribution *a, size_t most, struct strbuf *out);
+void attribution_json(const struct attribution *a, const char *key, struct json_writer *w);
 void attribution_release(struct attribution *a);
 
 #endif

@@ -85,6 +85,8 @@ static void text_probes(const struct report *r, struct strbuf *out)
 		strbuf_printf(out, "noise             KL %.3g, ratio %+.3g, same top token %.3f %%   (%s against %s kernels, %zu windows)\n",
 			      r->noise->summary.kl_mean, r->noise->summary.perplexity_ratio - 1, 100 * r->noise->summary.top1,
 			      r->noise->other_kernels, r->noise->kernels, r->noise->windows);
+	if (r->attribution)
+		attribution_text(r->attribution, 24, out);
 }
 
 void report_text(const struct report *r, struct strbuf *out)
@@ -239,6 +241,8 @@ static void json_probes(const struct report *r, struct json_writer *w)
 		jw_double(w, "top1", r->noise->summary.top1);
 		jw_end_object(w);
 	}
+	if (r->attribution)
+		attribution_json(r->attribution, "attribution", w);
 }
 
 void report_json(const struct report *r, struct strbuf *out)

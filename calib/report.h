@@ -2,6 +2,7 @@
 #define QUIRE_CALIB_REPORT_H
 /* The result of `verify` as text, JSON (docs/verify.md), JUnit and for GitHub Actions. Parts that are NULL are left out. */
 #include "base/strbuf.h"
+#include "calib/attribute.h"
 #include "calib/gate.h"
 #include "calib/probe.h"
 #include "calib/records.h"
@@ -30,6 +31,7 @@ struct report {
 	const struct copy_figures *copy;
 	const struct decode_figures *decode;
 	const struct noise_figures *noise;
+	const struct attribution *attribution;
 };
 
 /* Did everything that was asked for hold? Undecided gates count as undecided_passes says. */

@@ -148,18 +148,19 @@ static int timed_visit(void *arg, const struct eval_slice *s, struct err *e)
 	return rc;
 }
 
-enum { LAYER_TOKENS = 2048 }; /* that the error after each layer is measured on: it needs far fewer than KL */
+/* What the error after each layer is measured on: it needs far fewer tokens than KL, and must stay cheap beside it. */
+enum { LAYER_TOKENS = 1024, LAYER_SHARE = 32 };
 
 static int layer_errors(struct compare *c, struct variant *v, struct err *e)
 {
 	const struct config *a = &v->loaded->config, *b = &c->reference.config;
-	size_t windows = LAYER_TOKENS / c->w.ctx ? LAYER_TOKENS / c->w.ctx : 1;
+	size_t windows = LAYER_TOKENS / c->w.ctx < c->w.count / LAYER_SHARE ? LAYER_TOKENS / c->w.ctx : c->w.count / LAYER_SHARE;
 	if (a->layers != b->layers || a->hidden != b->hidden)
 		return ERR_OK;
 	v->layer = calloc(b->layers, sizeof *v->layer);
 	if (!v->layer)
 		return err_nomem(e);
-	return compare_layers(v->loaded, &c->reference, &c->w, windows < c->w.count ? windows : c->w.count, v->layer, e);
+	return compare_layers(v->loaded, &c->reference, &c->w, windows ? windows : 1, v->layer, e);
 }
 
 /* All variants that have no figures yet, beside the reference. */

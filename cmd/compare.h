@@ -83,8 +83,6 @@ void compare_kept_made(struct variant *v);
 
 void compare_table(const struct compare *c, struct strbuf *out);
 void compare_json(const struct compare *c, struct strbuf *out);
-/* For verify as well. */
-void attribution_json(const struct attribution *a, const char *key, struct json_writer *w);
 void compare_csv(const struct compare *c, struct strbuf *out);
 void compare_html(const struct compare *c, struct strbuf *out);
 /* "take NAME: why", or how far off the nearest ones are. */

@@ -97,20 +97,6 @@ static void notes(const struct compare *c, struct strbuf *out)
 		strbuf_puts(out, "one window gives no intervals: use more text or more --chunks\n");
 }
 
-static void attribution_lines(const struct variant *v, struct strbuf *out)
-{
-	enum { SHOWN = 12 };
-	const struct attribution *a = &v->attribution;
-	strbuf_puts(out, "\nKL of ");
-	safe_text(out, v->name);
-	strbuf_printf(out, " that goes when one group is put back (%.6f in all)\n", a->kl);
-	for (size_t i = 0; i < a->count && i < SHOWN; i++)
-		strbuf_printf(out, "  %-24s  %.6f +/- %.6f  %5.1f %%\n", a->groups[i].name, a->groups[i].gain, a->groups[i].gain_error,
-			      a->kl > 0 ? 100 * a->groups[i].gain / a->kl : 0);
-	if (a->count > SHOWN)
-		strbuf_printf(out, "  and %zu more (--json lists all)\n", a->count - SHOWN);
-}
-
 void compare_table(const struct compare *c, struct strbuf *out)
 {
 	char size[32], kv[32];
@@ -126,8 +112,12 @@ void compare_table(const struct compare *c, struct strbuf *out)
 		table_row(c, i, width, out);
 	notes(c, out);
 	for (size_t i = 0; i < c->count; i++)
-		if (c->variants[i].attribution.groups)
-			attribution_lines(&c->variants[i], out);
+		if (c->variants[i].attribution.groups) {
+			strbuf_putc(out, '\n');
+			safe_text(out, c->variants[i].name);
+			strbuf_puts(out, ": ");
+			attribution_text(&c->variants[i].attribution, 12, out);
+		}
 	if (c->asked && c->choice.index >= 0) {
 		compare_verdict(c, out);
 		strbuf_putc(out, '\n');
@@ -141,33 +131,6 @@ static void json_interval(struct json_writer *w, const char *key, const struct i
 	jw_double(w, "error", v->error);
 	jw_double(w, "lower", v->lower);
 	jw_double(w, "upper", v->upper);
-	jw_end_object(w);
-}
-
-void attribution_json(const struct attribution *a, const char *key, struct json_writer *w)
-{
-	jw_object(w, key);
-	jw_string(w, "by", attribute_rows[a->by].name);
-	jw_uint(w, "chunks", a->windows);
-	jw_uint(w, "tokens", a->tokens);
-	jw_double(w, "kl_mean", a->kl);
-	jw_double(w, "kl_mean_error", a->kl_error);
-	jw_array(w, "groups");
-	for (size_t i = 0; i < a->count; i++) {
-		const struct attribute_group *g = &a->groups[i];
-		jw_object(w, NULL);
-		jw_string(w, "name", g->name);
-		if (g->layer != UINT32_MAX)
-			jw_uint(w, "layer", g->layer);
-		jw_double(w, "gain", g->gain);
-		jw_double(w, "gain_error", g->gain_error);
-		jw_double(w, "share", a->kl > 0 ? g->gain / a->kl : (double)NAN);
-		jw_double(w, "kl_without", g->kl);
-		jw_uint(w, "bytes", g->bytes);
-		jw_uint(w, "reference_bytes", g->reference_bytes);
-		jw_end_object(w);
-	}
-	jw_end_array(w);
 	jw_end_object(w);
 }
 

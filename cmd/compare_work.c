@@ -9,7 +9,8 @@
 
 static int run_id(const struct compare *c, const struct variant *v, struct run_id *id, struct err *e)
 {
-	int rc = run_id_make(id, v->loaded, &c->reference, &c->w, c->protocol, e);
+	int rc = run_id_make(id, v->loaded, NULL, &c->w, c->protocol, e);
+	memcpy(id->reference, c->identity, IDENTITY_SIZE); /* worked out once for all */
 	if (v->kv || v->kv_v) {
 		snprintf(id->kv, sizeof id->kv, "%.20s", v->kv ? v->kv : "f32");
 		snprintf(id->kv_v, sizeof id->kv_v, "%.20s", v->kv_v ? v->kv_v : id->kv);

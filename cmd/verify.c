@@ -14,7 +14,7 @@
 struct verify_options {
 	struct common common;
 	const char *data, *against, *protocol, *baseline, *save_baseline, *undecided, *junit, *shard, *output, *draft_length;
-	const char *kv_cache, *kv_cache_v;
+	const char *kv_cache, *kv_cache_v, *attribute;
 	int64_t ctx, chunks;
 	double limit[GATE_COUNT]; /* NaN: no gate */
 	double confidence, draft_cost;
@@ -48,6 +48,7 @@ static const struct option_row rows[] = {
 	{ "undecided", 0, OPT_STRING, "pass|fail", "what a gate does that the data cannot decide (default: fail)", AT(undecided) },
 	{ "noise", 0, OPT_FLAG, NULL, "measure what other kernels and batches alone would change", AT(noise) },
 	{ "kl-by-position", 0, OPT_FLAG, NULL, "show KL by position in the window", AT(by_position) },
+	{ "attribute", 0, OPT_STRING, "layers|tensors|roles", "measure which weights cause the KL, one group at a time", AT(attribute) },
 	{ "copy-test", 0, OPT_FLAG, NULL, "measure the loss on random tokens said a second time", AT(copy_test) },
 	{ "check-decode", 0, OPT_FLAG, NULL, "check that prefill and token-by-token decoding agree", AT(check_decode) },
 	{ "draft-length", 0, OPT_STRING, "A..B", "MODEL drafts A to B tokens for REF: acceptance and speed-up", AT(draft_length) },
@@ -75,6 +76,7 @@ struct run {
 	struct copy_figures copy;
 	struct decode_figures decode;
 	struct noise_figures noise;
+	struct attribution attribution;
 };
 
 static int protocol_find(const char *name, enum protocol *out, struct err *e)
@@ -135,7 +137,8 @@ static int check_gates(const struct verify_options *o, bool has_reference, struc
 
 static int check_options(const struct verify_options *o, size_t args, struct err *e)
 {
-	bool whole = o->noise || o->copy_test || o->check_decode || o->save_baseline;
+	bool whole = o->noise || o->copy_test || o->check_decode || o->save_baseline || o->attribute;
+	enum attribute_by by;
 	if (o->merge) {
 		if (o->data || o->against || o->baseline || o->shard || o->ctx || o->chunks || o->protocol || whole)
 			return err_set(e, ERR_USAGE, "--merge reads parts; text, reference, windows and probes were chosen when they were made");
@@ -155,6 +158,10 @@ static int check_options(const struct verify_options *o, size_t args, struct err
 		return err_set(e, ERR_USAGE, "a part (--shard) keeps figures only; reports go with --merge, probes and baselines with a whole run");
 	if (o->draft_length && !o->against)
 		return err_set(e, ERR_USAGE, "--draft-length needs the target model: --against TARGET");
+	if (o->attribute && !o->against)
+		return err_set(e, ERR_USAGE, "--attribute puts weights of the reference back: --against REF");
+	if (o->attribute && attribute_find(o->attribute, &by, e))
+		return e->code;
 	if (o->by_position && !o->against && !o->baseline)
 		return err_set(e, ERR_USAGE, "--kl-by-position needs a reference; add --against REF or --baseline FILE");
 	return check_gates(o, o->against || o->baseline, e);
@@ -335,6 +342,15 @@ static int probes(struct run *r, struct err *e)
 		rc = noise_measure(r->model.model, &r->w, NOISE_WINDOWS, &r->noise, e);
 		r->report.noise = &r->noise;
 	}
+	if (!rc && o->attribute) {
+		enum attribute_by by;
+		rc = attribute_find(o->attribute, &by, e);
+		progress_start(&o->common, "attribute", "tokens", 0);
+		if (!rc)
+			rc = attribute(&r->model, &r->reference, &r->w, by, &r->attribution, progress_step, NULL, e);
+		progress_end();
+		r->report.attribution = &r->attribution;
+	}
 	return rc;
 }
 
@@ -497,6 +513,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	else if (!rc && r->report.failure)
 		rc = err_set(e, ERR_GATE, "%s", failure);
 	measurement_release(&r->m);
+	attribution_release(&r->attribution);
 	windows_release(&r->w);
 	token_ids_release(&r->ids);
 	records_close(&r->baseline);

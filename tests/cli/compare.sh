@@ -106,5 +106,15 @@ succeeds "which layers cause it" compare --schemes Q4_0 --attribute layers
 prints "the layers of the demo model" '^  layer [0-4] +[0-9.]+ \+/- '
 succeeds "which tensors, in JSON" compare --schemes Q4_0 --attribute tensors --json
 is "all of them" "$(grep -c '"kl_without"' "$T/out")" 36
+F=$(echo "$W"/Q4_0-*.quire | cut -d ' ' -f 1)
+succeeds "verify attributes as well" "$QUIRE" verify "$F" --against "$DEMO" --data "$E" --ctx 128 --chunks 4 --attribute roles --json
+is "by role" "$(grep -cE '"name": "(embed|attn_q|attn_k|attn_v|attn_o|ffn_gate|ffn_up|ffn_down)"' "$T/out")" 8
+exits 2 "attribution without a reference" "$QUIRE" verify "$F" --data "$E" --attribute roles
+says "it says what is missing" 'against REF'
+# one layer damaged: it is the one that is found
+succeeds "a model with one bad layer" "$QUIRE" quantize "$DEMO" -o "$T/bad.quire" --tensor 'model.layers.2.*_proj.weight=q2_k' -q
+succeeds "is attributed" "$QUIRE" verify "$T/bad.quire" --against "$DEMO" --data "$E" --ctx 128 --chunks 4 --attribute layers
+is "to that layer alone" "$(grep -A1 '^KL that goes' "$T/out" | tail -1 | awk '{ print $1, $2, $(NF - 1), NF }')" "layer 2 100.0 7"
+is "and to no other" "$(grep -c '^  layer' "$T/out")" 1
 is "no half-written files" "$(find "$W" -name '*tmp*' -o -name '.*' -type f | wc -l)" 0
 done_testing
