@@ -345,7 +345,7 @@ static void taps_see_every_input(void **state)
 	struct golden g;
 	golden_load(&g, "qwen3");
 	struct seen s = { .config = &g.config };
-	struct model_tap tap = { see_input, see_qkv, &s };
+	struct model_tap tap = { .input = see_input, .qkv = see_qkv, .arg = &s };
 	struct model_run *r = model_run_new(g.model, 1, LEN, &e);
 	float *hidden = some(LEN * g.config.hidden, sizeof *hidden);
 	(void)state;
