@@ -11,13 +11,14 @@
 #include "calib/loaded.h"
 #include "calib/text.h"
 #include "cmd/fold_share.h"
+#include "cmd/fold_window.h"
 #include "cmd/produce.h"
 
 struct fold_command_options {
 	struct common common;
 	const char *output, *to, *kv_heads, *layers, *method, *group, *share_layers, *share_method;
 	struct string_list data;
-	int64_t samples, ctx, seed, steps;
+	int64_t samples, ctx, seed, steps, window, full_every;
 	uint64_t shard_size;
 	bool compress, dry_run, force, no_source_hash;
 };
@@ -25,7 +26,7 @@ struct fold_command_options {
 /* 64k tokens of windows of 256 and up: what the closed forms need, and several times what a small layer's refit reads. */
 enum { DEFAULT_SAMPLES = 256, DEFAULT_CTX = 512, DEFAULT_STEPS = 150 };
 static const struct fold_command_options defaults = { .method = "refit", .share_method = "joint", .samples = DEFAULT_SAMPLES,
-						      .steps = DEFAULT_STEPS };
+						      .steps = DEFAULT_STEPS, .full_every = -1 };
 
 #define FIELD(name) offsetof(struct fold_command_options, name)
 static const struct option_row rows[] = {
@@ -36,6 +37,8 @@ static const struct option_row rows[] = {
 	{ "group", 0, OPT_STRING, "search|neighbour", "which heads are merged (default: search; mean: neighbour)", FIELD(group) },
 	{ "share-layers", 0, OPT_STRING, "suffix:N|pairs|auto:N|0,0,2,...", "layers that read an earlier layer's cache", FIELD(share_layers) },
 	{ "share-method", 0, OPT_STRING, "joint|refit|match|reuse", "how readers and owners are fitted (default: joint)", FIELD(share_method) },
+	{ "window", 0, OPT_INT, "W", "sliding windows of W tokens on all layers but some", FIELD(window) },
+	{ "full-every", 0, OPT_INT, "N", "one layer of N keeps full attention (default: 4)", FIELD(full_every) },
 	{ "data", 'd', OPT_LIST, "TEXT", "text to calibrate on; may be repeated (all but mean need it)", FIELD(data) },
 	{ "samples", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 256)", FIELD(samples) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", FIELD(ctx) },
@@ -57,6 +60,7 @@ struct work {
 	struct config to, folded;            /* of the result; of the heads alone, no layers shared */
 	bool have_to, changed;               /* changed: heads are merged */
 	struct sharing sharing;
+	struct windowing windowing;
 	struct windows text;
 	size_t held;
 	struct overlay *out;
@@ -163,6 +167,8 @@ static int plan_heads(struct work *w, struct err *e)
 	if (!rc && w->o->kv_heads)
 		rc = fold_check(c, w->in.checkpoint->source, heads, e);
 	if (!rc)
+		rc = windowing_check(&w->windowing, c, e);
+	if (!rc)
 		rc = checkpoint_config(w->in.checkpoint, &w->to, e);
 	if (!rc && (rc = checkpoint_config(w->in.checkpoint, &w->folded, e)))
 		config_release(&w->to);
@@ -253,10 +259,20 @@ static void heads_text(const struct config *c, struct strbuf *out)
 		strbuf_printf(out, "%s%u", i ? "," : "", c->layer[i].kv_heads);
 }
 
+static bool windowed(const struct config *c)
+{
+	for (uint32_t i = 0; i < c->layers; i++)
+		if (c->layer[i].window)
+			return true;
+	return false;
+}
+
 static const char *who_loads(const struct config *c)
 {
 	if (sharing_any(c))
 		return "quire itself only: no other runtime has a key for layers that read another layer's KV cache (kv_source_layer)";
+	if (windowed(c))
+		return "quire itself, and runtimes that take layer_types for this architecture";
 	return uniform(c) ? "everything that loads the original: only the count of KV heads differs"
 			  : "quire itself only: other runtimes have no key for head counts that differ between layers (kv_heads_per_layer)";
 }
@@ -283,6 +299,7 @@ static void say_text(const struct work *w, struct strbuf *out)
 			strbuf_printf(out, "  layer %.3g -> %.3g (W_down)", r->ffn_before, r->ffn_after);
 		strbuf_putc(out, '\n');
 	}
+	windowing_text(&w->windowing, to, out);
 	sharing_text(&w->sharing, to, w->o->common.verbose, out);
 	strbuf_puts(out, "KV heads          ");
 	heads_text(from, out);
@@ -316,6 +333,7 @@ static void say(void *arg, struct strbuf *text, struct json_writer *j)
 	jw_string(j, "method", w->method->name);
 	say_heads(&w->in.config, "kv_heads_before", j);
 	say_heads(&w->to, "kv_heads", j);
+	windowing_json(&w->windowing, &w->to, j);
 	sharing_json(&w->sharing, &w->to, j);
 	jw_uint(j, "kv_bytes_4k_before", (uint64_t)config_kv_bytes(&w->in.config, 4096, 2));
 	jw_uint(j, "kv_bytes_4k", (uint64_t)config_kv_bytes(&w->to, 4096, 2));
@@ -334,8 +352,9 @@ static void say(void *arg, struct strbuf *text, struct json_writer *j)
 static int check_options(struct work *w, const struct produce *p, struct err *e)
 {
 	const struct fold_command_options *o = w->o;
-	if (!o->kv_heads && !o->share_layers)
-		return err_set(e, ERR_USAGE, "say how many KV heads to keep: --kv-heads N, or which layers share a cache: --share-layers MAP");
+	if (!o->kv_heads && !o->share_layers && !o->window)
+		return err_set(e, ERR_USAGE, "say how many KV heads to keep: --kv-heads N, which layers share a cache: "
+			       "--share-layers MAP, or a sliding window: --window W");
 	if (!o->kv_heads && o->layers)
 		return err_set(e, ERR_USAGE, "--layers is for --kv-heads");
 	if (o->samples < 0 || o->ctx < 0 || o->seed < 0 || o->steps < 0 || o->steps > 1000000 || o->ctx > 1 << 20)
@@ -345,6 +364,8 @@ static int check_options(struct work *w, const struct produce *p, struct err *e)
 	int rc = find_method(o->method, &w->method, e);
 	if (!rc)
 		rc = sharing_options(&w->sharing, o->share_layers, o->share_method, o->data.count || o->dry_run, e);
+	if (!rc)
+		rc = windowing_options(&w->windowing, o->window, o->full_every, o->data.count || o->dry_run, !o->share_layers, e);
 	return rc ? rc : produce_check(p, e);
 }
 
@@ -362,8 +383,15 @@ static int make(struct work *w, struct err *e)
 			     w->method->moments ? w->method->name : "search");
 	else if (!(w->out = overlay_new(w->in.checkpoint->source, e)))
 		rc = e->code;
-	if (!rc && o->data.count && !o->dry_run && (w->changed || w->sharing.spec))
+	if (!rc && o->data.count && !o->dry_run && (w->changed || w->sharing.spec || w->windowing.window))
 		rc = choose_text(w, e);
+	if (!rc && w->windowing.window) {
+		struct windows fit = w->text;
+		fit.count -= w->held;
+		rc = windowing_choose(&w->windowing, w->in.model, w->text.count ? &fit : NULL, &w->to, e);
+	}
+	for (uint32_t i = 0; i < w->to.layers && !rc && w->windowing.window; i++)
+		w->folded.layer[i].window = w->to.layer[i].window;
 	if (!rc && w->changed && !o->dry_run)
 		rc = fold(w, &refit, e);
 	if (!rc && w->sharing.spec)
@@ -404,7 +432,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		err_prefix(e, "%.600s", args[0]);
 	if (!rc)
 		rc = check_gguf(&w, &p, e);
-	if (!rc && !w.changed && !o->share_layers)
+	if (!rc && !w.changed && !o->share_layers && !o->window)
 		note(&o->common, "the model has these KV heads already; it is written as it is");
 	if (!rc)
 		rc = make(&w, e);
@@ -422,6 +450,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		fold_report_release(w.report, w.to.layers);
 	if (w.have_to)
 		sharing_release(&w.sharing, &w.to);
+	free(w.windowing.outside);
 	overlay_free(w.out);
 	windows_release(&w.text);
 	if (w.have_to) {
@@ -444,8 +473,11 @@ const struct command fold_command = {
 		       "quantizing.\n\nWith --share-layers, later layers have no keys and values of their own and read an earlier layer's: "
 		       "suffix:N lets the last N layers read the one before them, pairs every second layer the one before it, auto:N finds N "
 		       "layers by measured KL, and 0,1,1,3,3 names the layer that each layer reads. Their queries and output projections, and "
-		       "the keys and values they share, are fitted to what the original puts out. Only quire runs such a model.",
-	.example = "quire fold Llama-2-7b -o llama-gqa8 --kv-heads 8 --data calib.txt",
+		       "the keys and values they share, are fitted to what the original puts out. Only quire runs such a model.\n\nWith "
+		       "--window, all layers but one of --full-every in a row look back W tokens only; the one that looks back most on "
+		       "the text keeps full attention. Nothing is refitted unless heads are merged as well; the damage is measured.",
+	.example = "quire fold Llama-3.2-1B -o llama-windows --window 1024 --full-every 4 --data calib.txt\n"
+		   "quire fold Llama-2-7b -o llama-gqa8 --kv-heads 8 --data calib.txt",
 	.options = rows,
 	.option_count = sizeof rows / sizeof *rows,
 	.min_args = 1,
