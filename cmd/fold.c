@@ -10,13 +10,14 @@
 #include "calib/damage.h"
 #include "calib/loaded.h"
 #include "calib/text.h"
+#include "cmd/fold_budget.h"
 #include "cmd/fold_share.h"
 #include "cmd/fold_window.h"
 #include "cmd/produce.h"
 
 struct fold_command_options {
 	struct common common;
-	const char *output, *to, *kv_heads, *layers, *method, *group, *share_layers, *share_method;
+	const char *output, *to, *kv_heads, *layers, *method, *group, *share_layers, *share_method, *kv_budget;
 	struct string_list data;
 	int64_t samples, ctx, seed, steps, window, full_every;
 	uint64_t shard_size;
@@ -37,6 +38,7 @@ static const struct option_row rows[] = {
 	{ "group", 0, OPT_STRING, "search|neighbour", "which heads are merged (default: search; mean: neighbour)", FIELD(group) },
 	{ "share-layers", 0, OPT_STRING, "suffix:N|pairs|auto:N|0,0,2,...", "layers that read an earlier layer's cache", FIELD(share_layers) },
 	{ "share-method", 0, OPT_STRING, "joint|refit|match|reuse", "how readers and owners are fitted (default: joint)", FIELD(share_method) },
+	{ "kv-budget", 0, OPT_STRING, "BYTES@TOKENS", "plan heads and shared layers for a cache of this size (f16)", FIELD(kv_budget) },
 	{ "window", 0, OPT_INT, "W", "sliding windows of W tokens on all layers but some", FIELD(window) },
 	{ "full-every", 0, OPT_INT, "N", "one layer of N keeps full attention (default: 4)", FIELD(full_every) },
 	{ "data", 'd', OPT_LIST, "TEXT", "text to calibrate on; may be repeated (all but mean need it)", FIELD(data) },
@@ -61,6 +63,7 @@ struct work {
 	bool have_to, changed;               /* changed: heads are merged */
 	struct sharing sharing;
 	struct windowing windowing;
+	struct budgeting budget;
 	struct windows text;
 	size_t held;
 	struct overlay *out;
@@ -168,6 +171,8 @@ static int plan_heads(struct work *w, struct err *e)
 		rc = fold_check(c, w->in.checkpoint->source, heads, e);
 	if (!rc)
 		rc = windowing_check(&w->windowing, c, e);
+	if (!rc)
+		rc = budgeting_check(&w->budget, c, e);
 	if (!rc)
 		rc = checkpoint_config(w->in.checkpoint, &w->to, e);
 	if (!rc && (rc = checkpoint_config(w->in.checkpoint, &w->folded, e)))
@@ -299,6 +304,7 @@ static void say_text(const struct work *w, struct strbuf *out)
 			strbuf_printf(out, "  layer %.3g -> %.3g (W_down)", r->ffn_before, r->ffn_after);
 		strbuf_putc(out, '\n');
 	}
+	budgeting_text(&w->budget, out);
 	windowing_text(&w->windowing, to, out);
 	sharing_text(&w->sharing, to, w->o->common.verbose, out);
 	strbuf_puts(out, "KV heads          ");
@@ -333,6 +339,7 @@ static void say(void *arg, struct strbuf *text, struct json_writer *j)
 	jw_string(j, "method", w->method->name);
 	say_heads(&w->in.config, "kv_heads_before", j);
 	say_heads(&w->to, "kv_heads", j);
+	budgeting_json(&w->budget, j);
 	windowing_json(&w->windowing, &w->to, j);
 	sharing_json(&w->sharing, &w->to, j);
 	jw_uint(j, "kv_bytes_4k_before", (uint64_t)config_kv_bytes(&w->in.config, 4096, 2));
@@ -352,9 +359,9 @@ static void say(void *arg, struct strbuf *text, struct json_writer *j)
 static int check_options(struct work *w, const struct produce *p, struct err *e)
 {
 	const struct fold_command_options *o = w->o;
-	if (!o->kv_heads && !o->share_layers && !o->window)
+	if (!o->kv_heads && !o->share_layers && !o->window && !o->kv_budget)
 		return err_set(e, ERR_USAGE, "say how many KV heads to keep: --kv-heads N, which layers share a cache: "
-			       "--share-layers MAP, or a sliding window: --window W");
+			       "--share-layers MAP, a sliding window: --window W, or a size: --kv-budget BYTES@TOKENS");
 	if (!o->kv_heads && o->layers)
 		return err_set(e, ERR_USAGE, "--layers is for --kv-heads");
 	if (o->samples < 0 || o->ctx < 0 || o->seed < 0 || o->steps < 0 || o->steps > 1000000 || o->ctx > 1 << 20)
@@ -366,6 +373,8 @@ static int check_options(struct work *w, const struct produce *p, struct err *e)
 		rc = sharing_options(&w->sharing, o->share_layers, o->share_method, o->data.count || o->dry_run, e);
 	if (!rc)
 		rc = windowing_options(&w->windowing, o->window, o->full_every, o->data.count || o->dry_run, !o->share_layers, e);
+	if (!rc)
+		rc = budgeting_options(&w->budget, o->kv_budget, o->data.count, !o->kv_heads && !o->share_layers && !o->window, e);
 	return rc ? rc : produce_check(p, e);
 }
 
@@ -383,7 +392,7 @@ static int make(struct work *w, struct err *e)
 			     w->method->moments ? w->method->name : "search");
 	else if (!(w->out = overlay_new(w->in.checkpoint->source, e)))
 		rc = e->code;
-	if (!rc && o->data.count && !o->dry_run && (w->changed || w->sharing.spec || w->windowing.window))
+	if (!rc && !w->text.count && o->data.count && !o->dry_run && (w->changed || w->sharing.spec || w->windowing.window))
 		rc = choose_text(w, e);
 	if (!rc && w->windowing.window) {
 		struct windows fit = w->text;
@@ -395,18 +404,46 @@ static int make(struct work *w, struct err *e)
 	if (!rc && w->changed && !o->dry_run)
 		rc = fold(w, &refit, e);
 	if (!rc && w->sharing.spec)
-		rc = sharing_make(&w->sharing, w->in.model, overlay_source(w->out), &w->to, w->text.count ? &w->text : NULL, w->held, &refit,
+		rc = sharing_make(&w->sharing, w->in.model, overlay_source(w->out), &w->to, w->text.count && !o->dry_run ? &w->text : NULL, w->held, &refit,
 				  &o->common, e);
-	if (!rc && w->held)
+	if (!rc && w->held && !o->dry_run)
 		rc = measure(w, e);
 	return rc;
+}
+
+/* Windows that a plan is measured on: enough for closed forms, and to tell steps apart. */
+enum { PLAN_FIT = 32, PLAN_JUDGE = 16 };
+
+/* The head counts and the map that a budget is spent on. */
+static int plan_budget(struct work *w, struct err *e)
+{
+	int rc = choose_text(w, e);
+	if (rc)
+		return rc;
+	struct windows few = w->text;
+	size_t train = w->text.count - w->held, judge = w->held < PLAN_JUDGE ? w->held : PLAN_JUDGE, fit = train < PLAN_FIT ? train : PLAN_FIT;
+	few.tokens += (train - fit) * w->text.ctx;
+	few.count = fit + judge;
+	progress_start(&w->o->common, "plan", "measurements", 0);
+	rc = budget_make(w->in.model, w->in.checkpoint->source, &w->to, &few, judge, w->budget.bytes, w->budget.tokens, &w->budget.plan,
+			 progress_step, NULL, e);
+	progress_end();
+	for (uint32_t i = 0; i < w->to.layers && !rc; i++) {
+		w->folded.layer[i].kv_heads = w->to.layer[i].kv_heads;
+		w->changed |= w->to.layer[i].kv_heads != w->in.config.layer[i].kv_heads;
+	}
+	w->folded.kv_heads = w->to.kv_heads;
+	return rc ? rc : sharing_given(&w->sharing, &w->to, e);
 }
 
 static int check_gguf(const struct work *w, const struct produce *p, struct err *e)
 {
 	const struct format *f;
 	int rc = produce_format(p->output, p->to, &f, e);
-	if (!rc && f && !strcmp(f->name, "gguf") && w->sharing.spec)
+	if (!rc && f && !strcmp(f->name, "gguf") && windowed(&w->to) && !windowed(&w->in.config) && w->to.arch->window == WINDOW_NONE)
+		return err_set(e, ERR_UNSUPPORTED, "other readers of a GGUF file of architecture %s take no notice of windows; write a folder "
+			       "or .quire file", w->to.arch->gguf);
+	if (!rc && f && !strcmp(f->name, "gguf") && sharing_any(&w->to))
 		return err_set(e, ERR_UNSUPPORTED, "a GGUF file of architecture %s cannot say that a layer reads another layer's KV cache; write a "
 			       "folder or .quire file", w->to.arch->gguf);
 	if (!rc && f && !strcmp(f->name, "gguf") && !uniform(&w->to))
@@ -430,9 +467,11 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		rc = loaded_open(&w.in, args[0], e);
 	if (!rc && (rc = plan_heads(&w, e)))
 		err_prefix(e, "%.600s", args[0]);
+	if (!rc && o->kv_budget)
+		rc = plan_budget(&w, e);
 	if (!rc)
 		rc = check_gguf(&w, &p, e);
-	if (!rc && !w.changed && !o->share_layers && !o->window)
+	if (!rc && !w.changed && !sharing_any(&w.to) && !o->window)
 		note(&o->common, "the model has these KV heads already; it is written as it is");
 	if (!rc)
 		rc = make(&w, e);
@@ -451,6 +490,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	if (w.have_to)
 		sharing_release(&w.sharing, &w.to);
 	free(w.windowing.outside);
+	budget_plan_release(&w.budget.plan);
 	overlay_free(w.out);
 	windows_release(&w.text);
 	if (w.have_to) {
@@ -473,10 +513,12 @@ const struct command fold_command = {
 		       "quantizing.\n\nWith --share-layers, later layers have no keys and values of their own and read an earlier layer's: "
 		       "suffix:N lets the last N layers read the one before them, pairs every second layer the one before it, auto:N finds N "
 		       "layers by measured KL, and 0,1,1,3,3 names the layer that each layer reads. Their queries and output projections, and "
-		       "the keys and values they share, are fitted to what the original puts out. Only quire runs such a model.\n\nWith "
-		       "--window, all layers but one of --full-every in a row look back W tokens only; the one that looks back most on "
+		       "the keys and values they share, are fitted to what the original puts out. Only quire runs such a model.\n\n--kv-budget "
+		       "measures each layer's folds and shares alone and takes those of least KL per byte until the cache fits; with --dry-run it "
+		       "only prints that plan.\n\nWith --window, all layers but one of --full-every in a row look back W tokens only; the one that looks back most on "
 		       "the text keeps full attention. Nothing is refitted unless heads are merged as well; the damage is measured.",
-	.example = "quire fold Llama-3.2-1B -o llama-windows --window 1024 --full-every 4 --data calib.txt\n"
+	.example = "quire fold Llama-3.2-1B -o llama-small --kv-budget 64MiB@8192 --data calib.txt\n"
+		   "quire fold Llama-3.2-1B -o llama-windows --window 1024 --full-every 4 --data calib.txt\n"
 		   "quire fold Llama-2-7b -o llama-gqa8 --kv-heads 8 --data calib.txt",
 	.options = rows,
 	.option_count = sizeof rows / sizeof *rows,

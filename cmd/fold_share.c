@@ -64,6 +64,19 @@ int sharing_plan(struct sharing *s, struct config *c, struct tensor_source *sour
 	return ERR_OK;
 }
 
+int sharing_given(struct sharing *s, const struct config *c, struct err *e)
+{
+	if (!sharing_any(c))
+		return ERR_OK;
+	s->spec = "planned";
+	s->map = malloc(c->layers * sizeof *s->map);
+	if (!s->map)
+		return err_nomem(e);
+	for (uint32_t i = 0; i < c->layers; i++)
+		s->map[i] = c->layer[i].kv_source;
+	return ERR_OK;
+}
+
 /* Windows of a search: as many as it takes to tell maps apart. */
 enum { SEARCH_FIT = 24, SEARCH_JUDGE = 12 };
 

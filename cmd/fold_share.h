@@ -20,6 +20,8 @@ struct sharing {
 int sharing_options(struct sharing *s, const char *spec, const char *method, bool has_text, struct err *e);
 /* The map, as far as it is known without a text, checked against the model and put into c. */
 int sharing_plan(struct sharing *s, struct config *c, struct tensor_source *source, struct err *e);
+/* The map that c has by now; as if it had been asked for. */
+int sharing_given(struct sharing *s, const struct config *c, struct err *e);
 /*
  * Searches the map if it is to be found, and shares: s->out lies over `source`. c as from sharing_plan; text NULL (dry
  * run): only removes what the result will not have.
