@@ -505,21 +505,15 @@ const struct command fold_command = {
 	.name = "fold",
 	.summary = "makes the KV cache smaller: merges KV heads, shares caches between layers",
 	.synopsis = "MODEL -o OUT [--kv-heads N] [--share-layers MAP] --data TEXT [--method NAME] [--layers FROM-TO]",
-	.description = "Merges the KV heads of each layer into fewer and adapts queries and output projections, so that a multi-head model "
-		       "becomes a grouped-query or multi-query one. Methods from simplest to best: mean averages; weighted and medoid use "
-		       "what the heads do on a text; align turns heads to fit each other first; pca is the closed-form optimum; refit goes on "
-		       "from there and fits every layer, on the folded model's own activations, to what the original puts out. An eighth of "
-		       "the text is kept apart: a refit is taken only if it helps there, and the loss is predicted there. Fold before "
-		       "quantizing.\n\nWith --share-layers, later layers have no keys and values of their own and read an earlier layer's: "
-		       "suffix:N lets the last N layers read the one before them, pairs every second layer the one before it, auto:N finds N "
-		       "layers by measured KL, and 0,1,1,3,3 names the layer that each layer reads. Their queries and output projections, and "
-		       "the keys and values they share, are fitted to what the original puts out. Only quire runs such a model.\n\n--kv-budget "
-		       "measures each layer's folds and shares alone and takes those of least KL per byte until the cache fits; with --dry-run it "
-		       "only prints that plan.\n\nWith --window, all layers but one of --full-every in a row look back W tokens only; the one that looks back most on "
-		       "the text keeps full attention. Nothing is refitted unless heads are merged as well; the damage is measured.",
-	.example = "quire fold Llama-3.2-1B -o llama-small --kv-budget 64MiB@8192 --data calib.txt\n"
-		   "quire fold Llama-3.2-1B -o llama-windows --window 1024 --full-every 4 --data calib.txt\n"
-		   "quire fold Llama-2-7b -o llama-gqa8 --kv-heads 8 --data calib.txt",
+	.description = "Merges the KV heads of each layer into fewer, so that a multi-head model becomes a grouped-query or multi-query one. "
+		       "Methods from simplest to best: mean, weighted, medoid, align (heads are turned to fit first), pca (the closed-form "
+		       "optimum), refit (pca, then every layer fitted to what the original puts out). An eighth of the text is kept apart: "
+		       "a refit must help there. With --share-layers, later layers read an earlier layer's keys and values: suffix:N the "
+		       "last N, pairs every second, auto:N by measured KL, or a map 0,1,1,3,3. --kv-budget measures "
+		       "every such step alone and takes those of least KL per byte. --window: all layers but one of --full-every look back W "
+		       "tokens only. Fold before quantizing.",
+	.example = "quire fold Llama-2-7b -o llama-gqa8 --kv-heads 8 --data calib.txt\n"
+		   "quire fold Llama-3.2-1B -o llama-small --kv-budget 64MiB@8192 --data calib.txt",
 	.options = rows,
 	.option_count = sizeof rows / sizeof *rows,
 	.min_args = 1,

@@ -20,7 +20,7 @@ static const struct quantize_options defaults = { .samples = 128 };
 static const struct option_row quantize_rows[] = {
 	{ "output", 'o', OPT_STRING, "PATH", "where to write; the suffix says the format", FIELD(output) },
 	{ "scheme", 's', OPT_STRING, "NAME", "preset (Q4_K_M, Q8_0, ...) or codec (q4_k, int4-g128, ...)", FIELD(scheme) },
-	{ "method", 'm', OPT_STRING, "rtn|search|imatrix|awq|gptq|best", "how codes are chosen (default: best with statistics, else search)",
+	{ "method", 'm', OPT_STRING, "rtn|search|imatrix|awq|gptq|best", "default: best with statistics, else search",
 	  FIELD(method) },
 	{ "stats", 0, OPT_STRING, "STATS", "statistics of calibrate, or an importance matrix of llama.cpp", FIELD(stats) },
 	{ "data", 'd', OPT_LIST, "TEXT", "calibrate on this text first, instead of --stats; repeatable", FIELD(data) },
@@ -117,14 +117,11 @@ const struct command quantize_command = {
 	.name = "quantize",
 	.summary = "stores weights in fewer bits",
 	.synopsis = "MODEL -o OUT --scheme NAME [--method NAME] [--stats STATS] [--tensor PATTERN=CODEC]... [--dry-run]",
-	.description = "Quantizes the matrices of a checkpoint. A scheme is a preset named after llama.cpp's (Q4_K_M, Q4_K_S, Q5_K_M, Q6_K, "
-		       "Q8_0, Q4_0 ...), which mixes types as that program does, or a codec (q4_k, int4-g128, int8-g64 ...; pure-q4_0 where "
-		       "the name is also a preset), which all linear layers get while embedding and head get 8 bits. Patterns match tensor "
-		       "names (*.down_proj.weight) or roles (attn_v, ffn_down, embed, head). Norms and biases are never quantized. "
-		       "With statistics of the model (--stats, --data) the codes are chosen for what the layers put out on real text: "
-		       "imatrix weights each channel, awq scales channels, gptq feeds the error of each column into the next, best does that "
-		       "layer after layer with the errors of the layers before. Values that are NaN or infinite are refused, and the result is "
-		       "read back and compared.",
+	.description = "Quantizes the matrices of a checkpoint. A scheme is a preset named after llama.cpp's (Q4_K_M, Q6_K, Q8_0 ...), which "
+		       "mixes types, or a codec (q4_k, int4-g128 ...; pure-q4_0 where the name is also a preset) for all linear layers, "
+		       "embedding and head in 8 bits. Patterns match tensor names (*.down_proj.weight) or roles (attn_v). With "
+		       "statistics, codes are chosen for what the layers put out on real text: imatrix weights channels, awq scales them, "
+		       "gptq feeds errors forward, best does so layer after layer on the model quantized so far.",
 	.example = "quire quantize Llama-3.2-1B -o llama.gguf --scheme Q4_K_M --tensor attn_v=q8_0\n"
 		   "quire quantize Llama-3.2-1B -o llama.gguf --scheme Q4_K_M --stats llama.stats",
 	.options = quantize_rows,
