@@ -504,14 +504,12 @@ static int run(const void *options, const char *const *args, size_t count, struc
 const struct command fold_command = {
 	.name = "fold",
 	.summary = "makes the KV cache smaller: merges KV heads, shares caches between layers",
-	.synopsis = "MODEL -o OUT [--kv-heads N] [--share-layers MAP] --data TEXT [--method NAME] [--layers FROM-TO]",
-	.description = "Merges the KV heads of each layer into fewer, so that a multi-head model becomes a grouped-query or multi-query one. "
-		       "Methods from simplest to best: mean, weighted, medoid, align (heads are turned to fit first), pca (the closed-form "
-		       "optimum), refit (pca, then every layer fitted to what the original puts out). An eighth of the text is kept apart: "
-		       "a refit must help there. With --share-layers, later layers read an earlier layer's keys and values: suffix:N the "
-		       "last N, pairs every second, auto:N by measured KL, or a map 0,1,1,3,3. --kv-budget measures "
-		       "every such step alone and takes those of least KL per byte. --window: all layers but one of --full-every look back W "
-		       "tokens only. Fold before quantizing.",
+	.synopsis = "MODEL -o OUT [--kv-heads N] [--share-layers MAP] --data TEXT",
+	.description = "Merges the KV heads of each layer into fewer (multi-head to grouped-query to multi-query). Methods from simplest to "
+		       "best: mean, weighted, medoid, align, pca (the closed-form optimum), refit (pca, then every layer fitted to what the "
+		       "original puts out; an eighth of the text is kept apart, where it must help). --share-layers: later layers read "
+		       "earlier ones' keys and values: the last N, every second, N found by measured KL, or a map. --kv-budget measures every "
+		       "such step alone and takes those of least KL per byte. Fold before quantizing.",
 	.example = "quire fold Llama-2-7b -o llama-gqa8 --kv-heads 8 --data calib.txt\n"
 		   "quire fold Llama-3.2-1B -o llama-small --kv-budget 64MiB@8192 --data calib.txt",
 	.options = rows,

@@ -116,7 +116,7 @@ static int quantize_run(const void *options, const char *const *args, size_t cou
 const struct command quantize_command = {
 	.name = "quantize",
 	.summary = "stores weights in fewer bits",
-	.synopsis = "MODEL -o OUT --scheme NAME [--method NAME] [--stats STATS] [--tensor PATTERN=CODEC]... [--dry-run]",
+	.synopsis = "MODEL -o OUT --scheme NAME [--stats STATS] [--method NAME] [--dry-run]",
 	.description = "Quantizes the matrices of a checkpoint. A scheme is a preset named after llama.cpp's (Q4_K_M, Q6_K, Q8_0 ...), which "
 		       "mixes types, or a codec (q4_k, int4-g128 ...; pure-q4_0 where the name is also a preset) for all linear layers, "
 		       "embedding and head in 8 bits. Patterns match tensor names (*.down_proj.weight) or roles (attn_v). With "
