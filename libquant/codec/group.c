@@ -39,10 +39,10 @@ static float load_scale(const struct codec *c, uint16_t raw)
 	return c->group_scale ? f32_from_bf16(raw) : f32_from_f16(raw);
 }
 
-/* The nearest scale the format has, but a finite one. */
+/* The nearest scale the format has, but one whose furthest value is finite: 2^bits - 1 steps from a zero point. */
 static uint16_t store_scale(const struct codec *c, float x)
 {
-	float most = c->group_scale ? 0x1.fep127f : 65504.0f;
+	float most = c->group_scale ? 0x1.fcp127f / (float)(c->has_offset ? (1 << c->bits) - 1 : 1 << (c->bits - 1)) : 65504.0f;
 	x = x > most ? most : x < -most ? -most : x == x ? x : 0;
 	return c->group_scale ? bf16_from_f32(x) : f16_from_f32(x);
 }

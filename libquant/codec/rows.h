@@ -12,6 +12,14 @@ extern const struct codec codec_iq4_nl, codec_iq4_xs, codec_mxfp4;
 
 /* Group codecs, X(bits, tag, elements); each line gives four rows: f16 or bf16 scales, without or with zero point. */
 #define CODEC_GROUP_ROWS(X) \
+	X(2, g32, 32) \
+	X(2, g64, 64) \
+	X(2, g128, 128) \
+	X(2, row, 0) \
+	X(3, g32, 32) \
+	X(3, g64, 64) \
+	X(3, g128, 128) \
+	X(3, row, 0) \
 	X(4, g32, 32) \
 	X(4, g64, 64) \
 	X(4, g128, 128) \
