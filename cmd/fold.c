@@ -440,7 +440,7 @@ static int check_gguf(const struct work *w, const struct produce *p, struct err 
 {
 	const struct format *f;
 	int rc = produce_format(p->output, p->to, &f, e);
-	if (!rc && f && !strcmp(f->name, "gguf") && windowed(&w->to) && !windowed(&w->in.config) && w->to.arch->window == WINDOW_NONE)
+	if (!rc && f && !strcmp(f->name, "gguf") && w->windowing.window && w->to.arch->window == WINDOW_NONE)
 		return err_set(e, ERR_UNSUPPORTED, "other readers of a GGUF file of architecture %s take no notice of windows; write a folder "
 			       "or .quire file", w->to.arch->gguf);
 	if (!rc && f && !strcmp(f->name, "gguf") && sharing_any(&w->to))

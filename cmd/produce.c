@@ -133,6 +133,8 @@ static void plan_json(const struct state *s, struct strbuf *out)
 	jw_uint(&w, "bytes", s->plan.bytes);
 	jw_double(&w, "bits_per_weight", plan_bits_per_weight(&s->plan));
 	jw_uint(&w, "scratch_bytes", s->plan.scratch);
+	if (s->p->say)
+		s->p->say(s->p->say_arg, NULL, &w);
 	if (s->calibrated.row) {
 		jw_string(&w, "method", s->calibrated.row->name);
 		jw_uint(&w, "peak_memory", s->calibrated.memory);
@@ -187,6 +189,8 @@ static int print_plan(const struct state *s, struct err *e)
 		plan_json(s, &out);
 	else
 		plan_table(s, &out);
+	if (s->p->say && !s->p->common->json)
+		s->p->say(s->p->say_arg, &out, NULL);
 	int rc = out.failed ? err_nomem(e) : out_print(&out, e);
 	strbuf_release(&out);
 	return rc;

@@ -38,5 +38,29 @@ exits 2 "auto without a count" fold -o "$T/no.quire" --share-layers auto
 exits 2 "no text" "$QUIRE" fold "$DEMO" -o "$T/no.quire" --share-layers pairs
 says "no text: says so" "needs a text to calibrate on"
 exits 2 "unknown method" fold -o "$T/no.quire" --share-layers pairs --share-method best
+# sliding windows
+succeeds "windows" fold -o "$T/w.quire" --window 16 --full-every 3
+is "two full layers of five" "$(grep -c '^layer [0-4] *full' "$T/out")" 2
+prints "what the others looked at" 'window 16, [0-9.]+ % of its attention was before the last 16 tokens'
+prints "the damage" "excess loss"
+succeeds "inspect" "$QUIRE" inspect "$T/w.quire"
+prints "inspect: windows" "8 KV heads, window 16"
+exits 2 "a window as long as the context" fold -o "$T/no.quire" --window 256
+says "longer: says both" "the context of this model is 256"
+exits 5 "windows twice" "$QUIRE" fold "$T/w.quire" -o "$T/no.quire" --window 8 --data "$calib"
+exits 2 "--full-every alone" fold -o "$T/no.quire" --kv-heads 4 --full-every 2
+exits 2 "--full-every 0" fold -o "$T/no.quire" --window 16 --full-every 0
+exits 5 "windows in a GGUF" fold -o "$T/no.gguf" --window 16
+exits 2 "windows and shared layers" fold -o "$T/no.quire" --window 16 --share-layers pairs
+
+# a budget
+succeeds "the plan" fold -o "$T/no.quire" --kv-budget 18MiB@4096 --dry-run
+prints "the plan: its steps" "^step 1 +layer [0-4] .* KL \+0\.[0-9]+, 0\.[0-9]+ in all"
+prints "the plan: the size" "KV budget +20.0 MiB -> 1[0-8]\.[0-9] MiB at 4096 tokens"
+succeeds "a budget that is met already" fold -o "$T/roomy.quire" --kv-budget 20MiB@4096
+exits 2 "a budget that cannot be met" fold -o "$T/no.quire" --kv-budget 100KiB@4096
+says "cannot be met: says the smallest" "the smallest is 512.0 KiB"
+exits 2 "no tokens" fold -o "$T/no.quire" --kv-budget 64MiB
+exits 2 "a budget and heads" fold -o "$T/no.quire" --kv-budget 8MiB@4096 --kv-heads 4
 is "nothing was written" "$(ls "$T" | grep -c '^no')" 0
 done_testing
