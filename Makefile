@@ -140,7 +140,7 @@ SAN_CC    ?= $(shell echo 'int main(void){return 0;}' | clang -fsanitize=address
 SAN_FLAGS = CC=$(SAN_CC) $(if $(findstring clang,$(SAN_CC)),OPENMP=)
 UNDEFINED := undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
 SANITIZED  = +@tests/deps && $(MAKE) --no-print-directory B=$(1) OPT="-O1 -g" SAN="-fsanitize=$(2)" $(3) all test-programs && \
-	B=$(1) SANITIZED=1 TEST_TIMEOUT=1200 tests/run $(TESTS)
+	B=$(1) SANITIZED=1 OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 TEST_TIMEOUT=1200 tests/run $(TESTS)
 
 .PHONY: asan ubsan sanitize tsan
 asan: ## the tests under the address sanitizer, in build-asan

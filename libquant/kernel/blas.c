@@ -121,5 +121,9 @@ int blas_svd(size_t m, size_t n, double *a, double *u, double *s, double *vt)
 
 void blas_set_threads(int n)
 {
+#ifndef _OPENMP
+	/* OpenBLAS then cannot see that it is called from a worker; cutting products differently would change their bits */
+	n = 1;
+#endif
 	openblas_set_num_threads(n < 1 ? 1 : n);
 }
