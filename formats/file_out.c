@@ -1,6 +1,8 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,13 +22,14 @@ enum {
  * Temporaries that exist now. A signal handler walks this list, so records are
  * never freed and hold their path themselves; one that is done is used again.
  */
-enum temp_state { TEMP_FREE, TEMP_CLAIMED, TEMP_FILE, TEMP_DIR };
+enum temp_state { TEMP_FREE, TEMP_CLAIMED, TEMP_MAKING, TEMP_FILE, TEMP_DIR };
 struct temp {
 	struct temp *next;
 	atomic_int state;
 	char path[PATH_LIMIT];
 };
 static _Atomic(struct temp *) temps;
+static atomic_bool cleaning; /* the program ends: nothing new may appear */
 
 static struct temp *temp_new(void)
 {
@@ -51,12 +54,59 @@ static void temp_done(struct temp *t)
 		atomic_store(&t->state, TEMP_FREE);
 }
 
+/*
+ * Making a temporary and saying that it exists is one step to a signal handler:
+ * signals wait on this thread, and a handler on another one waits for the step.
+ */
+static void making_begin(struct temp *t, sigset_t *saved)
+{
+	sigset_t all;
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, saved);
+	atomic_store(&t->state, TEMP_MAKING);
+	if (atomic_load(&cleaning)) {
+		atomic_store(&t->state, TEMP_CLAIMED);
+		for (;;)
+			pause();
+	}
+}
+
+static void making_end(struct temp *t, enum temp_state state, const sigset_t *saved)
+{
+	int error = errno;
+	atomic_store(&t->state, state);
+	pthread_sigmask(SIG_SETMASK, saved, NULL);
+	errno = error;
+}
+
+static int open_new(struct temp *t)
+{
+	sigset_t saved;
+	making_begin(t, &saved);
+	int fd = open(t->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+	making_end(t, fd < 0 ? TEMP_CLAIMED : TEMP_FILE, &saved);
+	return fd;
+}
+
+static int mkdir_new(struct temp *t)
+{
+	sigset_t saved;
+	making_begin(t, &saved);
+	int rc = mkdir(t->path, 0777);
+	making_end(t, rc < 0 ? TEMP_CLAIMED : TEMP_DIR, &saved);
+	return rc;
+}
+
 void file_cleanup(void)
 {
 	int saved = errno;
-	for (struct temp *t = atomic_load(&temps); t; t = t->next)
+	atomic_store(&cleaning, true);
+	for (struct temp *t = atomic_load(&temps); t; t = t->next) {
+		while (atomic_load(&t->state) == TEMP_MAKING)
+			;
 		if (atomic_load(&t->state) == TEMP_FILE)
 			unlink(t->path);
+	}
 	for (struct temp *t = atomic_load(&temps); t; t = t->next)
 		if (atomic_load(&t->state) == TEMP_DIR)
 			rmdir(t->path);
@@ -107,11 +157,10 @@ static int temp_make(struct temp **out, const char *target, int *fd, struct err 
 			errno = ENAMETOOLONG;
 			break;
 		}
-		int rc = fd ? open(t->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666) : mkdir(t->path, 0777);
+		int rc = fd ? open_new(t) : mkdir_new(t);
 		if (rc >= 0) {
 			if (fd)
 				*fd = rc;
-			atomic_store(&t->state, fd ? TEMP_FILE : TEMP_DIR);
 			*out = t;
 			return ERR_OK;
 		}
@@ -360,7 +409,7 @@ int out_dir_file(struct out_dir *d, const char *name, struct out_file **out, str
 	int n = snprintf(t->path, sizeof t->path, "%s/%s", d->temp->path, name);
 	errno = ENAMETOOLONG;
 	if (n > 0 && (size_t)n < sizeof t->path)
-		f->fd = open(t->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+		f->fd = open_new(t);
 	if (f->fd < 0) {
 		int rc = write_error(e, f->target);
 		d->count--;
@@ -370,7 +419,6 @@ int out_dir_file(struct out_dir *d, const char *name, struct out_file **out, str
 	}
 	f->temp = t;
 	f->in_dir = true;
-	atomic_store(&t->state, TEMP_FILE);
 	*out = f;
 	return ERR_OK;
 }

@@ -118,12 +118,13 @@ h='{"big.weight":{"dtype":"F16","shape":[8192,8192],"data_offsets":[0,134217728]
 { printf "\\$(printf %o ${#h})\0\0\0\0\0\0\0%s" "$h"; } >"$T/big.safetensors"
 truncate -s $((8 + ${#h} + 134217728)) "$T/big.safetensors"
 for x in x.quire x; do
-	"$QUIRE" convert "$T/big.safetensors" -o "$T/dry/$x" --dtype f32 --threads 1 >/dev/null 2>&1 &
+	mkdir "$T/stop-$x"
+	"$QUIRE" convert "$T/big.safetensors" -o "$T/stop-$x/$x" --dtype f32 --threads 1 >/dev/null 2>&1 &
 	pid=$!
-	while [ "$(left "$T/dry")" -eq 0 ] && kill -0 $pid 2>/dev/null; do :; done
+	while [ "$(left "$T/stop-$x")" -eq 0 ] && kill -0 $pid 2>/dev/null; do :; done
 	kill -STOP $pid; kill -TERM $pid; kill -CONT $pid
 	wait $pid
 	is "interrupted: $x" $? 143
-	is "interrupted leaves nothing: $x" "$(left "$T/dry")" 0
+	is "interrupted leaves nothing: $x" "$(left "$T/stop-$x")" 0
 done
 done_testing
