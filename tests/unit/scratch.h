@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char scratch_dir[64];
@@ -71,5 +72,17 @@ static inline void scratch_put(const char *path, const void *data, size_t size)
 	FILE *f = fopen(path, "wb");
 	if (!f || fwrite(data, 1, size, f) != size || fclose(f))
 		abort();
+}
+
+/* Runs what ends a program, as a signal handler does, in a process of its own. True when it came back from there. */
+static inline int in_child(void (*fn)(void))
+{
+	int status;
+	pid_t child = fork();
+	if (!child) {
+		fn();
+		_exit(0);
+	}
+	return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && !WEXITSTATUS(status);
 }
 #endif

@@ -269,13 +269,13 @@ static void cleanup(void **state)
 	assert_int_equal(out_commit(g, &e), ERR_OK);
 	assert_int_equal(out_dir_file(d, "open", &g, &e), ERR_OK);
 	assert_int_equal(scratch_count(scratch_dir), 3);
-	file_cleanup();
+	assert_true(in_child(file_cleanup));
 	assert_int_equal(scratch_count(scratch_dir), 1);
 	assert_true(file_exists(scratch("done")));
 	out_abort(f);
 	out_abort(g);
 	out_dir_abort(d);
-	file_cleanup();
+	assert_true(in_child(file_cleanup));
 	assert_true(file_exists(scratch("done")));
 }
 

@@ -350,7 +350,7 @@ static void interrupted_writes(void **state)
 		/* a signal */
 		assert_int_equal(f->create(scratch(targets[i]), c, NULL, &p, &o, &k, &e), ERR_OK);
 		assert_int_equal(stream(&p, c->source, k), ERR_OK);
-		file_cleanup();
+		assert_true(in_child(file_cleanup));
 		assert_int_equal(scratch_count(scratch_dir), 0);
 		k->close(k);
 	}
