@@ -123,8 +123,11 @@ int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e
 	    (rc = put_per_layer(w, c, "attention.head_count", offsetof(struct layer_config, heads), e)) ||
 	    (rc = put_per_layer(w, c, "attention.head_count_kv", offsetof(struct layer_config, kv_heads), e)))
 		return rc;
-	put_count(w, c, "attention.key_length", c->head_dim);
-	put_count(w, c, "attention.value_length", c->head_dim);
+	/* loaders divide the width by the heads of the first layer when there is no size of a head */
+	if ((uint64_t)c->layer[0].heads * c->head_dim != c->hidden) {
+		put_count(w, c, "attention.key_length", c->head_dim);
+		put_count(w, c, "attention.value_length", c->head_dim);
+	}
 	put_float(w, c, "attention.layer_norm_rms_epsilon", c->norm_eps);
 	put_count(w, c, "rope.dimension_count", c->rope.dims);
 	put_float(w, c, "rope.freq_base", c->rope.theta);
@@ -320,13 +323,17 @@ int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const str
 		return err_prefix(e, "%s", settings->name);
 	const char *model = spm ? "llama" : "gpt2";
 	gguf_put_string(w, "tokenizer.ggml.model", model, strlen(model));
-	gguf_put_string(w, "tokenizer.ggml.pre", pre, strlen(pre));
+	/* for a SentencePiece vocabulary the keys below say nothing when they have the values that loaders assume */
+	if (!spm || strcmp(pre, "default"))
+		gguf_put_string(w, "tokenizer.ggml.pre", pre, strlen(pre));
 	int rc = put_texts(w, c, t, e);
 	put_ids(w, c, t, root);
 	json_bool(json_get(root, "add_eos_token"), &add_eos);
 	gguf_put_bool(w, "tokenizer.ggml.add_bos_token", tokenizer_bos(t) >= 0);
-	gguf_put_bool(w, "tokenizer.ggml.add_eos_token", add_eos);
-	gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", tokenizer_space_prefix(t));
+	if (!spm || add_eos)
+		gguf_put_bool(w, "tokenizer.ggml.add_eos_token", add_eos);
+	if (tokenizer_space_prefix(t) != spm)
+		gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", !spm);
 	put_chat_template(w, root, chat_template);
 	json_free(root);
 	return rc;

@@ -152,14 +152,12 @@ static void put_general(struct gguf_writer *w, const struct checkpoint *src, con
 {
 	char key[160];
 	put_text(w, "general.architecture", c->arch->gguf);
-	put_text(w, "general.type", "model");
 	put_text(w, "general.name", fact_of(src, "general.name"));
 	gguf_put_u32(w, "general.quantization_version", 2);
 	if (o && o->gguf_file_type >= 0)
 		gguf_put_u32(w, "general.file_type", (uint32_t)o->gguf_file_type);
 	if (!o)
 		return;
-	put_text(w, "quire.version", o->tool_version);
 	put_text(w, "quire.recipe", o->recipe);
 	for (size_t i = 0; i < o->fact_count; i++) {
 		snprintf(key, sizeof key, "quire.%.140s", o->facts[i].key);

@@ -32,6 +32,9 @@ succeeds "threads 3" "$QUIRE" quantize "$DEMO" -s Q4_K_M -o "$T/t3.gguf" --threa
 if cmp -s "$T/t1.gguf" "$T/t3.gguf"; then ok "same bytes for any thread count"; else not_ok "same bytes for any thread count"; fi
 succeeds "search is the default" "$QUIRE" quantize "$DEMO" -s Q4_K_M -o "$T/search.gguf" --method search
 if cmp -s "$T/t1.gguf" "$T/search.gguf"; then ok "the same file"; else not_ok "the same file"; fi
+# what llama-quantize writes for this model and type: --pure, embedding and head q8_0
+succeeds "one type" "$QUIRE" quantize "$DEMO" -s pure-q4_k -o "$T/pure.gguf" --method rtn
+if [ "$(stat -c %s "$T/pure.gguf")" -le 2158368 ]; then ok "no larger than llama.cpp's"; else not_ok "larger than llama.cpp's: $(stat -c %s "$T/pure.gguf")"; fi
 succeeds "rtn" "$QUIRE" quantize "$DEMO" -s Q4_K_M -o "$T/rtn.gguf" --method rtn
 if cmp -s "$T/t1.gguf" "$T/rtn.gguf"; then not_ok "rtn is another file"; else ok "rtn is another file"; fi
 succeeds "-q prints nothing" "$QUIRE" quantize "$DEMO" -s Q8_0 -o "$T/quiet.gguf" -q
