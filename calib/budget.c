@@ -17,6 +17,7 @@ struct budget {
 	struct config *c;        /* the plan so far */
 	const struct windows *text;
 	size_t held;
+	const struct stats *stats;
 	uint32_t *have;          /* [layers] KV heads at the start */
 	double *fold;            /* [layers, LEVELS] KL with heads / 2^level */
 	double *share;           /* [layers] KL of reading the layer before it; INFINITY: cannot */
@@ -64,7 +65,7 @@ static int measure(struct budget *b, bool heads, double *kl, struct err *e)
 	struct overlay *out = overlay_new(b->source, e);
 	struct fold_report *fr = calloc(c->layers, sizeof *fr);
 	struct share_report *sr = calloc(c->layers, sizeof *sr);
-	struct fold_options f = { .method = FOLD_PCA, .search = true, .held = b->held, .refit = refit_defaults };
+	struct fold_options f = { .method = FOLD_PCA, .search = true, .stats = b->stats, .held = b->held, .refit = refit_defaults };
 	struct share_options s = { .method = SHARE_MATCH, .held = b->held, .refit = refit_defaults, .residual = 1 };
 	struct damage d;
 	int rc = !out ? e->code : fr && sr ? ERR_OK : err_nomem(e);
@@ -207,10 +208,10 @@ static int spend(struct budget *b, uint64_t bytes, struct budget_plan *out, stru
 }
 
 int budget_make(struct model *model, struct tensor_source *source, struct config *c, const struct windows *text, size_t held,
-		uint64_t bytes, uint64_t tokens, struct budget_plan *out, plan_progress *progress, void *progress_arg,
+		const struct stats *stats, uint64_t bytes, uint64_t tokens, struct budget_plan *out, plan_progress *progress, void *progress_arg,
 		struct err *e)
 {
-	struct budget b = { .model = model, .source = source, .c = c, .text = text, .held = held, .tokens = tokens, .progress = progress,
+	struct budget b = { .model = model, .source = source, .c = c, .text = text, .held = held, .stats = stats, .tokens = tokens, .progress = progress,
 			    .progress_arg = progress_arg };
 	uint64_t least = budget_smallest(c, tokens);
 	*out = (struct budget_plan){ .before = cache_bytes(c, tokens), .after = cache_bytes(c, tokens) };

@@ -7,6 +7,7 @@
  * steps do together is more or less than their sum: measure the result.
  */
 #include "calib/evaluate.h"
+#include "calib/stats.h"
 
 struct budget_step {
 	uint32_t layer;
@@ -27,11 +28,11 @@ struct budget_plan {
 uint64_t budget_smallest(const struct config *c, uint64_t tokens);
 /*
  * c: a configuration of the model that may be written to; it gets head counts and sources of the plan. text: its last
- * `held` windows judge. ERR_USAGE when the budget cannot be met (the message has the smallest). Release with
+ * `held` windows judge. stats: moments for folds of heads, or NULL. ERR_USAGE when the budget cannot be met (the message has the smallest). Release with
  * budget_plan_release.
  */
 int budget_make(struct model *model, struct tensor_source *source, struct config *c, const struct windows *text, size_t held,
-		uint64_t bytes, uint64_t tokens, struct budget_plan *out, plan_progress *progress, void *progress_arg,
+		const struct stats *stats, uint64_t bytes, uint64_t tokens, struct budget_plan *out, plan_progress *progress, void *progress_arg,
 		struct err *e);
 void budget_plan_release(struct budget_plan *p);
 

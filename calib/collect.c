@@ -54,17 +54,18 @@ static int name_input(const struct run *r, size_t input, struct err *e)
 	const struct stats_input *in = &r->p->inputs[input];
 	enum role role = in->role == ROLE_HEAD && r->l->config.tied ? ROLE_EMBED : in->role;
 	if (!role_hf_name(r->l->config.arch, role, in->layer, name))
-		stats_key(in->role, in->layer, name);
+		stats_input_key(in, name);
 	size_t last = r->batch_first + batch_windows(r, r->batch_first) - 1;
 	if (in->layer == UINT32_MAX)
 		return err_prefix(e, "input of %s, windows %zu to %zu", name, r->batch_first, last);
-	return err_prefix(e, "layer %u, input of %s, windows %zu to %zu", in->layer, name, r->batch_first, last);
+	return err_prefix(e, "layer %u, %s of %s, windows %zu to %zu", in->layer, in->output ? "output" : "input", name, r->batch_first,
+			  last);
 }
 
-static void gather_input(struct run *r, enum role role, uint32_t layer, const float *x, size_t n)
+static void gather_at(struct run *r, enum role role, uint32_t layer, bool output, const float *x, size_t n)
 {
 	for (size_t i = 0; i < r->p->input_count && !r->rc; i++)
-		if (r->p->inputs[i].role == role && r->p->inputs[i].layer == layer) {
+		if (r->p->inputs[i].role == role && r->p->inputs[i].layer == layer && r->p->inputs[i].output == output) {
 			r->rc = gather_add(&r->gather[i], x, n, r->scratch, r->e);
 			if (r->rc == ERR_INPUT)
 				name_input(r, i, r->e);
@@ -75,7 +76,16 @@ static void gather_input(struct run *r, enum role role, uint32_t layer, const fl
 static void tap_input(void *arg, enum role role, uint32_t layer, const float *x, size_t n, size_t dim)
 {
 	(void)dim;
-	gather_input(arg, role, layer, x, n);
+	gather_at(arg, role, layer, false, x, n);
+}
+
+static void tap_qkv(void *arg, uint32_t layer, const float *q, const float *k, const float *v, size_t n)
+{
+	if (!k)
+		return;
+	gather_at(arg, ROLE_Q, layer, true, q, n);
+	gather_at(arg, ROLE_K, layer, true, k, n);
+	gather_at(arg, ROLE_V, layer, true, v, n);
 }
 
 /* The layers from `first` that must run together: the last of them and all between read no KV from outside. */
@@ -97,7 +107,7 @@ static int one_batch(struct run *r, uint32_t first, uint32_t end, uint64_t step,
 {
 	const struct config *c = &r->l->config;
 	size_t seqs = batch_windows(r, at), ctx = r->p->text.ctx, tokens = seqs * ctx, bytes = tokens * c->hidden * sizeof(float);
-	struct model_tap tap = { .input = tap_input, .arg = r };
+	struct model_tap tap = { .input = tap_input, .qkv = tap_qkv, .arg = r };
 	r->batch_first = at;
 	int rc = first ? work_read(&r->work, hidden_at(r, step, at), r->hidden, bytes, e)
 		       : model_embed(r->l->model, r->p->text.tokens + at * ctx, tokens, r->hidden, e);
@@ -109,7 +119,7 @@ static int one_batch(struct run *r, uint32_t first, uint32_t end, uint64_t step,
 		return rc;
 	if (end == c->layers) {
 		model_final_norm(r->l->model, r->hidden, r->hidden, tokens);
-		gather_input(r, ROLE_HEAD, UINT32_MAX, r->hidden, tokens);
+		gather_at(r, ROLE_HEAD, UINT32_MAX, false, r->hidden, tokens);
 		return r->rc;
 	}
 	r->sums[SUM_HIDDEN] = zip_crc32(r->sums[SUM_HIDDEN], r->hidden, bytes);
@@ -173,7 +183,7 @@ static int one_group(struct run *r, uint32_t first, uint32_t end, uint64_t step,
 	r->sums[SUM_HIDDEN] = 0;
 	for (size_t i = 0; i < p->input_count && !rc; i++)
 		if (in_group(c, &p->inputs[i], first, end))
-			rc = gather_init(&r->gather[i], p->inputs[i].n, p->head.collect == COLLECT_FULL, e);
+			rc = gather_init(&r->gather[i], p->inputs[i].n, field_present(FIELD_MOMENT, p->head.collect, p->inputs[i].role), e);
 	for (size_t at = 0; at < p->text.count && !rc; at += p->batch) {
 		rc = one_batch(r, first, end, step, at, e);
 		size_t done = at + batch_windows(r, at);

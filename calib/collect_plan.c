@@ -91,7 +91,7 @@ static uint64_t peak_memory(const struct collect_plan *p, const struct loaded *l
 		for (size_t k = 0; k < p->input_count; k++)
 			if (p->inputs[k].layer == i)
 				sum += 20 * (uint64_t)p->inputs[k].n +
-				       (p->head.collect == COLLECT_FULL ? 8 * (uint64_t)triangle(p->inputs[k].n) : 0);
+				       (field_present(FIELD_MOMENT, p->head.collect, p->inputs[k].role) ? 8 * (uint64_t)triangle(p->inputs[k].n) : 0);
 		q = heads > q ? heads : q;
 		kv = pair > kv ? pair : kv;
 		ffn = x->ffn > ffn ? x->ffn : ffn;
@@ -140,7 +140,7 @@ int collect_plan_make(struct collect_plan *p, const struct loaded *l, const stru
 	if (!rc)
 		rc = identity_model(&l->config, l->checkpoint->source, p->head.model, e);
 	if (!rc)
-		rc = stats_inputs(&l->config, &p->inputs, &p->input_count, e);
+		rc = stats_inputs(&l->config, o->collect, &p->inputs, &p->input_count, e);
 	if (!rc) {
 		identity_tokenizer(l->tokenizer, p->head.tokenizer);
 		rc = stats_layout_make(&p->layout, p->inputs, p->input_count, &p->head, e);

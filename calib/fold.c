@@ -130,7 +130,7 @@ static void see_input(void *arg, enum role r, uint32_t layer, const float *x, si
 
 /* --- algebra of one layer --- */
 
-/* Means as full matrices, out of sums as packed triangles. */
+/* Means as a full matrix, out of sums as a packed triangle. */
 static double *full(const struct gather *g)
 {
 	double *m = malloc(g->n * g->n * sizeof *m);
@@ -138,6 +138,18 @@ static double *full(const struct gather *g)
 		for (size_t j = 0; j <= i; j++)
 			m[i * g->n + j] = m[j * g->n + i] = g->moment[triangle(i) + j] / (double)g->count;
 	return m;
+}
+
+static int moments(struct driver *d, struct fold_moments *m, struct err *e)
+{
+	if (d->o->stats)
+		return stats_kv(d->o->stats, d->layer, m, e);
+	*m = (struct fold_moments){ full(&d->k), full(&d->v), malloc(d->q.n * sizeof *m->qq) };
+	if (!m->kk || !m->vv || !m->qq)
+		return err_nomem(e);
+	for (size_t i = 0; i < d->q.n; i++)
+		m->qq[i] = d->q.sum_squares[i] / (double)d->q.count;
+	return ERR_OK;
 }
 
 struct algebra {
@@ -169,20 +181,14 @@ static int fold_layer(struct driver *d, struct fold_report *r, struct attention_
 	int rc = r->order ? fold_weights_read(d->from, d->source, d->layer, &w, e) : err_nomem(e);
 	if (rc)
 		return rc;
-	if (d->gathering) {
-		m = (struct fold_moments){ full(&d->k), full(&d->v), malloc(d->q.n * sizeof *m.qq) };
-		rc = m.kk && m.vv && m.qq ? ERR_OK : err_nomem(e);
-		for (size_t i = 0; !rc && i < d->q.n; i++)
-			m.qq[i] = d->q.sum_squares[i] / (double)d->q.count;
-	}
-	struct algebra a = { &w, d->gathering ? &m : NULL, d->o, r->kv_heads, r->order, out, 0, e };
+	if (d->text || d->o->stats)
+		rc = moments(d, &m, e);
+	struct algebra a = { &w, m.kk ? &m : NULL, d->o, r->kv_heads, r->order, out, 0, e };
 	if (!rc) {
 		thread_for(1, algebra, &a);
 		rc = a.rc;
 	}
-	free(m.kk);
-	free(m.vv);
-	free(m.qq);
+	fold_moments_release(&m);
 	attention_weights_release(&w);
 	return rc ? err_prefix(e, "layer %u", d->layer) : ERR_OK;
 }
@@ -289,16 +295,15 @@ static int teacher_layer(struct driver *d, bool folded, struct err *e)
 	struct model_tap tap = { .input = folded ? see_teacher : NULL, .qkv = folded ? see_qkv : NULL, .arg = d };
 	struct stream_visit v = { .at = batch_at, .done = folded ? teacher_done : NULL, .tap = &tap, .arg = d };
 	int rc = ERR_OK;
-	d->gathering = folded;
+	d->gathering = folded && !d->o->stats;
 	d->tap_rc = 0;
-	if (folded && ((rc = gather_init(&d->q, (size_t)l->heads * d->from->head_dim, false, e)) ||
-		       (rc = gather_init(&d->k, kv, true, e)) || (rc = gather_init(&d->v, kv, true, e))))
+	if (d->gathering && ((rc = gather_init(&d->q, (size_t)l->heads * d->from->head_dim, false, e)) ||
+			     (rc = gather_init(&d->k, kv, true, e)) || (rc = gather_init(&d->v, kv, true, e))))
 		return rc;
 	rc = stream_layer(&d->teacher, d->layer, 0, d->train, true, &v, e);
 	d->gathering = false;
 	if (!rc)
 		rc = stream_layer(&d->teacher, d->layer, d->train, d->text->count, true, &v, e);
-	d->gathering = folded;
 	return rc;
 }
 
@@ -306,7 +311,7 @@ static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 {
 	bool folded = d->to->layer[d->layer].kv_heads != d->from->layer[d->layer].kv_heads, refits = d->target != NULL;
 	struct attention_weights w = { 0 };
-	int rc = d->text ? teacher_layer(d, folded, e) : ERR_OK;
+	int rc = d->teacher.run ? teacher_layer(d, folded, e) : ERR_OK;
 	r->kv_heads = d->to->layer[d->layer].kv_heads;
 	r->attention = (struct refit_report){ NAN, NAN, NAN };
 	r->ffn_before = r->ffn_after = NAN;
@@ -353,6 +358,8 @@ static int prepare_text(struct driver *d, struct err *e)
 	d->tokens = d->text->count * d->text->ctx;
 	d->train = d->text->count - d->o->held;
 	d->cols = c->hidden + (c->qkv_bias ? 1 : 0);
+	if (d->o->stats && d->o->method != FOLD_REFIT)
+		return ERR_OK;
 	int rc = stream_open(&d->teacher, d->teacher_model, d->text, e);
 	d->scratch = malloc(gather_scratch() * sizeof *d->scratch);
 	if (!rc && !d->scratch)

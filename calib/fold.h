@@ -7,11 +7,13 @@
  * errors included, so that later layers take back what earlier ones lost.
  */
 #include "calib/refit.h"
+#include "calib/stats.h"
 #include "calib/stream.h"
 
 struct fold_options {
 	enum fold_method method;
-	bool search;             /* groups by least loss, not neighbours; needs a text */
+	bool search;             /* groups by least loss, not neighbours; needs moments */
+	const struct stats *stats; /* moments of the model (stats_check_kv); NULL: gathered from the text */
 	size_t held;             /* windows at the end of the text that are judged on, not fitted to */
 	struct refit_options refit;
 	double residual;         /* how much of the difference of the two residual streams a layer is to take back */
@@ -33,8 +35,8 @@ struct fold_report {
 int fold_check(const struct config *c, struct tensor_source *source, const uint32_t *to, struct err *e);
 
 /*
- * model: the original, open on `source`. to: its configuration with the new head counts. text: NULL only for methods
- * without moments and neighbours as groups. What changes goes to `out`, an overlay over `source`, in the codec that the
+ * model: the original, open on `source`. to: its configuration with the new head counts. text: NULL only where there are
+ * statistics and nothing is refitted, or for methods without moments and neighbours as groups. What changes goes to `out`, an overlay over `source`, in the codec that the
  * source has it in. report [layers], zeroed; release with fold_report_release. Progress in steps.
  */
 int fold_run(struct model *model, struct tensor_source *source, const struct config *to, const struct windows *text,

@@ -187,11 +187,13 @@ static int check_entry(struct stats *s, struct stats_entry *x, struct err *e)
 {
 	const struct st_entry *sums = x->field[FIELD_SUM_SQUARES];
 	uint64_t n = sums ? sums->dim[0] : 0, elements;
+	struct stats_input in;
+	enum role role = stats_input_parse(x->key, &in) ? in.role : ROLE_UNKNOWN;
 	if (!n || !shaped(sums, "F64", 1, n, 0))
 		return err_set(e, ERR_INPUT, "'%.200s.sum_squares' is missing or not F64 [n]", x->key);
 	for (int f = 0; f < FIELDS; f++) {
 		const struct st_entry *t = x->field[f];
-		if (field_rows[f].full_only && s->head.collect != COLLECT_FULL) {
+		if (!field_present((enum field)f, s->head.collect, role)) {
 			x->field[f] = NULL;
 			continue;
 		}
@@ -350,10 +352,10 @@ static int check_sizes(const struct stats *s, struct err *e)
 	struct stats_input *in;
 	size_t count, found = 0;
 	char key[STATS_KEY];
-	int rc = stats_inputs(s->config, &in, &count, e);
+	int rc = stats_inputs(s->config, s->info.collect, &in, &count, e);
 	for (size_t i = 0; i < count && !rc; i++) {
-		const struct stats_entry *x = entry_of(s, in[i].role, in[i].layer);
-		stats_key(in[i].role, in[i].layer, key);
+		stats_input_key(&in[i], key);
+		const struct stats_entry *x = in[i].output ? stats_find(s, key) : entry_of(s, in[i].role, in[i].layer);
 		if (x && x->n != in[i].n)
 			rc = err_set(e, s->info.foreign ? ERR_NOT_COMPARABLE : ERR_INPUT,
 				     "'%s' has %zu channels where the model has %zu", key, x->n, in[i].n);
@@ -367,7 +369,7 @@ static int check_sizes(const struct stats *s, struct err *e)
 	return rc;
 }
 
-int stats_check(struct stats *s, const struct config *c, struct tensor_source *source, const struct tokenizer *t, struct err *e)
+static int check_model(struct stats *s, const struct config *c, struct tensor_source *source, const struct tokenizer *t, struct err *e)
 {
 	char hash[IDENTITY_SIZE];
 	int rc;
@@ -390,6 +392,20 @@ int stats_check(struct stats *s, const struct config *c, struct tensor_source *s
 	if ((rc = check_sizes(s, e)))
 		s->config = NULL;
 	return rc;
+}
+
+int stats_check(struct stats *s, const struct config *c, struct tensor_source *source, const struct tokenizer *t, struct err *e)
+{
+	if (s->info.collect == COLLECT_KV)
+		return err_set(e, ERR_INPUT, "these are statistics of keys and values, for fold; make others with calibrate --collect full");
+	return check_model(s, c, source, t, e);
+}
+
+int stats_check_kv(struct stats *s, const struct config *c, struct tensor_source *source, const struct tokenizer *t, struct err *e)
+{
+	if (s->info.foreign || s->info.collect != COLLECT_KV)
+		return err_set(e, ERR_INPUT, "the statistics hold no keys and values; make them with calibrate --collect kv");
+	return check_model(s, c, source, t, e);
 }
 
 const float *stats_importance(const struct stats *s, enum role r, uint32_t layer, size_t *n)
@@ -432,14 +448,10 @@ bool stats_has_moment(const struct stats *s, enum role r, uint32_t layer)
 	return x && x->field[FIELD_MOMENT];
 }
 
-int stats_moment(const struct stats *s, enum role r, uint32_t layer, double **out, size_t *n, struct err *e)
+/* The packed triangle of an entry as a full matrix of means. */
+static int read_moment(const struct stats *s, const struct stats_entry *x, double **out, struct err *e)
 {
-	const struct stats_entry *x = entry_of(s, r, layer);
-	const struct st_entry *t = x ? x->field[FIELD_MOMENT] : NULL;
-	char key[STATS_KEY];
-	if (!t)
-		return err_set(e, ERR_INPUT, "the statistics hold no second moments of '%s'; make them with calibrate --collect full",
-			       r < ROLE_COUNT ? stats_key(r, layer, key) : "?");
+	const struct st_entry *t = x->field[FIELD_MOMENT];
 	size_t size = x->n;
 	double *m = size <= SIZE_MAX / size / sizeof *m ? malloc(size * size * sizeof *m) : NULL;
 	if (!m)
@@ -460,8 +472,42 @@ int stats_moment(const struct stats *s, enum role r, uint32_t layer, double **ou
 	if (s->map)
 		mapped_drop(s->map, data, (size_t)(t->end - t->begin));
 	*out = m;
-	*n = size;
 	return ERR_OK;
+}
+
+int stats_moment(const struct stats *s, enum role r, uint32_t layer, double **out, size_t *n, struct err *e)
+{
+	const struct stats_entry *x = entry_of(s, r, layer);
+	char key[STATS_KEY];
+	if (!x || !x->field[FIELD_MOMENT])
+		return err_set(e, ERR_INPUT, "the statistics hold no second moments of '%s'; make them with calibrate --collect full",
+			       r < ROLE_COUNT ? stats_key(r, layer, key) : "?");
+	*n = x->n;
+	return read_moment(s, x, out, e);
+}
+
+int stats_kv(const struct stats *s, uint32_t layer, struct fold_moments *out, struct err *e)
+{
+	const struct stats_entry *x[3];
+	*out = (struct fold_moments){ 0 };
+	for (int i = 0; i < 3; i++) {
+		static const enum role roles[] = { ROLE_Q, ROLE_K, ROLE_V };
+		struct stats_input in = { .role = roles[i], .layer = layer, .output = true };
+		char key[STATS_KEY];
+		x[i] = s->config ? stats_find(s, stats_input_key(&in, key)) : NULL;
+		if (!x[i] || (i && !x[i]->field[FIELD_MOMENT]))
+			return err_set(e, ERR_INPUT, "the statistics lack '%s'", stats_input_key(&in, key));
+	}
+	int rc = read_moment(s, x[1], &out->kk, e);
+	if (!rc)
+		rc = read_moment(s, x[2], &out->vv, e);
+	if (!rc && !(out->qq = malloc(x[0]->n * sizeof *out->qq)))
+		rc = err_nomem(e);
+	for (size_t i = 0; i < x[0]->n && !rc; i++)
+		out->qq[i] = (double)x[0]->importance[i];
+	if (rc)
+		fold_moments_release(out);
+	return rc;
 }
 
 int stats_windows(const struct stats *s, struct windows *w, struct err *e)

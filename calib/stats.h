@@ -7,18 +7,20 @@
  * opened as well and hold importance only.
  *
  * An entry stands for one distinct input of linear layers: Q, K and V share
- * theirs, GATE and UP theirs. All values are sums over tokens, so that files merge.
+ * theirs, GATE and UP theirs. Of kind `kv` it stands for what Q, K or V put out.
+ * All values are sums over tokens, so that files merge.
  */
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "calib/evaluate.h"
+#include "model/fold.h"
 #include "model/tokenizer.h"
 #include "tensor/tensor.h"
 
 /* What is gathered. To add one: a row here, and what it adds in stats_layout.c and collect.c. */
-enum collect { COLLECT_IMATRIX, COLLECT_FULL };
+enum collect { COLLECT_IMATRIX, COLLECT_FULL, COLLECT_KV };
 struct collect_row {
 	enum collect collect;
 	const char *name, *summary;
@@ -47,11 +49,19 @@ const struct stats_info *stats_info(const struct stats *s);
 
 /*
  * Are these statistics of this model? ERR_NOT_COMPARABLE with the reason when the weights or the tokenizer are others
- * (t NULL: not compared); ERR_INPUT when entries are missing or of another size. Must succeed before the queries below;
- * config must outlive s.
+ * (t NULL: not compared); ERR_INPUT when entries are missing or of another size, or the file is of kind `kv`. Must succeed
+ * before the queries below; config must outlive s.
  */
 int stats_check(struct stats *s, const struct config *c, struct tensor_source *source, const struct tokenizer *t,
 		struct err *e);
+/* The same for files of kind `kv`, before stats_kv; ERR_INPUT for all others. */
+int stats_check_kv(struct stats *s, const struct config *c, struct tensor_source *source, const struct tokenizer *t,
+		   struct err *e);
+/*
+ * Second moments of a layer's queries, keys and values, for any grouping of its heads. Release with fold_moments_release.
+ * ERR_INPUT when a layer has none of its own, or a value is not finite.
+ */
+int stats_kv(const struct stats *s, uint32_t layer, struct fold_moments *out, struct err *e);
 
 /* Mean squares per input channel, [*n], owned by s; NULL when there are none for this role. Thread-safe. */
 const float *stats_importance(const struct stats *s, enum role r, uint32_t layer, size_t *n);
@@ -75,18 +85,23 @@ int stats_write_imatrix(const struct stats *s, const char *path, const char *con
 			struct err *e);
 
 /*
- * The distinct inputs of a model's linear layers, in the order a pass meets them, the head's last; malloc'ed.
+ * The distinct inputs of a model's linear layers, in the order a pass meets them, the head's last; of kind `kv` queries,
+ * keys and values (before RoPE, biases and norms applied) of every layer that has its own. malloc'ed.
  */
 struct stats_input {
 	enum role role;            /* the first of those that share it */
 	uint32_t layer;            /* UINT32_MAX for the head */
 	size_t n;
+	bool output;               /* what the role puts out */
 };
-int stats_inputs(const struct config *c, struct stats_input **out, size_t *count, struct err *e);
+int stats_inputs(const struct config *c, enum collect collect, struct stats_input **out, size_t *count, struct err *e);
 /* The role whose entry serves role r: Q for K and V, GATE for UP; the head for a tied embedding. */
 enum role stats_leader(const struct config *c, enum role r);
 enum { STATS_KEY = 64 };
 /* "layers.3.attn_q" or "head"; buf has STATS_KEY bytes. */
 char *stats_key(enum role r, uint32_t layer, char *buf);
+/* The same of any entry: "layers.3.attn_k.out" for an output; and back, but for n. */
+char *stats_input_key(const struct stats_input *in, char *buf);
+bool stats_input_parse(const char *key, struct stats_input *out);
 
 #endif

@@ -37,9 +37,10 @@ bool stats_complete(const struct stats_head *h);
 enum field { FIELD_SUM_SQUARES, FIELD_ABS_SUM, FIELD_ABS_MAX, FIELD_COUNT, FIELD_MOMENT, FIELDS };
 struct field_row {
 	const char *suffix, *dtype;
-	bool full_only;
 };
 extern const struct field_row field_rows[FIELDS];
+/* Does an entry have it? Moments are kept with `full`, and with `kv` of keys and values. */
+bool field_present(enum field f, enum collect collect, enum role r);
 /* Elements of a field for an input of n channels; false on overflow. */
 bool field_elements(enum field f, uint64_t n, uint64_t *out);
 

@@ -10,16 +10,22 @@
 const struct collect_row collect_rows[] = {
 	{ COLLECT_IMATRIX, "imatrix", "sums of squares and magnitudes per channel" },
 	{ COLLECT_FULL, "full", "these, and second moments of every pair of channels" },
+	{ COLLECT_KV, "kv", "of queries, keys and values: what a fold of any heads needs" },
 };
 const unsigned collect_row_count = sizeof collect_rows / sizeof *collect_rows;
 
 const struct field_row field_rows[FIELDS] = {
-	[FIELD_SUM_SQUARES] = { "sum_squares", "F64", false },
-	[FIELD_ABS_SUM] = { "abs_sum", "F64", false },
-	[FIELD_ABS_MAX] = { "abs_max", "F32", false },
-	[FIELD_COUNT] = { "count", "I64", false },
-	[FIELD_MOMENT] = { "moment", "F32", true },
+	[FIELD_SUM_SQUARES] = { "sum_squares", "F64" },
+	[FIELD_ABS_SUM] = { "abs_sum", "F64" },
+	[FIELD_ABS_MAX] = { "abs_max", "F32" },
+	[FIELD_COUNT] = { "count", "I64" },
+	[FIELD_MOMENT] = { "moment", "F32" },
 };
+
+bool field_present(enum field f, enum collect collect, enum role r)
+{
+	return f != FIELD_MOMENT || collect == COLLECT_FULL || (collect == COLLECT_KV && r != ROLE_Q);
+}
 
 bool field_elements(enum field f, uint64_t n, uint64_t *out)
 {
@@ -51,8 +57,54 @@ char *stats_key(enum role r, uint32_t layer, char *buf)
 	return buf;
 }
 
-int stats_inputs(const struct config *c, struct stats_input **out, size_t *count, struct err *e)
+char *stats_input_key(const struct stats_input *in, char *buf)
 {
+	stats_key(in->role, in->layer, buf);
+	if (in->output) {
+		size_t n = strlen(buf);
+		snprintf(buf + n, STATS_KEY - n, ".out");
+	}
+	return buf;
+}
+
+bool stats_input_parse(const char *key, struct stats_input *out)
+{
+	char again[STATS_KEY];
+	size_t n = strlen(key);
+	bool per_layer = !strncmp(key, "layers.", 7), output = n > 4 && !strcmp(key + n - 4, ".out");
+	if (n >= sizeof again)
+		return false;
+	snprintf(again, sizeof again, "%.*s", (int)(output ? n - 4 : n), key);
+	const char *dot = strrchr(again, '.');
+	*out = (struct stats_input){ .role = role_find(dot ? dot + 1 : again), .output = output,
+				     .layer = per_layer ? (uint32_t)strtoul(key + 7, NULL, 10) : UINT32_MAX };
+	return out->role != ROLE_UNKNOWN && !strcmp(stats_input_key(out, again), key);
+}
+
+/* A layer that reads another one's cache has none of its own to fold. */
+static int kv_outputs(const struct config *c, struct stats_input **out, size_t *count, struct err *e)
+{
+	struct stats_input *p = calloc((size_t)c->layers * 3 + 1, sizeof *p);
+	size_t n = 0;
+	if (!p)
+		return err_nomem(e);
+	for (uint32_t i = 0; i < c->layers; i++) {
+		const struct layer_config *l = &c->layer[i];
+		if (l->kv_source != i)
+			continue;
+		p[n++] = (struct stats_input){ ROLE_Q, i, (size_t)l->heads * c->head_dim, true };
+		p[n++] = (struct stats_input){ ROLE_K, i, (size_t)l->kv_heads * c->head_dim, true };
+		p[n++] = (struct stats_input){ ROLE_V, i, (size_t)l->kv_heads * c->head_dim, true };
+	}
+	*out = p;
+	*count = n;
+	return ERR_OK;
+}
+
+int stats_inputs(const struct config *c, enum collect collect, struct stats_input **out, size_t *count, struct err *e)
+{
+	if (collect == COLLECT_KV)
+		return kv_outputs(c, out, count, e);
 	const enum role mid = c->arch->gated ? ROLE_GATE : ROLE_UP, roles[] = { ROLE_Q, ROLE_O, mid, ROLE_DOWN };
 	enum { PER_LAYER = sizeof roles / sizeof *roles };
 	struct stats_input *p = calloc((size_t)c->layers * PER_LAYER + 1, sizeof *p);
@@ -63,8 +115,8 @@ int stats_inputs(const struct config *c, struct stats_input **out, size_t *count
 	for (uint32_t layer = 0; layer < c->layers; layer++)
 		for (size_t i = 0; i < PER_LAYER; i++)
 			if (role_shape(c, roles[i], layer, dim) == 2)
-				p[n++] = (struct stats_input){ roles[i], layer, (size_t)dim[1] };
-	p[n++] = (struct stats_input){ ROLE_HEAD, UINT32_MAX, c->hidden };
+				p[n++] = (struct stats_input){ roles[i], layer, (size_t)dim[1], false };
+	p[n++] = (struct stats_input){ ROLE_HEAD, UINT32_MAX, c->hidden, false };
 	*out = p;
 	*count = n;
 	return ERR_OK;
@@ -98,7 +150,7 @@ static size_t position(const struct stats_layout *l, const char *name)
 static char *field_name(const struct stats_input *in, enum field f, char *buf)
 {
 	char key[STATS_KEY];
-	snprintf(buf, 2 * STATS_KEY, "%s.%s", stats_key(in->role, in->layer, key), field_rows[f].suffix);
+	snprintf(buf, 2 * STATS_KEY, "%s.%s", stats_input_key(in, key), field_rows[f].suffix);
 	return buf;
 }
 
@@ -117,7 +169,7 @@ int stats_layout_make(struct stats_layout *l, const struct stats_input *inputs, 
 		rc = put(l, "windows", "I32", 2, h->windows, 2, e);
 	for (size_t i = 0; i < count; i++)
 		for (int f = 0; f < FIELDS && !rc; f++) {
-			if (field_rows[f].full_only && h->collect != COLLECT_FULL)
+			if (!field_present((enum field)f, h->collect, inputs[i].role))
 				continue;
 			if (!field_elements((enum field)f, inputs[i].n, &elements))
 				rc = err_set(e, ERR_UNSUPPORTED, "%s is too large", field_name(&inputs[i], (enum field)f, name));

@@ -128,13 +128,9 @@ static int merge_inputs(struct merge *m, struct err *e)
 	if (!m->inputs)
 		return err_nomem(e);
 	for (size_t i = 0; i < s->count; i++) {
-		const char *key = s->entries[i].key, *dot = strrchr(key, '.');
-		uint32_t layer = dot && !strncmp(key, "layers.", 7) ? (uint32_t)strtoul(key + 7, NULL, 10) : UINT32_MAX;
-		enum role r = role_find(dot ? dot + 1 : key);
-		char again[STATS_KEY];
-		if (r == ROLE_UNKNOWN || strcmp(stats_key(r, layer, again), key))
-			return err_set(e, ERR_INPUT, "%.300s: '%.200s' is not the input of a known layer", m->path[0], key);
-		m->inputs[i] = (struct stats_input){ r, layer, s->entries[i].n };
+		if (!stats_input_parse(s->entries[i].key, &m->inputs[i]))
+			return err_set(e, ERR_INPUT, "%.300s: '%.200s' is not the input of a known layer", m->path[0], s->entries[i].key);
+		m->inputs[i].n = s->entries[i].n;
 	}
 	m->input_count = s->count;
 	return ERR_OK;

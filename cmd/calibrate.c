@@ -27,7 +27,7 @@ static const struct calibrate_options defaults = { .collect = "imatrix", .sample
 static const struct option_row rows[] = {
 	{ "data", 'd', OPT_LIST, "TEXT", "text, JSON lines (*.jsonl), or either gzip'ed; may be repeated", AT(data) },
 	{ "output", 'o', OPT_STRING, "STATS", "file to write (required)", AT(output) },
-	{ "collect", 0, OPT_STRING, "imatrix|full", "full adds second moments, for gptq and best (default: imatrix)", AT(collect) },
+	{ "collect", 0, OPT_STRING, "imatrix|full|kv", "full adds second moments; kv: of keys and values, for fold (default: imatrix)", AT(collect) },
 	{ "samples", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 128)", AT(samples) },
 	{ "tokens", 0, OPT_INT, "N", "the same as a number of tokens", AT(tokens) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", AT(ctx) },
@@ -79,7 +79,7 @@ static int choose(const struct calibrate_options *o, const struct config *config
 	while (k < collect_row_count && strcmp(collect_rows[k].name, o->collect))
 		k++;
 	if (!rc && k == collect_row_count)
-		rc = err_set(e, ERR_USAGE, "unknown kind '%.40s'; use imatrix or full", o->collect);
+		rc = err_set(e, ERR_USAGE, "unknown kind '%.40s'; use imatrix, full or kv", o->collect);
 	if (!rc && (o->ctx < 0 || o->ctx > CTX_MAX || o->tokens < 0 || o->seed < 0 || o->seed > SEED_MAX ||
 		    o->samples < -1))
 		rc = err_set(e, ERR_USAGE, "--ctx, --tokens, --samples and --seed must not be negative (nor --ctx above %d)", CTX_MAX);
@@ -145,9 +145,9 @@ static int report(const struct calibrate_options *o, const struct collect_plan *
 static void warn_rank(const struct collect_plan *p)
 {
 	size_t tokens = (size_t)p->source.total * p->text.ctx;
-	if (p->head.collect == COLLECT_FULL && tokens < p->widest)
-		warn("%zu tokens cannot fill the second moments of %zu channels; use more text, or more damping when quantizing", tokens,
-		     p->widest);
+	if (p->head.collect != COLLECT_IMATRIX && tokens < p->widest)
+		warn("%zu tokens cannot fill the second moments of %zu channels; use more text%s", tokens, p->widest,
+		     p->head.collect == COLLECT_FULL ? ", or more damping when quantizing" : "");
 }
 
 /* By way of our own form, so that both come from the same sums. */
@@ -226,6 +226,8 @@ static int calibrate(const struct calibrate_options *o, const char *model, const
 		rc = loaded_open(&l, model, e);
 	if (!rc)
 		rc = choose(o, &l.config, &c, e);
+	if (!rc && foreign && c.collect == COLLECT_KV)
+		rc = err_set(e, ERR_USAGE, "an importance matrix has no place for keys and values; --collect imatrix or full");
 	if (!rc && foreign && c.shards > 1)
 		rc = err_set(e, ERR_USAGE, "parts of a run must be statistics files; merge them, then use --from");
 	if (!rc)
@@ -316,7 +318,8 @@ const struct command calibrate_command = {
 	.summary = "gathers the statistics that quantization methods use",
 	.synopsis = "MODEL --data TEXT... -o STATS | --merge STATS... -o STATS",
 	.description = "Runs MODEL over text, layer by layer, and writes what its linear layers get: mean squares per channel (an "
-		       "importance matrix) and, with --collect full, second moments. Files name the model they belong to.",
+		       "importance matrix), with --collect full second moments, with --collect kv those of queries, keys and "
+		       "values, from which fold takes any grouping of heads. Files name the model they belong to.",
 	.example = "quire calibrate examples/demo --data examples/demo.calib.txt --collect full -o demo.stats\n"
 		   "quire quantize examples/demo -o demo-q4.gguf --scheme q4_k --stats demo.stats",
 	.options = rows,

@@ -17,7 +17,7 @@
 
 struct fold_command_options {
 	struct common common;
-	const char *output, *to, *kv_heads, *layers, *method, *group, *share_layers, *share_method, *kv_budget;
+	const char *output, *to, *kv_heads, *layers, *method, *group, *share_layers, *share_method, *kv_budget, *stats;
 	struct string_list data;
 	int64_t samples, ctx, seed, steps, window, full_every;
 	uint64_t shard_size;
@@ -41,7 +41,8 @@ static const struct option_row rows[] = {
 	{ "kv-budget", 0, OPT_STRING, "BYTES@TOKENS", "plan heads and shared layers for a cache of this size (f16)", FIELD(kv_budget) },
 	{ "window", 0, OPT_INT, "W", "sliding windows of W tokens on all layers but some", FIELD(window) },
 	{ "full-every", 0, OPT_INT, "N", "one layer of N keeps full attention (default: 4)", FIELD(full_every) },
-	{ "data", 'd', OPT_LIST, "TEXT", "text to calibrate on; may be repeated (all but mean need it)", FIELD(data) },
+	{ "data", 'd', OPT_LIST, "TEXT", "text to calibrate on; may be repeated (all but mean need one)", FIELD(data) },
+	{ "stats", 0, OPT_STRING, "STATS", "statistics of kind kv; without a text, theirs is used", FIELD(stats) },
 	{ "samples", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 256)", FIELD(samples) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", FIELD(ctx) },
 	{ "seed", 's', OPT_INT, "N", "which windows are chosen, and their order (default: 0)", FIELD(seed) },
@@ -64,6 +65,7 @@ struct work {
 	struct sharing sharing;
 	struct windowing windowing;
 	struct budgeting budget;
+	struct stats *stats;                 /* --stats */
 	struct windows text;
 	size_t held;
 	struct overlay *out;
@@ -191,21 +193,39 @@ static int plan_heads(struct work *w, struct err *e)
 	return rc;
 }
 
-static int choose_text(struct work *w, struct err *e)
+static bool has_text(const struct fold_command_options *o)
+{
+	return o->data.count || o->stats;
+}
+
+static int read_text(struct work *w, struct err *e)
 {
 	const struct fold_command_options *o = w->o;
 	const struct config *c = &w->in.config;
 	struct token_ids ids = { 0 };
 	char hash[65];
 	size_t ctx = o->ctx ? (size_t)o->ctx : c->context && c->context < DEFAULT_CTX ? c->context : DEFAULT_CTX;
+	if (!o->data.count && o->ctx && (size_t)o->ctx != stats_info(w->stats)->ctx)
+		return err_set(e, ERR_USAGE, "--ctx %lld: the windows of %.300s have %zu tokens; give --data for others", (long long)o->ctx,
+			       o->stats, stats_info(w->stats)->ctx);
+	if (!o->data.count)
+		return stats_windows(w->stats, &w->text, e);
 	if (c->context && ctx > c->context)
 		warn("windows of %zu tokens are longer than the context of %u the model was made for", ctx, c->context);
 	int rc = texts_tokens(w->in.tokenizer, o->data.item, o->data.count, &ids, hash, e);
 	if (!rc)
 		rc = windows_cut(&w->text, ids.id, ids.count, PROTOCOL_LLAMA, ctx, 0, tokenizer_bos(w->in.tokenizer), e);
 	token_ids_release(&ids);
+	return rc;
+}
+
+static int choose_text(struct work *w, struct err *e)
+{
+	const struct fold_command_options *o = w->o;
+	int rc = read_text(w, e);
 	if (rc)
 		return rc;
+	size_t ctx = w->text.ctx;
 	struct rng r = { (uint64_t)o->seed };
 	for (size_t i = w->text.count; i > 1; i--) {
 		int32_t *a = w->text.tokens + (i - 1) * ctx, *b = w->text.tokens + (size_t)rng_below(&r, i) * ctx;
@@ -228,8 +248,10 @@ static int fold(struct work *w, const struct refit_options *refit, struct err *e
 {
 	const struct fold_command_options *o = w->o;
 	bool search = o->group ? !strcmp(o->group, "search") : w->method->moments;
-	struct fold_options f = { .method = w->method->method, .search = search, .held = w->held, .refit = *refit, .residual = 1,
-				  .ffn = true };
+	/* of a refit nothing is to come from the windows that judge it, unless the text is another one */
+	bool stats = w->stats && (o->data.count || w->method->method != FOLD_REFIT);
+	struct fold_options f = { .method = w->method->method, .search = search, .stats = stats ? w->stats : NULL, .held = w->held,
+				  .refit = *refit, .residual = 1, .ffn = true };
 	w->report = calloc(w->to.layers, sizeof *w->report);
 	if (!w->report)
 		return err_nomem(e);
@@ -282,6 +304,12 @@ static const char *who_loads(const struct config *c)
 			  : "quire itself only: other runtimes have no key for head counts that differ between layers (kv_heads_per_layer)";
 }
 
+/* Were closed forms judged on what they were made from? */
+static bool in_sample(const struct work *w)
+{
+	return w->stats && !w->o->data.count && w->changed && w->method->method != FOLD_REFIT;
+}
+
 static void say_text(const struct work *w, struct strbuf *out)
 {
 	static const uint64_t length[] = { 1, 4096, 32768 };
@@ -316,8 +344,8 @@ static void say_text(const struct work *w, struct strbuf *out)
 		strbuf_printf(out, "KV cache, %-6s  %s -> %s (f16)\n", i == 0 ? "token" : i == 1 ? "4k" : "32k",
 			      size_text((uint64_t)config_kv_bytes(from, length[i], 2), a), size_text((uint64_t)config_kv_bytes(to, length[i], 2), b));
 	if (w->measured)
-		strbuf_printf(out, "excess loss       %.4f +/- %.4f nats a token, KL %.4f (predicted: %zu held-out windows)\n", w->damage.excess,
-			      w->damage.excess_error, w->damage.kl, w->held);
+		strbuf_printf(out, "excess loss       %.4f +/- %.4f nats a token, KL %.4f (predicted: %zu %s windows)\n", w->damage.excess,
+			      w->damage.excess_error, w->damage.kl, w->held, in_sample(w) ? "of the statistics'" : "held-out");
 	strbuf_printf(out, "loaded by         %s\n", who_loads(to));
 }
 
@@ -351,6 +379,7 @@ static void say(void *arg, struct strbuf *text, struct json_writer *j)
 		jw_double(j, "excess_loss_error", w->damage.excess_error);
 		jw_double(j, "kl", w->damage.kl);
 		jw_uint(j, "held_windows", w->held);
+		jw_bool(j, "in_sample", in_sample(w));
 	}
 	jw_bool(j, "uniform", uniform(&w->to));
 	jw_string(j, "loaded_by", who_loads(&w->to));
@@ -370,11 +399,11 @@ static int check_options(struct work *w, const struct produce *p, struct err *e)
 		return err_set(e, ERR_USAGE, "unknown grouping '%.40s'; use search or neighbour", o->group);
 	int rc = find_method(o->method, &w->method, e);
 	if (!rc)
-		rc = sharing_options(&w->sharing, o->share_layers, o->share_method, o->data.count || o->dry_run, e);
+		rc = sharing_options(&w->sharing, o->share_layers, o->share_method, has_text(o) || o->dry_run, e);
 	if (!rc)
-		rc = windowing_options(&w->windowing, o->window, o->full_every, o->data.count || o->dry_run, !o->share_layers, e);
+		rc = windowing_options(&w->windowing, o->window, o->full_every, has_text(o) || o->dry_run, !o->share_layers, e);
 	if (!rc)
-		rc = budgeting_options(&w->budget, o->kv_budget, o->data.count, !o->kv_heads && !o->share_layers && !o->window, e);
+		rc = budgeting_options(&w->budget, o->kv_budget, has_text(o), !o->kv_heads && !o->share_layers && !o->window, e);
 	return rc ? rc : produce_check(p, e);
 }
 
@@ -387,12 +416,12 @@ static int make(struct work *w, struct err *e)
 	refit.seed = (uint64_t)o->seed + 1;
 	if (!w->changed || o->dry_run)
 		rc = fold_weights_shapes(&w->in.config, &w->folded, w->in.checkpoint->source, &w->out, e);
-	else if (!o->data.count && (w->method->moments || (o->group && !strcmp(o->group, "search"))))
-		rc = err_set(e, ERR_USAGE, "%s %s needs a text to calibrate on: --data TEXT", w->method->moments ? "method" : "--group",
+	else if (!has_text(o) && (w->method->moments || (o->group && !strcmp(o->group, "search"))))
+		rc = err_set(e, ERR_USAGE, "%s %s needs a text to calibrate on: --data TEXT (or --stats STATS)", w->method->moments ? "method" : "--group",
 			     w->method->moments ? w->method->name : "search");
 	else if (!(w->out = overlay_new(w->in.checkpoint->source, e)))
 		rc = e->code;
-	if (!rc && !w->text.count && o->data.count && !o->dry_run && (w->changed || w->sharing.spec || w->windowing.window))
+	if (!rc && !w->text.count && has_text(o) && !o->dry_run && (w->changed || w->sharing.spec || w->windowing.window))
 		rc = choose_text(w, e);
 	if (!rc && w->windowing.window) {
 		struct windows fit = w->text;
@@ -425,7 +454,7 @@ static int plan_budget(struct work *w, struct err *e)
 	few.tokens += (train - fit) * w->text.ctx;
 	few.count = fit + judge;
 	progress_start(&w->o->common, "plan", "measurements", 0);
-	rc = budget_make(w->in.model, w->in.checkpoint->source, &w->to, &few, judge, w->budget.bytes, w->budget.tokens, &w->budget.plan,
+	rc = budget_make(w->in.model, w->in.checkpoint->source, &w->to, &few, judge, w->stats, w->budget.bytes, w->budget.tokens, &w->budget.plan,
 			 progress_step, NULL, e);
 	progress_end();
 	for (uint32_t i = 0; i < w->to.layers && !rc; i++) {
@@ -452,6 +481,14 @@ static int check_gguf(const struct work *w, const struct produce *p, struct err 
 	return rc;
 }
 
+static int open_stats(struct work *w, struct err *e)
+{
+	int rc = stats_open(w->o->stats, &w->stats, e);
+	if (!rc && (rc = stats_check_kv(w->stats, &w->in.config, w->in.checkpoint->source, w->in.tokenizer, e)))
+		err_prefix(e, "%.600s", w->o->stats);
+	return rc;
+}
+
 static int run(const void *options, const char *const *args, size_t count, struct err *e)
 {
 	const struct fold_command_options *o = options;
@@ -465,6 +502,8 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	int rc = check_options(&w, &p, e);
 	if (!rc)
 		rc = loaded_open(&w.in, args[0], e);
+	if (!rc && o->stats)
+		rc = open_stats(&w, e);
 	if (!rc && (rc = plan_heads(&w, e)))
 		err_prefix(e, "%.600s", args[0]);
 	if (!rc && o->kv_budget)
@@ -493,6 +532,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	budget_plan_release(&w.budget.plan);
 	overlay_free(w.out);
 	windows_release(&w.text);
+	stats_close(w.stats);
 	if (w.have_to) {
 		config_release(&w.to);
 		config_release(&w.folded);

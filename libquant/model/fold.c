@@ -45,6 +45,14 @@ void attention_weights_release(struct attention_weights *w)
 	w->q = w->k = w->v = w->o = NULL;
 }
 
+void fold_moments_release(struct fold_moments *m)
+{
+	free(m->kk);
+	free(m->vv);
+	free(m->qq);
+	*m = (struct fold_moments){ 0 };
+}
+
 int fold_map_init(struct fold_map *m, uint32_t g, uint32_t dim, struct err *e)
 {
 	*m = (struct fold_map){ .g = g, .dim = dim, .pairs = fold_pairs(dim) };

@@ -52,6 +52,7 @@ struct fold_moments {
 	double *kk, *vv;         /* [kv_heads * dim, kv_heads * dim] E[k k^T], E[v v^T] */
 	double *qq;              /* [heads * dim] E[q^2] */
 };
+void fold_moments_release(struct fold_moments *m);
 
 /*
  * Which heads go together: order[kv_heads], group i is order[i g ... i g + g - 1], g = kv_heads / groups. Neighbours,

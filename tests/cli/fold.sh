@@ -33,6 +33,29 @@ for t in 1 3; do
 done
 if cmp -s "$T/t1.quire" "$T/t3.quire"; then ok "threads do not show"; else not_ok "threads do not show"; fi
 
+# statistics: one pass serves every grouping and method
+succeeds "calibrate --collect kv" "$QUIRE" calibrate "$DEMO" --data "$calib" $few --collect kv -o "$T/kv.stats"
+succeeds "closed forms from statistics alone" "$QUIRE" fold "$DEMO" -o "$T/from4" --kv-heads 4 --method pca --stats "$T/kv.stats"
+prints "judged on the same text, and says so" "excess loss .* 2 of the statistics' windows"
+near "as good as from the text" "$(loss "$T/from4")" "$pca" 0.05
+for m in weighted medoid align; do
+	succeeds "$m from statistics" "$QUIRE" fold "$DEMO" -o "$T/from-$m" --kv-heads 1 --method $m --stats "$T/kv.stats" --data "$eval" $few --json
+	is "$m: judged on another text" "$(json "$T/out" in_sample)" false
+done
+succeeds "refit runs over the statistics' text" "$QUIRE" fold "$DEMO" -o "$T/from-refit" --kv-heads 4 --stats "$T/kv.stats" --steps 6
+prints "its windows are held out" "2 held-out windows"
+less "and it is better than pca" "$(loss "$T/from-refit")" "$(loss "$T/from4")"
+exits 2 "other windows than the statistics'" "$QUIRE" fold "$DEMO" -o "$T/no" --kv-heads 4 --stats "$T/kv.stats" --ctx 64
+says "and says so" "have 128 tokens; give --data for others"
+exits 7 "statistics of another model" "$QUIRE" fold "$T/from4" -o "$T/no" --kv-heads 2 --stats "$T/kv.stats"
+says "and says so" "kv.stats: the statistics were gathered with another model"
+"$QUIRE" calibrate "$DEMO" --data "$calib" --ctx 128 --samples 1 -q -o "$T/im.stats"
+exits 3 "statistics without keys and values" "$QUIRE" fold "$DEMO" -o "$T/no" --kv-heads 4 --stats "$T/im.stats"
+says "and says how to make them" "make them with calibrate --collect kv"
+exits 3 "quantizing with statistics of keys and values" "$QUIRE" quantize "$DEMO" -o "$T/no" --scheme q4_0 --stats "$T/kv.stats"
+says "and says how to make others" "for fold; make others with calibrate --collect full"
+exits 2 "no importance matrix of kind kv" "$QUIRE" calibrate "$DEMO" --data "$calib" --collect kv -o "$T/no.gguf"
+
 # counts per layer
 succeeds "one count per layer" "$QUIRE" fold "$DEMO" -o "$T/per" --kv-heads 8,4,4,2,1 --method pca --data "$calib" $few
 prints "only quire loads it" "loaded by +quire itself only"

@@ -360,6 +360,81 @@ static void moments_and_importance_agree(void **state)
 	stats_close(s);
 }
 
+struct seen {
+	double *kk, *qq;
+	size_t q, kv, n;
+};
+
+static void add_outputs(void *arg, uint32_t at, const float *q, const float *k, const float *v, size_t n)
+{
+	struct seen *s = arg;
+	(void)v;
+	for (size_t t = 0; at == 2 && t < n; t++, s->n++) {
+		for (size_t i = 0; i < s->q; i++)
+			s->qq[i] += (double)q[t * s->q + i] * (double)q[t * s->q + i];
+		for (size_t i = 0; i < s->kv; i++)
+			for (size_t j = 0; j < s->kv; j++)
+				s->kk[i * s->kv + j] += (double)k[t * s->kv + i] * (double)k[t * s->kv + j];
+	}
+}
+
+/* Kind `kv`: moments of what Q, K and V of a layer put out, as the model itself says them. */
+static void keeps_keys_and_values(void **state)
+{
+	(void)state;
+	const char *out = scratch("kv"), *part = scratch("kv-part"), *rest = scratch("kv-rest"), *both = scratch("kv-both");
+	const struct config *c = &demo.config;
+	const struct layer_config *l = &c->layer[2];
+	struct collect_options was = options;
+	struct stats *s;
+	struct windows w;
+	struct fold_moments m;
+	struct seen seen = { .q = (size_t)l->heads * c->head_dim, .kv = (size_t)l->kv_heads * c->head_dim };
+	options.collect = COLLECT_KV;
+	assert_int_equal(collect(out, false, NULL, NULL), ERR_OK);
+	options.shards = 2;
+	assert_int_equal(collect(part, false, NULL, NULL), ERR_OK);
+	options.shard = 1;
+	assert_int_equal(collect(rest, false, NULL, NULL), ERR_OK);
+	options = was;
+	assert_int_equal(stats_merge((const char *[]){ rest, part }, 2, both, &e), ERR_OK);
+	assert_same_file(out, both);
+	assert_int_equal(stats_open(out, &s, &e), ERR_OK);
+	assert_int_equal(stats_check(s, c, demo.checkpoint->source, demo.tokenizer, &e), ERR_INPUT);
+	assert_non_null(strstr(e.message, "statistics of keys and values, for fold"));
+	assert_int_equal(stats_check_kv(s, c, demo.checkpoint->source, demo.tokenizer, &e), ERR_OK);
+	assert_int_equal(stats_kv(s, c->layers, &m, &e), ERR_INPUT);
+	assert_int_equal(stats_kv(s, 2, &m, &e), ERR_OK);
+	assert_int_equal(stats_windows(s, &w, &e), ERR_OK);
+
+	seen.kk = calloc(seen.kv * seen.kv, sizeof *seen.kk);
+	seen.qq = calloc(seen.q, sizeof *seen.qq);
+	float *hidden = malloc(w.ctx * c->hidden * sizeof *hidden);
+	struct model_run *run = model_run_new(demo.model, 1, w.ctx, &e);
+	struct model_tap tap = { .qkv = add_outputs, .arg = &seen };
+	assert_true(seen.kk && seen.qq && hidden && run);
+	for (size_t i = 0; i < w.count; i++) {
+		assert_int_equal(model_embed(demo.model, w.tokens + i * w.ctx, w.ctx, hidden, &e), ERR_OK);
+		for (uint32_t k = 0; k < 3; k++)
+			assert_int_equal(model_layer(run, k, hidden, 1, w.ctx, NULL, &tap, &e), ERR_OK);
+	}
+	assert_int_equal(seen.n, w.count * w.ctx);
+	for (size_t i = 0; i < seen.q; i++)
+		assert_true(fabs(m.qq[i] - seen.qq[i] / (double)seen.n) <= 1e-4 * m.qq[i]);
+	for (size_t i = 0; i < seen.kv; i++)
+		for (size_t j = 0; j < seen.kv; j++) {
+			double scale = sqrt(m.kk[i * seen.kv + i] * m.kk[j * seen.kv + j]);
+			assert_true(fabs(m.kk[i * seen.kv + j] - seen.kk[i * seen.kv + j] / (double)seen.n) <= 1e-4 * scale);
+		}
+	model_run_free(run);
+	free(hidden);
+	free(seen.kk);
+	free(seen.qq);
+	fold_moments_release(&m);
+	windows_release(&w);
+	stats_close(s);
+}
+
 static void names_the_layer_whose_activations_are_not_finite(void **state)
 {
 	(void)state;
@@ -402,6 +477,7 @@ int main(void)
 		cmocka_unit_test(does_not_trust_a_damaged_or_foreign_working_file),
 		cmocka_unit_test(check_tells_models_and_tokenizers_apart),
 		cmocka_unit_test(moments_and_importance_agree),
+		cmocka_unit_test(keeps_keys_and_values),
 		cmocka_unit_test(names_the_layer_whose_activations_are_not_finite),
 	};
 	int failed = cmocka_run_group_tests(files, NULL, NULL);
