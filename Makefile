@@ -136,10 +136,11 @@ export UBSAN_OPTIONS ?= exitcode=99:print_stacktrace=1
 export TSAN_OPTIONS ?= exitcode=99:suppressions=$(CURDIR)/tests/tsan.supp
 export LSAN_OPTIONS ?= suppressions=$(CURDIR)/tests/lsan.supp:print_suppressions=0
 # clang where it is: gcc takes minutes to instrument the kernels. Without OpenMP then, on base/thread.c's own threads.
+# With -O2, or whole pipelines would take many minutes.
 SAN_CC    ?= $(shell echo 'int main(void){return 0;}' | clang -fsanitize=address -x c - -o /dev/null 2>/dev/null && echo clang || echo $(CC))
 SAN_FLAGS = CC=$(SAN_CC) $(if $(findstring clang,$(SAN_CC)),OPENMP=)
 UNDEFINED := undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
-SANITIZED  = +@tests/deps && $(MAKE) --no-print-directory B=$(1) OPT="-O1 -g" SAN="-fsanitize=$(2)" $(3) all test-programs && \
+SANITIZED  = +@tests/deps && $(MAKE) --no-print-directory B=$(1) OPT="-O2 -g" SAN="-fsanitize=$(2)" $(3) all test-programs && \
 	B=$(1) SANITIZED=1 OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 TEST_TIMEOUT=1200 tests/run $(TESTS)
 
 .PHONY: asan ubsan sanitize tsan

@@ -52,7 +52,7 @@ prints "imatrix is the default with an importance matrix: method" '^method imatr
 succeeds "a plan with text runs nothing" "$QUIRE" quantize "$DEMO" -s q4_k -d "$T/text" -n --json
 planned=$(json "$T/out" peak_memory)
 succeeds "text instead of statistics" "$QUIRE" quantize "$DEMO" -s q4_k -d "$T/text" --samples 4 -o "$T/data.quire" --json
-if [ "$(($(json "$T/out" peak_kib) * 1024))" -le "$planned" ]; then ok "memory stays below the plan's"; else not_ok "memory: $(json "$T/out" peak_kib) KiB, planned $planned"; fi
+if [ -n "${SANITIZED:-}" ]; then skip "memory stays below the plan's: a sanitizer adds its own"; elif [ "$(($(json "$T/out" peak_kib) * 1024))" -le "$planned" ]; then ok "memory stays below the plan's"; else not_ok "memory: $(json "$T/out" peak_kib) KiB, planned $planned"; fi
 is "nothing is left of gathering" "$(ls "$T" | grep -c 'stats$')" 1
 succeeds "the same from a file" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/small" -o "$T/file.quire" -q
 if cmp -s "$T/data.quire" "$T/file.quire"; then ok "text and statistics give the same file"; else not_ok "text and statistics give the same file"; fi
