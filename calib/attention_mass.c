@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "calib/rotation.h"
 #include "calib/stream.h"
 #include "kernel/blas.h"
 #include "kernel/kernel.h"
@@ -14,7 +15,7 @@ struct mass {
 	const struct config *c;
 	const struct layer_config *l;
 	size_t ctx, window, seqs;
-	float *cosine, *sine;    /* [ctx, rope / 2] */
+	struct rotation rotation;
 	float *q, *k;            /* of a batch, after RoPE */
 	float *scratch;          /* per worker: [ctx, ctx] */
 	double *sum;             /* [seqs * heads] of the batch */
@@ -52,27 +53,10 @@ static void see_qkv(void *arg, uint32_t layer, const float *q, const float *k, c
 		memcpy(m->k, k, n * kw * sizeof *k);
 	for (size_t t = 0; t < n && m->l->rope; t++) {
 		size_t at = t % m->ctx * half;
-		rope_rotate(m->q + t * qw, m->l->heads, d, half, m->cosine + at, m->sine + at);
+		rope_rotate(m->q + t * qw, m->l->heads, d, half, m->rotation.cosine + at, m->rotation.sine + at);
 		if (k)
-			rope_rotate(m->k + t * kw, m->l->kv_heads, d, half, m->cosine + at, m->sine + at);
+			rope_rotate(m->k + t * kw, m->l->kv_heads, d, half, m->rotation.cosine + at, m->rotation.sine + at);
 	}
-}
-
-static int rope_tables(struct mass *m, const struct model *model, struct err *e)
-{
-	struct rope r = m->c->rope;
-	size_t half = r.dims / 2;
-	const float *divisors = model_vector(model, ROLE_ROPE_FREQS, 0);
-	if (divisors && r.scaling == ROPE_NONE && !r.divisors)
-		r.divisors = divisors;
-	float *inverse = malloc((half + 1) * sizeof *inverse);
-	m->cosine = malloc((m->ctx * half + 1) * sizeof(float));
-	m->sine = malloc((m->ctx * half + 1) * sizeof(float));
-	bool ok = inverse && m->cosine && m->sine;
-	if (ok)
-		rope_table(inverse, half, rope_frequencies(&r, inverse), 0, m->ctx, m->cosine, m->sine);
-	free(inverse);
-	return ok ? ERR_OK : err_nomem(e);
 }
 
 struct visit {
@@ -116,7 +100,7 @@ int attention_mass(struct model *model, const struct windows *text, size_t windo
 	m.scratch = malloc((size_t)thread_count() * text->ctx * text->ctx * sizeof(float));
 	m.sum = malloc(s.batch * heads * sizeof *m.sum);
 	if (!rc)
-		rc = m.q && m.k && m.scratch && m.sum ? rope_tables(&m, model, e) : err_nomem(e);
+		rc = m.q && m.k && m.scratch && m.sum ? rotation_init(&m.rotation, model, text->ctx, e) : err_nomem(e);
 	for (uint32_t i = 0; i < c->layers && !rc; i++) {
 		struct model_tap tap = { .qkv = see_qkv, .arg = &m };
 		double total = 0;
@@ -131,7 +115,6 @@ int attention_mass(struct model *model, const struct windows *text, size_t windo
 	free(m.k);
 	free(m.scratch);
 	free(m.sum);
-	free(m.cosine);
-	free(m.sine);
+	rotation_release(&m.rotation);
 	return rc;
 }

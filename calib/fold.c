@@ -7,10 +7,10 @@
 #include "base/thread.h"
 #include "calib/fold_weights.h"
 #include "calib/gather.h"
-#include "calib/ridge.h"
+#include "calib/refit_down.h"
+#include "calib/rotation.h"
 #include "calib/stats_file.h"
 #include "codec/codec.h"
-#include "model/rope.h"
 
 struct driver {
 	const struct config *from, *to;
@@ -27,10 +27,8 @@ struct driver {
 	float *scratch;          /* of gather */
 	float *target;           /* [tokens, hidden] */
 	float *x;                /* [tokens, cols] */
-	float *output;           /* [batch tokens, hidden] of attention; error of a layer */
-	float *cosine, *sine;    /* [ctx, rope / 2] */
-	struct ridge ridge;
-	double error, energy;    /* of a layer's output on held-out windows */
+	float *output;           /* [batch tokens, hidden] of attention */
+	struct rotation rotation;
 	size_t first;            /* of the batch that runs */
 	bool gathering;
 	int tap_rc;
@@ -200,7 +198,7 @@ static int refit(struct driver *d, struct attention_weights *w, struct fold_repo
 	const struct config *c = d->to;
 	const struct layer_config *l = &c->layer[d->layer];
 	struct attention_fit f = { .shape = *w, .ctx = d->text->ctx, .window = l->window, .scale = 1 / sqrtf((float)c->head_dim),
-				   .softcap = c->attn_softcap, .cosine = l->rope ? d->cosine : NULL, .sine = d->sine,
+				   .softcap = c->attn_softcap, .cosine = l->rope ? d->rotation.cosine : NULL, .sine = d->rotation.sine,
 				   .q_norm = model_vector(d->teacher_model, ROLE_Q_NORM, d->layer),
 				   .k_norm = model_vector(d->teacher_model, ROLE_K_NORM, d->layer), .eps = c->norm_eps };
 	struct stream_visit v = { .at = batch_at, .tap = &(struct model_tap){ .input = see_input, .arg = d }, .arg = d };
@@ -214,75 +212,12 @@ static int refit(struct driver *d, struct attention_weights *w, struct fold_repo
 	return rc ? err_prefix(e, "layer %u", d->layer) : ERR_OK;
 }
 
-static void see_down(void *arg, enum role r, uint32_t layer, const float *x, size_t n, size_t dim)
+static int down(struct driver *d, struct fold_report *r, struct err *e)
 {
-	(void)layer;
-	struct driver *d = arg;
-	if (r == ROLE_DOWN && d->ridge.aa)
-		memcpy(d->x, x, n * dim * sizeof *x);
-}
-
-/* The teacher is a layer ahead here: its hidden states are what the student's should be. */
-static int down_done(void *arg, size_t first, size_t count, const float *output, struct err *e)
-{
-	(void)e;
-	struct driver *d = arg;
-	size_t width = d->to->hidden, n = count * d->text->ctx;
-	const float *want = d->teacher.hidden + first * d->text->ctx * width;
-	for (size_t i = 0; i < n * width; i++) {
-		d->output[i] = want[i] - output[i];
-		d->error += (double)d->output[i] * d->output[i];
-		d->energy += (double)want[i] * want[i];
-	}
-	if (d->ridge.aa)
-		ridge_add(&d->ridge, d->x, d->output, n);
-	return ERR_OK;
-}
-
-static int layer_error(struct driver *d, size_t from, size_t to, double *relative, struct err *e)
-{
-	struct model_tap tap = { .input = see_down, .arg = d };
-	struct stream_visit v = { .done = down_done, .tap = &tap, .arg = d };
-	d->error = d->energy = 0;
-	int rc = stream_layer(&d->student, d->layer, from, to, false, &v, e);
-	*relative = d->energy > 0 ? d->error / d->energy : 0;
-	return rc;
-}
-
-/* W_down by least squares; kept if the layer's output comes nearer to the original's on held-out windows. */
-static int refit_down(struct driver *d, struct fold_report *r, struct err *e)
-{
-	size_t count = d->text->count;
-	char name[96];
-	float *w = NULL;
-	const struct tensor *meta;
-	double unused;
-	int rc = layer_error(d, d->train, count, &r->ffn_before, e);
-	r->ffn_after = r->ffn_before;
-	if (!rc)
-		rc = ridge_init(&d->ridge, d->to->layer[d->layer].ffn, d->to->hidden, e);
-	if (!rc)
-		rc = layer_error(d, 0, d->train, &unused, e);
-	if (!rc)
-		rc = source_read_f32(d->source, role_hf_name(d->to->arch, ROLE_DOWN, d->layer, name), &w, &meta, e);
-	if (!rc)
-		rc = ridge_solve(&d->ridge, d->o->refit.ridge, w, e);
-	ridge_release(&d->ridge);
-	if (!rc)
-		rc = fold_weights_put(d->to, d->source, ROLE_DOWN, d->layer, w, d->out, d->student_model, e);
-	free(w);
-	if (!rc)
-		rc = layer_error(d, d->train, count, &r->ffn_after, e);
-	if (!rc && !(r->ffn_after < r->ffn_before)) {
-		const struct weight *was = model_weight(d->teacher_model, ROLE_DOWN, d->layer);
-		rc = model_replace(d->student_model, ROLE_DOWN, d->layer, was->tensor, was->bytes.data, e);
-		if (!rc && (w = malloc((size_t)was->tensor->nbytes))) {
-			memcpy(w, was->bytes.data, (size_t)was->tensor->nbytes);
-			rc = overlay_put(d->out, was->tensor, w, e);
-		}
-		r->ffn_after = r->ffn_before;
-	}
-	return rc ? err_prefix(e, "layer %u, %s", d->layer, name) : ERR_OK;
+	struct refit_down f = { .to = d->to, .source = d->source, .out = d->out, .text = d->text, .held = d->o->held,
+				.ridge = d->o->refit.ridge, .teacher = &d->teacher, .student = &d->student };
+	int rc = refit_down(&f, d->layer, &r->ffn_before, &r->ffn_after, e);
+	return rc ? err_prefix(e, "layer %u", d->layer) : ERR_OK;
 }
 
 /* --- one layer --- */
@@ -326,7 +261,7 @@ static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 	gather_release(&d->k);
 	gather_release(&d->v);
 	if (!rc && folded && refits && d->o->ffn && !d->to->arch->sandwich_norm)
-		rc = refit_down(d, r, e);
+		rc = down(d, r, e);
 	if (!rc && refits)
 		rc = stream_layer(&d->student, d->layer, 0, d->text->count, true, NULL, e);
 	if (!rc && !step(d))
@@ -334,27 +269,9 @@ static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 	return rc;
 }
 
-static int rope_tables(struct driver *d, struct err *e)
-{
-	struct rope r = d->from->rope;
-	size_t half = r.dims / 2;
-	const float *divisors = model_vector(d->teacher_model, ROLE_ROPE_FREQS, 0);
-	if (divisors && r.scaling == ROPE_NONE && !r.divisors)
-		r.divisors = divisors;
-	float *inverse = malloc((half + 1) * sizeof *inverse);
-	d->cosine = malloc((d->text->ctx * half + 1) * sizeof *d->cosine);
-	d->sine = malloc((d->text->ctx * half + 1) * sizeof *d->sine);
-	if (inverse && d->cosine && d->sine)
-		rope_table(inverse, half, rope_frequencies(&r, inverse), 0, d->text->ctx, d->cosine, d->sine);
-	bool ok = inverse && d->cosine && d->sine;
-	free(inverse);
-	return ok ? ERR_OK : err_nomem(e);
-}
-
 static int prepare_text(struct driver *d, struct err *e)
 {
 	const struct config *c = d->to;
-	size_t ffn = 0;
 	d->tokens = d->text->count * d->text->ctx;
 	d->train = d->text->count - d->o->held;
 	d->cols = c->hidden + (c->qkv_bias ? 1 : 0);
@@ -373,13 +290,10 @@ static int prepare_text(struct driver *d, struct err *e)
 		rc = stream_open(&d->student, d->student_model, d->text, e);
 	if (rc)
 		return rc;
-	for (uint32_t i = 0; i < c->layers; i++)
-		ffn = c->layer[i].ffn > ffn ? c->layer[i].ffn : ffn;
-	size_t batch = d->student.batch * d->text->ctx, inputs = d->tokens * d->cols > batch * ffn ? d->tokens * d->cols : batch * ffn;
-	d->x = malloc(inputs * sizeof *d->x);
+	d->x = malloc(d->tokens * d->cols * sizeof *d->x);
 	d->target = malloc(d->tokens * c->hidden * sizeof *d->target);
-	d->output = malloc(batch * c->hidden * sizeof *d->output);
-	return d->x && d->target && d->output ? rope_tables(d, e) : err_nomem(e);
+	d->output = malloc(d->student.batch * d->text->ctx * c->hidden * sizeof *d->output);
+	return d->x && d->target && d->output ? rotation_init(&d->rotation, d->teacher_model, d->text->ctx, e) : err_nomem(e);
 }
 
 int fold_run(struct model *model, struct tensor_source *source, const struct config *to, const struct windows *text,
@@ -403,8 +317,7 @@ int fold_run(struct model *model, struct tensor_source *source, const struct con
 	free(d.target);
 	free(d.x);
 	free(d.output);
-	free(d.cosine);
-	free(d.sine);
+	rotation_release(&d.rotation);
 	return rc;
 }
 

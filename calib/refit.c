@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/rng.h"
-#include "base/thread.h"
+#include "calib/adam.h"
 #include "calib/ridge.h"
 
 const struct refit_options refit_defaults = { .steps = 200, .batch = 8, .rate = 0.02, .ridge = 1e-4, .seed = 1 };
@@ -90,71 +90,6 @@ static void copy_weights(const struct attention_weights *from, struct attention_
 		memcpy(part(to, i), part(from, i), attention_weights_count(from, i) * sizeof(float));
 }
 
-/* Adam over the four matrices. */
-struct adam {
-	struct attention_weights grad, first, second;
-	double scale[PARTS];     /* root mean square of each matrix at the start */
-};
-
-struct adam_slice {
-	struct adam *a;
-	struct attention_weights *w;
-	float rate, bias1, bias2;
-};
-
-enum { SLICE = 1 << 14 };
-
-static void adam_slice(void *arg, size_t item, int worker)
-{
-	(void)worker;
-	const float beta1 = 0.9f, beta2 = 0.99f;
-	const struct adam_slice *s = arg;
-	for (int i = 0; i < PARTS; i++) {
-		size_t n = attention_weights_count(s->w, i), slices = (n + SLICE - 1) / SLICE;
-		if (item >= slices) {
-			item -= slices;
-			continue;
-		}
-		size_t from = item * SLICE, to = n - from < SLICE ? n : from + SLICE;
-		float *w = part(s->w, i), *g = part(&s->a->grad, i), *m = part(&s->a->first, i), *v = part(&s->a->second, i);
-		float rate = s->rate * (float)s->a->scale[i];
-		for (size_t k = from; k < to; k++) {
-			m[k] = beta1 * m[k] + (1 - beta1) * g[k];
-			v[k] = beta2 * v[k] + (1 - beta2) * g[k] * g[k];
-			w[k] -= rate * (m[k] * s->bias1) / (sqrtf(v[k] * s->bias2) + 1e-20f);
-		}
-		return;
-	}
-}
-
-static void adam_step(struct adam *a, struct attention_weights *w, int step, double rate)
-{
-	struct adam_slice s = { .a = a, .w = w, .rate = (float)rate };
-	s.bias1 = (float)(1 / (1 - pow(0.9, step + 1)));
-	s.bias2 = (float)(1 / (1 - pow(0.99, step + 1)));
-	size_t items = 0;
-	for (int i = 0; i < PARTS; i++)
-		items += (attention_weights_count(w, i) + SLICE - 1) / SLICE;
-	thread_for(items, adam_slice, &s);
-}
-
-static int adam_init(struct adam *a, const struct attention_weights *w, struct err *e)
-{
-	int rc = attention_weights_new(&a->grad, w, w->kv_heads, e);
-	if (!rc)
-		rc = attention_weights_new(&a->first, w, w->kv_heads, e);
-	if (!rc)
-		rc = attention_weights_new(&a->second, w, w->kv_heads, e);
-	for (int i = 0; i < PARTS && !rc; i++) {
-		size_t n = attention_weights_count(w, i);
-		double sum = 0;
-		for (size_t k = 0; k < n; k++)
-			sum += (double)part(w, i)[k] * part(w, i)[k];
-		a->scale[i] = sqrt(sum / (double)n);
-	}
-	return rc;
-}
-
 /* Windows in an order that changes every round. */
 static void shuffle(uint32_t *order, size_t n, struct rng *r)
 {
@@ -224,28 +159,32 @@ static struct attention_batch gather_next(struct gathered *g, const struct fit *
 
 static int descend(const struct fit *f, bool (*progress)(void *), void *arg, struct err *e)
 {
+	struct attention_weights grad;
 	struct adam a = { 0 };
 	struct gathered g = { 0 };
-	int rc = adam_init(&a, f->w, e), warm = f->o->steps / 10 + 1;
+	int rc = attention_weights_new(&grad, f->w, f->w->kv_heads, e);
+	if (rc)
+		return rc;
+	rc = adam_init(&a, PARTS, f->o->steps, f->o->rate, e);
+	for (int i = 0; i < PARTS && !rc; i++)
+		if (!f->t->keys || i == 0 || i == PARTS - 1) /* another layer's keys and values stay */
+			rc = adam_add(&a, part(f->w, i), part(&grad, i), attention_weights_count(f->w, i), e);
 	if (!rc)
 		rc = gathered_init(&g, f, e);
 	for (int step = 0; step < f->o->steps && !rc; step++) {
 		struct attention_batch b = gather_next(&g, f);
-		double loss, at = (double)step / f->o->steps;
-		/* up in a tenth of the steps, down along a cosine */
-		double rate = f->o->rate * (step < warm ? (double)(step + 1) / warm : 0.5 * (1 + cos(3.14159265358979323846 * at)));
-		rc = attention_fit_run(f->f, f->w, &b, &a.grad, &loss, e);
+		double loss;
+		rc = attention_fit_run(f->f, f->w, &b, &grad, &loss, e);
 		if (!rc && !isfinite(loss))
 			rc = err_set(e, ERR_INPUT, "activations are not finite");
 		if (!rc)
-			adam_step(&a, f->w, step, rate);
+			adam_step(&a);
 		if (!rc && progress && !progress(arg))
 			rc = err_set(e, ERR_IO, "interrupted");
 	}
 	gathered_release(&g);
-	attention_weights_release(&a.grad);
-	attention_weights_release(&a.first);
-	attention_weights_release(&a.second);
+	attention_weights_release(&grad);
+	adam_release(&a);
 	return rc;
 }
 

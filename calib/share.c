@@ -5,9 +5,9 @@
 #include <string.h>
 
 #include "calib/fold_weights.h"
-#include "calib/ridge.h"
+#include "calib/refit_down.h"
+#include "calib/rotation.h"
 #include "calib/share_parts.h"
-#include "model/rope.h"
 
 /* What layers that others read leave for them. */
 struct owner {
@@ -31,14 +31,10 @@ struct driver {
 	bool changed;            /* some layer before this one differs from the original's */
 	float *x;                /* [tokens, cols] */
 	float *target;           /* [tokens, hidden] */
-	float *output;           /* [batch tokens, hidden] */
-	float *inputs;           /* [batch tokens, ffn] */
-	float *cosine, *sine;    /* [ctx, rope / 2] */
+	struct rotation rotation;
 	/* what the taps work on */
 	struct stream *stream;
 	float *see_x, *see_y;    /* inputs and outputs of an attention layer go here; NULL: nowhere */
-	struct ridge ridge;
-	double error, energy;
 	size_t first;            /* of the batch that runs */
 	int tap_rc;
 	struct err *e;
@@ -74,8 +70,6 @@ static void see(void *arg, enum role r, uint32_t layer, const float *x, size_t n
 	}
 	if (r == ROLE_O && d->see_y && !d->tap_rc)
 		d->tap_rc = weight_apply(model_weight(d->stream->model, ROLE_O, layer), x, n, NULL, d->see_y + at * d->to->hidden, d->e);
-	if (r == ROLE_DOWN && d->ridge.aa)
-		memcpy(d->inputs, x, n * dim * sizeof *x);
 }
 
 /* Runs a layer of one of the streams; x and y get its attention's inputs and outputs. */
@@ -105,7 +99,7 @@ static struct attention_fit fit_of(const struct driver *d, uint32_t layer, const
 	const struct model *m = d->student_model;
 	return (struct attention_fit){ .shape = *shape, .ctx = d->text->ctx, .window = l->window,
 				       .scale = 1 / sqrtf((float)d->to->head_dim), .softcap = d->to->attn_softcap,
-				       .cosine = l->rope ? d->cosine : NULL, .sine = d->sine, .q_norm = model_vector(m, ROLE_Q_NORM, layer),
+				       .cosine = l->rope ? d->rotation.cosine : NULL, .sine = d->rotation.sine, .q_norm = model_vector(m, ROLE_Q_NORM, layer),
 				       .k_norm = model_vector(m, ROLE_K_NORM, layer), .eps = d->to->norm_eps };
 }
 
@@ -317,74 +311,12 @@ static int read_layer(struct driver *d, struct share_report *r, struct err *e)
 	return rc ? rc : write_weights(d, d->layer, w, e);
 }
 
-/* The teacher is a layer ahead here: its hidden states are what the student's should be. */
-static int down_done(void *arg, size_t first, size_t count, const float *output, struct err *e)
-{
-	(void)e;
-	struct driver *d = arg;
-	size_t width = d->to->hidden, n = count * d->text->ctx;
-	const float *want = d->teacher.hidden + first * d->text->ctx * width;
-	for (size_t i = 0; i < n * width; i++) {
-		d->output[i] = want[i] - output[i];
-		d->error += (double)d->output[i] * d->output[i];
-		d->energy += (double)want[i] * want[i];
-	}
-	if (d->ridge.aa)
-		ridge_add(&d->ridge, d->inputs, d->output, n);
-	return ERR_OK;
-}
-
-static int layer_error(struct driver *d, size_t from, size_t to, double *relative, struct err *e)
-{
-	struct model_tap tap = { .input = see, .arg = d };
-	struct stream_visit v = { .at = batch_at, .done = down_done, .tap = &tap, .arg = d };
-	d->stream = &d->student;
-	d->tap_rc = 0;
-	d->error = d->energy = 0;
-	int rc = stream_layer(&d->student, d->layer, from, to, false, &v, e);
-	*relative = d->energy > 0 ? d->error / d->energy : 0;
-	return rc ? rc : d->tap_rc;
-}
-
-/* W_down by least squares; kept if the layer's output comes nearer to the original's on held-out windows. */
-static int refit_down(struct driver *d, struct share_report *r, struct err *e)
-{
-	size_t count = d->text->count, train = count - d->o->held;
-	char name[96];
-	float *w = NULL, *was = NULL;
-	const struct tensor *meta;
-	double unused;
-	role_hf_name(d->to->arch, ROLE_DOWN, d->layer, name);
-	int rc = layer_error(d, train, count, &r->ffn_before, e);
-	r->ffn_after = r->ffn_before;
-	if (!rc)
-		rc = ridge_init(&d->ridge, d->to->layer[d->layer].ffn, d->to->hidden, e);
-	if (!rc)
-		rc = layer_error(d, 0, train, &unused, e);
-	if (!rc)
-		rc = source_read_f32(d->source, name, &w, &meta, e);
-	if (!rc)
-		rc = source_read_f32(d->source, name, &was, &meta, e);
-	if (!rc)
-		rc = ridge_solve(&d->ridge, d->o->refit.ridge, w, e);
-	ridge_release(&d->ridge);
-	if (!rc)
-		rc = fold_weights_put(d->to, d->source, ROLE_DOWN, d->layer, w, d->out, d->student_model, e);
-	if (!rc)
-		rc = layer_error(d, train, count, &r->ffn_after, e);
-	if (!rc && !(r->ffn_after < r->ffn_before)) {
-		rc = fold_weights_put(d->to, d->source, ROLE_DOWN, d->layer, was, d->out, d->student_model, e);
-		r->ffn_after = r->ffn_before;
-	}
-	free(w);
-	free(was);
-	return rc;
-}
-
 static int one_layer(struct driver *d, struct err *e)
 {
 	uint32_t i = d->layer;
 	struct share_report *r = &d->report[i];
+	struct refit_down down = { .to = d->to, .source = d->source, .out = d->out, .text = d->text, .held = d->o->held,
+				   .ridge = d->o->refit.ridge, .teacher = &d->teacher, .student = &d->student };
 	int rc = ERR_OK;
 	*r = (struct share_report){ .source = d->to->layer[i].kv_source, .heads = r->heads, .attention = { NAN, NAN, NAN },
 				    .joint_before = NAN, .joint_after = NAN, .ffn_before = NAN, .ffn_after = NAN };
@@ -400,7 +332,7 @@ static int one_layer(struct driver *d, struct err *e)
 	if (!rc)
 		rc = run_layer(d, &d->teacher, i, true, NULL, NULL, e);
 	if (!rc && d->changed && d->o->ffn && d->o->method >= SHARE_MATCH && !d->to->arch->sandwich_norm)
-		rc = refit_down(d, r, e);
+		rc = refit_down(&down, i, &r->ffn_before, &r->ffn_after, e);
 	if (!rc)
 		rc = run_layer(d, &d->student, i, true, NULL, NULL, e);
 	for (uint32_t k = 0; k <= i; k++)
@@ -414,27 +346,9 @@ static int one_layer(struct driver *d, struct err *e)
 	return rc ? err_prefix(e, "layer %u", i) : ERR_OK;
 }
 
-static int rope_tables(struct driver *d, struct err *e)
-{
-	struct rope r = d->to->rope;
-	size_t half = r.dims / 2;
-	const float *divisors = model_vector(d->teacher_model, ROLE_ROPE_FREQS, 0);
-	if (divisors && r.scaling == ROPE_NONE && !r.divisors)
-		r.divisors = divisors;
-	float *inverse = malloc((half + 1) * sizeof *inverse);
-	d->cosine = malloc((d->text->ctx * half + 1) * sizeof *d->cosine);
-	d->sine = malloc((d->text->ctx * half + 1) * sizeof *d->sine);
-	bool ok = inverse && d->cosine && d->sine;
-	if (ok)
-		rope_table(inverse, half, rope_frequencies(&r, inverse), 0, d->text->ctx, d->cosine, d->sine);
-	free(inverse);
-	return ok ? ERR_OK : err_nomem(e);
-}
-
 static int prepare(struct driver *d, struct err *e)
 {
 	const struct config *c = d->to;
-	size_t ffn = 0;
 	d->owner = calloc(c->layers, sizeof *d->owner);
 	d->w = calloc(c->layers, sizeof *d->w);
 	if (!d->owner || !d->w)
@@ -442,7 +356,6 @@ static int prepare(struct driver *d, struct err *e)
 	for (uint32_t i = 0; i < c->layers; i++) {
 		d->owner[i].last = i;
 		d->owner[c->layer[i].kv_source].last = i;
-		ffn = c->layer[i].ffn > ffn ? c->layer[i].ffn : ffn;
 		d->total += 1 + (c->layer[i].kv_source != i && d->o->method >= SHARE_REFIT ? (uint64_t)d->o->refit.steps : 0);
 	}
 	for (uint32_t i = 0; i < c->layers; i++)
@@ -458,12 +371,9 @@ static int prepare(struct driver *d, struct err *e)
 		rc = stream_open(&d->student, d->student_model, d->text, e);
 	if (rc)
 		return rc;
-	size_t batch = d->student.batch * d->text->ctx;
 	d->x = malloc(d->tokens * d->cols * sizeof *d->x);
 	d->target = malloc(d->tokens * c->hidden * sizeof *d->target);
-	d->output = malloc(batch * c->hidden * sizeof *d->output);
-	d->inputs = malloc(batch * ffn * sizeof *d->inputs);
-	return d->x && d->target && d->output && d->inputs ? rope_tables(d, e) : err_nomem(e);
+	return d->x && d->target ? rotation_init(&d->rotation, d->teacher_model, d->text->ctx, e) : err_nomem(e);
 }
 
 int share_run(struct model *teacher, struct tensor_source *source, const struct config *to, const struct windows *text,
@@ -492,10 +402,7 @@ int share_run(struct model *teacher, struct tensor_source *source, const struct 
 	free(d.w);
 	free(d.x);
 	free(d.target);
-	free(d.output);
-	free(d.inputs);
-	free(d.cosine);
-	free(d.sine);
+	rotation_release(&d.rotation);
 	return rc;
 }
 
