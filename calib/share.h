@@ -60,13 +60,22 @@ int share_run(struct model *teacher, struct tensor_source *source, const struct 
 	      void *progress_arg, struct err *e);
 void share_report_release(struct share_report *r, size_t layers);
 
+/* When a search is done: with so many readers, once the cache is small enough, or before KL gets above a limit. */
+struct share_goal {
+	uint32_t readers;        /* 0: not counted */
+	uint64_t bytes, tokens;  /* of the cache at so many tokens, f16; tokens 0: not counted */
+	double max_kl;           /* in closed form; 0: no limit */
+};
 /*
- * Finds a map with `readers` layers that read another one's cache: one more layer at a time, that of least measured KL
- * after the closed form, the layers shared so far included. Owners tried for a layer are the nearest ones before it; a
- * layer that is read takes its readers along. Layer 0 never reads. ERR_USAGE when so many layers cannot be shared. map:
- * [layers], from what it holds on; kl (may be NULL): what each step measured, [readers].
+ * Finds a map: one more layer that reads another one's cache at a time, that of least measured KL after the closed form,
+ * the layers shared so far included. Owners tried for a layer are the nearest ones before it; a layer that is read takes
+ * its readers along. Layer 0 never reads. What a step added in an earlier round stands for what it adds now, unless it is
+ * the least: then it is measured again (Minoux 1978; exact where steps never cost less than before). ERR_USAGE when the
+ * goal cannot be met: the message says how far it goes. map: [layers], from what it holds on; kl (may be NULL): what each
+ * step measured, [layers]; found: how many steps there are.
  */
 int share_search(struct model *teacher, struct tensor_source *source, struct config *c, const struct windows *text, size_t held,
-		 uint32_t readers, uint32_t *map, double *kl, plan_progress *progress, void *progress_arg, struct err *e);
+		 const struct share_goal *goal, uint32_t *map, double *kl, uint32_t *found, plan_progress *progress,
+		 void *progress_arg, struct err *e);
 
 #endif

@@ -1,3 +1,4 @@
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,9 +14,11 @@ struct search {
 	struct config *c;
 	const struct windows *text;
 	size_t held;
+	double kl;               /* of the map so far */
+	double *adds;            /* [layers, layers] KL that a layer's reading of an owner was last seen to add */
 	plan_progress *progress;
 	void *progress_arg;
-	uint64_t done, total;
+	uint64_t done;
 };
 
 static void set_map(struct config *c, const uint32_t *map)
@@ -41,7 +44,7 @@ static int try_map(struct search *s, const uint32_t *map, double *kl, struct err
 		*kl = d.kl;
 	share_report_release(report, s->c->layers);
 	overlay_free(out);
-	if (!rc && s->progress && !s->progress(s->progress_arg, ++s->done, s->total))
+	if (!rc && s->progress && !s->progress(s->progress_arg, ++s->done, 0))
 		rc = err_set(e, ERR_IO, "interrupted");
 	return rc;
 }
@@ -59,55 +62,123 @@ static void join(const uint32_t *map, uint32_t layers, uint32_t layer, uint32_t 
 		out[i] = map[i] == layer ? owner : map[i];
 }
 
-static int one_more(struct search *s, uint32_t *map, double *least, struct err *e)
+/* One more reader: the candidate (layer, owner) whose KL is least when measured with the map as it is. */
+static int one_more(struct search *s, uint32_t *map, double *least, bool *found, struct err *e)
 {
-	uint32_t layers = s->c->layers, *trial = malloc(layers * sizeof *trial), *best = malloc(layers * sizeof *best);
-	bool found = false;
-	int rc = trial && best ? ERR_OK : err_nomem(e);
-	for (uint32_t i = 1; i < layers && !rc; i++)
-		for (uint32_t k = i, tried = 0; map[i] == i && k-- > 0 && tried < NEAREST && !rc;) {
-			double kl;
-			if (map[k] != k || !alike(s->c, i, k))
-				continue;
-			tried++;
-			join(map, layers, i, k, trial);
-			rc = try_map(s, trial, &kl, e);
-			if (!rc && (!found || kl < *least)) {
-				found = true;
-				*least = kl;
-				memcpy(best, trial, layers * sizeof *best);
+	uint32_t layers = s->c->layers, *trial = malloc(layers * sizeof *trial), best = 0, owner = 0;
+	bool *fresh = calloc((size_t)layers * layers, sizeof *fresh);
+	int rc = trial && fresh ? ERR_OK : err_nomem(e);
+	*found = false;
+	while (!rc) {
+		double low = INFINITY, kl;
+		bool any = false;
+		for (uint32_t i = 1; i < layers; i++)
+			for (uint32_t k = i, tried = 0; map[i] == i && k-- > 0 && tried < NEAREST;) {
+				if (map[k] != k || !alike(s->c, i, k))
+					continue;
+				tried++;
+				double adds = s->adds[(size_t)i * layers + k];
+				if (any && !(adds < low))
+					continue;
+				any = true;
+				low = adds;
+				best = i;
+				owner = k;
 			}
+		if (!any)
+			break;
+		size_t at = (size_t)best * layers + owner;
+		join(map, layers, best, owner, trial);
+		if (fresh[at]) {
+			memcpy(map, trial, layers * sizeof *map);
+			*least = s->kl + s->adds[at];
+			*found = true;
+			break;
 		}
-	if (!rc && !found)
-		rc = err_set(e, ERR_USAGE, "no further layer can share a cache: windows or head counts differ");
-	if (!rc)
-		memcpy(map, best, layers * sizeof *best);
+		rc = try_map(s, trial, &kl, e);
+		s->adds[at] = rc ? 0 : kl - s->kl;
+		fresh[at] = true;
+	}
 	free(trial);
-	free(best);
+	free(fresh);
+	return rc;
+}
+
+static uint64_t cache_bytes(struct search *s, const uint32_t *map, uint64_t tokens)
+{
+	set_map(s->c, map);
+	return (uint64_t)(config_kv_bytes(s->c, tokens, 2) + 0.5);
+}
+
+static int no_more(struct search *s, const uint32_t *map, const struct share_goal *g, uint32_t readers, struct err *e)
+{
+	if (g->tokens)
+		return err_set(e, ERR_USAGE, "no further layer can share a cache; the smallest is %llu bytes at %llu tokens",
+			       (unsigned long long)cache_bytes(s, map, g->tokens), (unsigned long long)g->tokens);
+	return err_set(e, ERR_USAGE, "no further layer can share a cache than %u: windows or head counts differ", readers);
+}
+
+static bool met(struct search *s, const uint32_t *map, const struct share_goal *g, uint32_t readers)
+{
+	if (g->tokens)
+		return cache_bytes(s, map, g->tokens) <= g->bytes;
+	return g->readers && readers >= g->readers;
+}
+
+static int search(struct search *s, const struct share_goal *g, uint32_t *map, uint32_t readers, double *kl, uint32_t *steps,
+		  struct err *e)
+{
+	uint32_t layers = s->c->layers, *next = malloc(layers * sizeof *next);
+	int rc = next ? ERR_OK : err_nomem(e);
+	*steps = 0;
+	while (!rc && !met(s, map, g, readers)) {
+		double least = 0;
+		bool found;
+		memcpy(next, map, layers * sizeof *next);
+		rc = one_more(s, next, &least, &found, e);
+		if (!rc && !found && (g->tokens || g->readers))
+			rc = no_more(s, map, g, readers, e);
+		bool above = g->max_kl > 0 && least > g->max_kl;
+		if (!rc && found && above && (!*steps || g->tokens || g->readers))
+			rc = err_set(e, ERR_USAGE, "KL %.3g is not enough for %u layer%s that read%s another one's cache: in closed form the least is "
+				     "%.3g", g->max_kl, readers + 1, readers ? "s" : "", readers ? "" : "s", least);
+		if (rc || !found || above)
+			break;
+		memcpy(map, next, layers * sizeof *map);
+		s->kl = least;
+		if (kl)
+			kl[*steps] = least;
+		++*steps;
+		readers++;
+	}
+	free(next);
 	return rc;
 }
 
 int share_search(struct model *teacher, struct tensor_source *source, struct config *c, const struct windows *text, size_t held,
-		 uint32_t readers, uint32_t *map, double *kl, plan_progress *progress, void *progress_arg, struct err *e)
+		 const struct share_goal *goal, uint32_t *map, double *kl, uint32_t *found, plan_progress *progress,
+		 void *progress_arg, struct err *e)
 {
-	struct search s = { teacher, source, c, text, held, progress, progress_arg, 0, 0 };
+	struct search s = { .teacher = teacher, .source = source, .c = c, .text = text, .held = held, .progress = progress,
+			    .progress_arg = progress_arg };
 	uint32_t have = 0, *was = malloc(c->layers * sizeof *was);
-	int rc = was ? ERR_OK : err_nomem(e);
+	s.adds = malloc((size_t)c->layers * c->layers * sizeof *s.adds);
+	int rc = was && s.adds ? ERR_OK : err_nomem(e);
+	/* what was never measured comes first */
+	for (size_t i = 0; i < (size_t)c->layers * c->layers && !rc; i++)
+		s.adds[i] = -INFINITY;
 	for (uint32_t i = 0; i < c->layers && !rc; i++) {
 		was[i] = c->layer[i].kv_source;
 		have += map[i] != i;
 	}
-	if (!rc && readers >= c->layers)
-		rc = err_set(e, ERR_USAGE, "%u of %u layers cannot read another one's cache; at most %u", readers, c->layers, c->layers - 1);
-	s.total = (uint64_t)(readers > have ? readers - have : 0) * NEAREST * c->layers;
-	for (uint32_t n = have; n < readers && !rc; n++) {
-		double least = 0;
-		rc = one_more(&s, map, &least, e);
-		if (kl)
-			kl[n - have] = least;
-	}
+	if (!rc && goal->readers >= c->layers)
+		rc = err_set(e, ERR_USAGE, "%u of %u layers cannot read another one's cache; at most %u", goal->readers, c->layers,
+			     c->layers - 1);
+	if (!rc)
+		rc = search(&s, goal, map, have, kl, found, e);
 	if (was)
 		set_map(c, was);
 	free(was);
+	free(s.adds);
 	return rc;
 }

@@ -20,6 +20,7 @@ struct fold_command_options {
 	const char *output, *to, *kv_heads, *layers, *method, *group, *share_layers, *share_method, *kv_budget, *stats;
 	struct string_list data;
 	int64_t samples, ctx, seed, steps, window, full_every;
+	double max_kl;
 	uint64_t shard_size;
 	bool compress, dry_run, force, no_source_hash;
 };
@@ -36,8 +37,9 @@ static const struct option_row rows[] = {
 	{ "layers", 0, OPT_STRING, "FROM-TO", "only these layers, counted from 0", FIELD(layers) },
 	{ "method", 0, OPT_STRING, "refit|pca|align|medoid|weighted|mean", "how heads are merged (default: refit)", FIELD(method) },
 	{ "group", 0, OPT_STRING, "search|neighbour", "which heads are merged (default: search; mean: neighbour)", FIELD(group) },
-	{ "share-layers", 0, OPT_STRING, "suffix:N|pairs|auto:N|0,0,2,...", "layers that read an earlier layer's cache", FIELD(share_layers) },
+	{ "share-layers", 0, OPT_STRING, "suffix:N|pairs|auto|auto:N|0,0,2,...", "layers that read an earlier layer's cache", FIELD(share_layers) },
 	{ "share-method", 0, OPT_STRING, "joint|refit|match|reuse", "how readers and owners are fitted (default: joint)", FIELD(share_method) },
+	{ "max-kl", 0, OPT_DOUBLE, "NATS", "auto: as many layers as this KL allows, in closed form", FIELD(max_kl) },
 	{ "kv-budget", 0, OPT_STRING, "BYTES@TOKENS", "plan heads and shared layers for a cache of this size (f16)", FIELD(kv_budget) },
 	{ "window", 0, OPT_INT, "W", "sliding windows of W tokens on all layers but some", FIELD(window) },
 	{ "full-every", 0, OPT_INT, "N", "one layer of N keeps full attention (default: 4)", FIELD(full_every) },
@@ -399,11 +401,16 @@ static int check_options(struct work *w, const struct produce *p, struct err *e)
 		return err_set(e, ERR_USAGE, "unknown grouping '%.40s'; use search or neighbour", o->group);
 	int rc = find_method(o->method, &w->method, e);
 	if (!rc)
-		rc = sharing_options(&w->sharing, o->share_layers, o->share_method, has_text(o) || o->dry_run, e);
+		rc = sharing_options(&w->sharing, o->share_layers, o->share_method, o->max_kl, has_text(o), o->dry_run, e);
 	if (!rc)
 		rc = windowing_options(&w->windowing, o->window, o->full_every, has_text(o) || o->dry_run, !o->share_layers, e);
 	if (!rc)
-		rc = budgeting_options(&w->budget, o->kv_budget, has_text(o), !o->kv_heads && !o->share_layers && !o->window, e);
+		rc = budgeting_options(&w->budget, o->kv_budget, has_text(o), !o->kv_heads && !o->share_layers && !o->window,
+				       w->sharing.automatic, e);
+	if (!rc && w->budget.shares) {
+		w->sharing.goal.bytes = w->budget.bytes;
+		w->sharing.goal.tokens = w->budget.tokens;
+	}
 	return rc ? rc : produce_check(p, e);
 }
 
@@ -421,7 +428,7 @@ static int make(struct work *w, struct err *e)
 			     w->method->moments ? w->method->name : "search");
 	else if (!(w->out = overlay_new(w->in.checkpoint->source, e)))
 		rc = e->code;
-	if (!rc && !w->text.count && has_text(o) && !o->dry_run && (w->changed || w->sharing.spec || w->windowing.window))
+	if (!rc && !w->text.count && has_text(o) && (!o->dry_run || w->sharing.automatic) && (w->changed || w->sharing.spec || w->windowing.window))
 		rc = choose_text(w, e);
 	if (!rc && w->windowing.window) {
 		struct windows fit = w->text;
@@ -433,8 +440,8 @@ static int make(struct work *w, struct err *e)
 	if (!rc && w->changed && !o->dry_run)
 		rc = fold(w, &refit, e);
 	if (!rc && w->sharing.spec)
-		rc = sharing_make(&w->sharing, w->in.model, overlay_source(w->out), &w->to, w->text.count && !o->dry_run ? &w->text : NULL, w->held, &refit,
-				  &o->common, e);
+		rc = sharing_make(&w->sharing, w->in.model, overlay_source(w->out), &w->to, w->text.count ? &w->text : NULL, w->held, &refit,
+				  o->dry_run, &o->common, e);
 	if (!rc && w->held && !o->dry_run)
 		rc = measure(w, e);
 	return rc;
@@ -506,11 +513,11 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		rc = open_stats(&w, e);
 	if (!rc && (rc = plan_heads(&w, e)))
 		err_prefix(e, "%.600s", args[0]);
-	if (!rc && o->kv_budget)
+	if (!rc && o->kv_budget && !w.budget.shares)
 		rc = plan_budget(&w, e);
 	if (!rc)
 		rc = check_gguf(&w, &p, e);
-	if (!rc && !w.changed && !sharing_any(&w.to) && !o->window)
+	if (!rc && !w.changed && !sharing_any(&w.to) && !w.sharing.automatic && !o->window)
 		note(&o->common, "the model has these KV heads already; it is written as it is");
 	if (!rc)
 		rc = make(&w, e);

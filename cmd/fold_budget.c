@@ -5,15 +5,17 @@
 
 #include "cmd/command.h"
 
-int budgeting_options(struct budgeting *b, const char *spec, bool has_text, bool alone, struct err *e)
+int budgeting_options(struct budgeting *b, const char *spec, bool has_text, bool alone, bool shares, struct err *e)
 {
 	char size[64], *end = NULL;
 	const char *at = spec ? strchr(spec, '@') : NULL;
 	b->spec = spec;
+	b->shares = shares;
 	if (!spec)
 		return ERR_OK;
-	if (!alone)
-		return err_set(e, ERR_USAGE, "--kv-budget plans heads and layers itself; give it without --kv-heads, --share-layers and --window");
+	if (!alone && !shares)
+		return err_set(e, ERR_USAGE, "--kv-budget plans heads and layers itself; give it without --kv-heads, --share-layers and --window, "
+			       "or with --share-layers auto");
 	size_t n = at ? (size_t)(at - spec) : sizeof size;
 	if (n < sizeof size) {
 		memcpy(size, spec, n);
@@ -28,7 +30,7 @@ int budgeting_options(struct budgeting *b, const char *spec, bool has_text, bool
 int budgeting_check(const struct budgeting *b, const struct config *c, struct err *e)
 {
 	char want[32], least[32];
-	uint64_t smallest = b->spec ? budget_smallest(c, b->tokens) : 0;
+	uint64_t smallest = b->spec && !b->shares ? budget_smallest(c, b->tokens) : 0;
 	if (!b->spec || b->bytes >= smallest)
 		return ERR_OK;
 	return err_set(e, ERR_USAGE, "a KV cache of %s at %llu tokens cannot be reached; the smallest is %s (%llu bytes, f16)",
@@ -38,7 +40,7 @@ int budgeting_check(const struct budgeting *b, const struct config *c, struct er
 void budgeting_text(const struct budgeting *b, struct strbuf *out)
 {
 	char size[32], before[32];
-	if (!b->spec)
+	if (!b->spec || b->shares)
 		return;
 	double kl = 0;
 	for (size_t i = 0; i < b->plan.count; i++) {
@@ -57,7 +59,7 @@ void budgeting_text(const struct budgeting *b, struct strbuf *out)
 
 void budgeting_json(const struct budgeting *b, struct json_writer *j)
 {
-	if (!b->spec)
+	if (!b->spec || b->shares)
 		return;
 	jw_object(j, "kv_budget");
 	jw_uint(j, "bytes", b->bytes);

@@ -7,11 +7,12 @@
 struct budgeting {
 	const char *spec;        /* --kv-budget, or NULL */
 	uint64_t bytes, tokens;
+	bool shares;             /* only layers are to be shared, until the cache fits */
 	struct budget_plan plan;
 };
 
 /* BYTES@CTX. ERR_USAGE. */
-int budgeting_options(struct budgeting *b, const char *spec, bool has_text, bool alone, struct err *e);
+int budgeting_options(struct budgeting *b, const char *spec, bool has_text, bool alone, bool shares, struct err *e);
 /* What can be said without a text: a budget that cannot be met. */
 int budgeting_check(const struct budgeting *b, const struct config *c, struct err *e);
 void budgeting_text(const struct budgeting *b, struct strbuf *out);

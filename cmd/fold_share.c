@@ -4,21 +4,32 @@
 #include <stdlib.h>
 #include <string.h>
 
-int sharing_options(struct sharing *s, const char *spec, const char *method, bool has_text, struct err *e)
+static bool is_auto(const char *spec)
+{
+	return spec && !strncmp(spec, "auto", 4) && (!spec[4] || spec[4] == ':');
+}
+
+int sharing_options(struct sharing *s, const char *spec, const char *method, double max_kl, bool has_text, bool dry_run,
+		    struct err *e)
 {
 	struct strbuf known = { 0 };
+	int rc = ERR_OK;
 	s->spec = spec;
+	s->automatic = is_auto(spec);
 	for (unsigned i = 0; i < share_method_row_count; i++) {
 		if (!strcmp(method, share_method_rows[i].name))
 			s->method = &share_method_rows[i];
 		strbuf_printf(&known, "%s%s", i ? ", " : "", share_method_rows[i].name);
 	}
 	if (!s->method)
-		err_set(e, ERR_USAGE, "unknown method '%.40s'; --share-method takes one of: %s", method, known.data ? known.data : "");
-	else if (spec && !has_text && (s->method->method != SHARE_REUSE || !strncmp(spec, "auto", 4)))
-		err_set(e, ERR_USAGE, "sharing layers needs a text to calibrate on: --data TEXT");
+		rc = err_set(e, ERR_USAGE, "unknown method '%.40s'; --share-method takes one of: %s", method, known.data ? known.data : "");
+	else if (spec && !has_text && (s->automatic || (s->method->method != SHARE_REUSE && !dry_run)))
+		rc = err_set(e, ERR_USAGE, "sharing layers needs a text to calibrate on: --data TEXT");
+	else if (max_kl != 0 && (!s->automatic || !(max_kl > 0)))
+		rc = err_set(e, ERR_USAGE, "--max-kl takes nats above 0, and only with --share-layers auto");
+	s->goal.max_kl = max_kl;
 	strbuf_release(&known);
-	return !s->method || (spec && !has_text && (s->method->method != SHARE_REUSE || !strncmp(spec, "auto", 4))) ? ERR_USAGE : ERR_OK;
+	return rc;
 }
 
 bool sharing_any(const struct config *c)
@@ -46,13 +57,19 @@ int sharing_plan(struct sharing *s, struct config *c, struct tensor_source *sour
 	for (uint32_t i = 0; i < c->layers; i++)
 		s->map[i] = i;
 	int rc = ERR_OK;
-	if (!strncmp(s->spec, "auto", 4)) {
+	if (s->automatic) {
 		char *end = NULL;
-		unsigned long n = s->spec[4] == ':' && s->spec[5] >= '0' && s->spec[5] <= '9' ? strtoul(s->spec + 5, &end, 10) : 0;
-		if (!n || *end || n >= c->layers)
+		const char *at = s->spec + 5;
+		unsigned long n = s->spec[4] && *at >= '0' && *at <= '9' ? strtoul(at, &end, 10) : 0;
+		if (s->spec[4] && (!n || *end || n >= c->layers))
 			return err_set(e, ERR_USAGE, "--share-layers '%.80s': auto:N takes N from 1 to %u, the layers that are to read another "
 				       "one's cache", s->spec, c->layers - 1);
-		s->readers = (uint32_t)n;
+		if (c->layers < 2)
+			return err_set(e, ERR_USAGE, "--share-layers %s: the model has one layer", s->spec);
+		s->goal.readers = (uint32_t)n;
+		s->halved = !n && !s->goal.tokens && !(s->goal.max_kl > 0);
+		if (s->halved)
+			s->goal.readers = c->layers / 2;
 	} else {
 		rc = share_map_parse(s->spec, c->layers, s->map, e);
 	}
@@ -89,20 +106,20 @@ static int search(struct sharing *s, struct model *teacher, struct tensor_source
 	few.tokens += (text->count - held - fit) * text->ctx;
 	few.count = fit + judge;
 	progress_start(common, "search", "maps", 0);
-	int rc = share_search(teacher, source, c, &few, judge, s->readers, s->map, s->kl, progress_step, NULL, e);
+	int rc = share_search(teacher, source, c, &few, judge, &s->goal, s->map, s->kl, &s->steps, progress_step, NULL, e);
 	progress_end();
 	if (!rc)
 		put_map(s, c);
-	return rc;
+	return rc ? err_prefix(e, "--share-layers auto") : ERR_OK;
 }
 
 int sharing_make(struct sharing *s, struct model *teacher, struct tensor_source *source, struct config *c,
-		 const struct windows *text, size_t held, const struct refit_options *refit, const struct common *common,
-		 struct err *e)
+		 const struct windows *text, size_t held, const struct refit_options *refit, bool dry_run,
+		 const struct common *common, struct err *e)
 {
-	struct share_options o = { .method = text ? s->method->method : SHARE_REUSE, .held = held, .refit = *refit, .residual = 1,
-				   .ffn = true };
-	int rc = text && s->readers ? search(s, teacher, source, c, text, held, common, e) : ERR_OK;
+	struct share_options o = { .method = text && !dry_run ? s->method->method : SHARE_REUSE, .held = held, .refit = *refit,
+				   .residual = 1, .ffn = true };
+	int rc = text && s->automatic ? search(s, teacher, source, c, text, held, common, e) : ERR_OK;
 	s->report = calloc(c->layers, sizeof *s->report);
 	if (!rc && !s->report)
 		rc = err_nomem(e);
@@ -126,7 +143,10 @@ void sharing_text(const struct sharing *s, const struct config *c, bool verbose,
 {
 	if (!sharing_any(c))
 		return;
-	for (uint32_t i = 0; i < s->readers && verbose; i++)
+	if (s->steps)
+		strbuf_printf(out, "search            %u of %u layers read another one's cache, KL %.4g in closed form%s\n", s->steps, c->layers,
+			      s->kl[s->steps - 1], s->halved ? " (half of them; auto:N, --max-kl and --kv-budget say otherwise)" : "");
+	for (uint32_t i = 0; i < s->steps && verbose; i++)
 		strbuf_printf(out, "search, %u layer%s: KL %.4g in closed form\n", i + 1, i ? "s" : "", s->kl[i]);
 	for (uint32_t i = 0; s->report && verbose && i < c->layers; i++) {
 		const struct share_report *r = &s->report[i];
@@ -157,6 +177,8 @@ void sharing_json(const struct sharing *s, const struct config *c, struct json_w
 	if (!s->spec)
 		return;
 	jw_string(j, "share_method", s->method->name);
+	if (s->steps)
+		jw_double(j, "search_kl", s->kl[s->steps - 1]);
 	jw_array(j, "kv_source_layer");
 	for (uint32_t i = 0; i < c->layers; i++)
 		jw_uint(j, NULL, c->layer[i].kv_source);

@@ -34,7 +34,22 @@ exits 2 "a reader that is read" fold -o "$T/no.quire" --share-layers 0,0,1,3,4
 says "a reader that is read: says which" "layer 2 cannot read layer 1, which itself reads layer 0"
 exits 2 "too long a suffix" fold -o "$T/no.quire" --share-layers suffix:5
 exits 2 "not a map" fold -o "$T/no.quire" --share-layers 0,1
-exits 2 "auto without a count" fold -o "$T/no.quire" --share-layers auto
+exits 2 "auto without a text" "$QUIRE" fold "$DEMO" -o "$T/no.quire" --share-layers auto --dry-run
+says "auto without a text: says so" "needs a text to calibrate on"
+exits 2 "auto with a KL that nothing keeps" fold -o "$T/no.quire" --share-layers auto --max-kl 1e-9
+says "auto with a KL that nothing keeps: says the least" "in closed form the least is 0\.[0-9]+"
+exits 2 "auto with a size that nothing keeps" fold -o "$T/no.quire" --share-layers auto --kv-budget 1MiB@4096
+says "auto with a size that nothing keeps: says the smallest" "the smallest is 4194304 bytes at 4096 tokens"
+exits 2 "--max-kl with a map" fold -o "$T/no.quire" --share-layers pairs --max-kl 0.1
+exits 2 "auto:0" fold -o "$T/no.quire" --share-layers auto:0
+exits 2 "auto:5 of five" fold -o "$T/no.quire" --share-layers auto:5
+exits 2 "a word that begins like auto" fold -o "$T/no.quire" --share-layers automatic
+succeeds "auto" fold -o "$T/no.quire" --share-layers auto --dry-run
+prints "auto: half of the layers, and says so" "^search +2 of 5 layers read .*half of them"
+prints "auto: the cache" "KV cache, 4k +20.0 MiB -> 12.0 MiB"
+succeeds "auto within a size" fold -o "$T/auto.quire" --share-layers auto --kv-budget 13MiB@4096
+prints "auto within a size: the cache" "KV cache, 4k +20.0 MiB -> 12.0 MiB"
+is "auto within a size: what the program holds" "$(($(cache "$T/auto.quire") * 5))" $((full * 3))
 exits 2 "no text" "$QUIRE" fold "$DEMO" -o "$T/no.quire" --share-layers pairs
 says "no text: says so" "needs a text to calibrate on"
 exits 2 "unknown method" fold -o "$T/no.quire" --share-layers pairs --share-method best

@@ -391,9 +391,12 @@ static void search_finds_a_map(void **state)
 	(void)state;
 	struct shared s;
 	uint32_t map[5] = { 0, 1, 2, 3, 4 };
-	double kl[1];
+	double kl[5];
+	uint32_t found;
+	struct share_goal one = { .readers = 1 }, small = { .bytes = 1, .tokens = 64 }, strict = { .max_kl = 1e-9 };
 	share(&s, "suffix:1", SHARE_MATCH, 12, 0);
-	ok(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, 1, map, kl, NULL, NULL, &e));
+	ok(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, &one, map, kl, &found, NULL, NULL, &e));
+	assert_int_equal(found, 1);
 	uint32_t readers = 0;
 	for (uint32_t i = 0; i < 5; i++) {
 		readers += map[i] != i;
@@ -402,7 +405,26 @@ static void search_finds_a_map(void **state)
 	}
 	assert_int_equal(readers, 1);
 	assert_true(kl[0] > 0);
-	assert_int_equal(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, 5, map, NULL, NULL, NULL, &e), ERR_USAGE);
+	/* two of them, by size: from 5 layers to 3 */
+	struct share_goal size = { .bytes = (uint64_t)config_kv_bytes(&s.in.config, 64, 2) * 3 / 5, .tokens = 64 };
+	ok(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, &size, map, kl, &found, NULL, NULL, &e));
+	assert_int_equal(found, 1);
+	struct share_goal limit = { .max_kl = kl[0] * 1.0001 };
+	for (uint32_t i = 0; i < 5; i++)
+		map[i] = i;
+	ok(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, &limit, map, kl, &found, NULL, NULL, &e));
+	assert_true(found > 0 && kl[found - 1] <= limit.max_kl);
+	for (uint32_t i = 0; i < 5; i++)
+		map[i] = i;
+	one.readers = 5;
+	assert_int_equal(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, &one, map, NULL, &found, NULL, NULL, &e),
+			 ERR_USAGE);
+	assert_int_equal(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, &strict, map, NULL, &found, NULL, NULL, &e),
+			 ERR_USAGE);
+	assert_non_null(strstr(e.message, "is not enough for 1 layer"));
+	assert_int_equal(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, &small, map, NULL, &found, NULL, NULL, &e),
+			 ERR_USAGE);
+	assert_non_null(strstr(e.message, "the smallest is"));
 	shared_release(&s);
 }
 
