@@ -174,6 +174,9 @@ int share_search(struct model *teacher, struct tensor_source *source, struct con
 	if (!rc && goal->readers >= c->layers)
 		rc = err_set(e, ERR_USAGE, "%u of %u layers cannot read another one's cache; at most %u", goal->readers, c->layers,
 			     c->layers - 1);
+	/* heads may have been folded before, and windows set */
+	if (!rc)
+		rc = try_map(&s, map, &s.kl, e);
 	if (!rc)
 		rc = search(&s, goal, map, have, kl, found, e);
 	if (was)

@@ -403,7 +403,7 @@ static int check_options(struct work *w, const struct produce *p, struct err *e)
 	if (!rc)
 		rc = sharing_options(&w->sharing, o->share_layers, o->share_method, o->max_kl, has_text(o), o->dry_run, e);
 	if (!rc)
-		rc = windowing_options(&w->windowing, o->window, o->full_every, has_text(o) || o->dry_run, !o->share_layers, e);
+		rc = windowing_options(&w->windowing, o->window, o->full_every, has_text(o) || o->dry_run, e);
 	if (!rc)
 		rc = budgeting_options(&w->budget, o->kv_budget, has_text(o), !o->kv_heads && !o->share_layers && !o->window,
 				       w->sharing.automatic, e);

@@ -5,7 +5,7 @@
 #include "calib/attention_mass.h"
 #include "cmd/command.h"
 
-int windowing_options(struct windowing *w, int64_t window, int64_t every, bool has_text, bool alone, struct err *e)
+int windowing_options(struct windowing *w, int64_t window, int64_t every, bool has_text, struct err *e)
 {
 	if (!window && every < 0)
 		return ERR_OK;
@@ -13,8 +13,6 @@ int windowing_options(struct windowing *w, int64_t window, int64_t every, bool h
 		return err_set(e, ERR_USAGE, "--full-every is for --window");
 	if (window < 1 || window > INT32_MAX || every == 0 || every > INT32_MAX)
 		return err_set(e, ERR_USAGE, "--window and --full-every need numbers from 1");
-	if (!alone)
-		return err_set(e, ERR_USAGE, "--window changes which layers are alike; run it by itself, before --share-layers");
 	if (!has_text)
 		return err_set(e, ERR_USAGE, "--window needs a text to see where layers look: --data TEXT");
 	w->window = (uint32_t)window;
@@ -35,6 +33,34 @@ int windowing_check(const struct windowing *w, const struct config *c, struct er
 	return ERR_OK;
 }
 
+/* Mean over the layers that read an owner's cache. */
+static double looks_back(const struct windowing *w, const struct config *c, uint32_t owner)
+{
+	double sum = 0;
+	uint32_t n = 0;
+	for (uint32_t i = owner; i < c->layers; i++)
+		if (c->layer[i].kv_source == owner) {
+			sum += w->outside ? w->outside[i] : 0;
+			n++;
+		}
+	return sum / n;
+}
+
+/* The next `every` owners from *at on; the one that keeps full attention. */
+static uint32_t choose_full(const struct windowing *w, const struct config *c, uint32_t *at)
+{
+	uint32_t full = *at, n = 0;
+	for (; *at < c->layers && n < w->every; ++*at) {
+		if (c->layer[*at].kv_source != *at)
+			continue;
+		n++;
+		/* without figures the last one */
+		if (looks_back(w, c, *at) >= looks_back(w, c, full))
+			full = *at;
+	}
+	return full;
+}
+
 int windowing_choose(struct windowing *w, struct model *m, const struct windows *text, struct config *to, struct err *e)
 {
 	int rc = ERR_OK;
@@ -42,13 +68,17 @@ int windowing_choose(struct windowing *w, struct model *m, const struct windows 
 		w->outside = calloc(to->layers, sizeof *w->outside);
 		rc = w->outside ? attention_mass(m, text, w->window, w->outside, e) : err_nomem(e);
 	}
-	for (uint32_t from = 0; from < to->layers && !rc; from += w->every) {
-		uint32_t end = to->layers - from < w->every ? to->layers : from + w->every, full = end - 1;
-		for (uint32_t i = from; i < end && w->outside; i++)
-			full = w->outside[i] > w->outside[full] ? i : full;
-		for (uint32_t i = from; i < end; i++)
-			to->layer[i].window = i == full ? 0 : w->window;
+	for (uint32_t i = 0; i < to->layers && !rc; i++)
+		to->layer[i].window = w->window;
+	for (uint32_t at = 0; at < to->layers && !rc;) {
+		if (to->layer[at].kv_source != at) {
+			at++;
+			continue;
+		}
+		to->layer[choose_full(w, to, &at)].window = 0;
 	}
+	for (uint32_t i = 0; i < to->layers && !rc; i++)
+		to->layer[i].window = to->layer[to->layer[i].kv_source].window;
 	if (!rc && w->every > 6)
 		warn("one layer of %u keeps full attention; fewer than one in four to six is known to hurt recall over long texts", w->every);
 	return rc;

@@ -10,11 +10,12 @@ struct windowing {
 };
 
 /* What the options say, against the model. ERR_USAGE, ERR_UNSUPPORTED. */
-int windowing_options(struct windowing *w, int64_t window, int64_t every, bool has_text, bool alone, struct err *e);
+int windowing_options(struct windowing *w, int64_t window, int64_t every, bool has_text, struct err *e);
 int windowing_check(const struct windowing *w, const struct config *c, struct err *e);
 /*
- * Of every `every` layers in a row the one that looks back most keeps full attention; to gets the windows. text NULL (dry
- * run): the last of each.
+ * Of every `every` caches in a row the one whose readers look back most keeps full attention; to, with the sources that
+ * are known by now, gets the windows: a layer has that of the layer whose cache it reads. text NULL (dry run): the last
+ * of each.
  */
 int windowing_choose(struct windowing *w, struct model *m, const struct windows *text, struct config *to, struct err *e);
 void windowing_text(const struct windowing *w, const struct config *c, struct strbuf *out);

@@ -349,6 +349,8 @@ static int attend_cached(struct model_run *r, const struct pass *p, struct atten
 		if (v.first + v.count != p->start + at + n)
 			return err_set(e, ERR_BUG, "layer %u runs before layer %u, whose KV cache it reads", p->layer,
 				       p->l->kv_source);
+		if (v.first && p->start + at < v.first + p->l->window - 1)
+			return err_set(e, ERR_BUG, "layer %u reads tokens that layer %u no longer holds", p->layer, p->l->kv_source);
 		a->q = r->q + at * q_width;
 		a->out = r->att + at * q_width;
 		a->k = v.k;
@@ -546,9 +548,13 @@ int model_forward(struct model_run *r, const int32_t *tokens, size_t seqs, size_
 	if (len > room)
 		return err_set(e, ERR_INPUT, "the KV cache has room for %zu more tokens, not %zu", room, len);
 	int rc = model_embed(r->m, tokens, seqs * len, hidden, e);
-	for (uint32_t i = 0; i < c->layers && !rc; i++)
-		rc = model_layer(r, i, hidden, seqs, len, cache, tap, e);
-	if (!rc && cache)
-		kv_advance(cache, len);
+	size_t most = cache ? kv_chunk(cache) : len;
+	for (size_t at = 0, n; at < len && !rc; at += n) {
+		n = len - at < most ? len - at : most;
+		for (uint32_t i = 0; i < c->layers && !rc; i++)
+			rc = model_layer(r, i, hidden + at * c->hidden, seqs, n, cache, tap, e);
+		if (!rc && cache)
+			kv_advance(cache, n);
+	}
 	return rc;
 }

@@ -19,27 +19,42 @@ struct store {
 
 struct kv_cache {
 	size_t capacity, length, dim;
+	size_t chunk;            /* tokens that may go through all layers at once */
 	struct kv_codecs codecs;
 	uint32_t layers;
 	uint32_t *source;
 	struct store *store;
 };
 
-/* A layer that others read must keep whole chunks, since they read them after it has moved on: no window there. */
+/* The most that anyone who reads a layer's keys looks back; 0: everything. */
+static size_t looked_back(const struct config *c, uint32_t i, bool *read)
+{
+	size_t w = c->layer[i].window;
+	*read = false;
+	for (uint32_t j = i + 1; j < c->layers; j++) {
+		if (c->layer[j].kv_source != i)
+			continue;
+		*read = true;
+		w = w && c->layer[j].window ? (w > c->layer[j].window ? w : c->layer[j].window) : 0;
+	}
+	return w;
+}
+
 static void plan_store(struct kv_cache *k, const struct config *c, uint32_t i)
 {
 	struct store *s = &k->store[i];
-	bool read_by_others = false;
-	for (uint32_t j = i + 1; j < c->layers; j++)
-		read_by_others |= c->layer[j].kv_source == i;
+	bool read;
 	s->heads = c->layer[i].kv_heads;
 	s->k_bytes = s->heads * kv_codec_bytes(&k->codecs.k, c->head_dim);
 	s->v_bytes = s->heads * kv_codec_bytes(&k->codecs.v, c->head_dim);
 	s->rows = k->capacity;
-	size_t w = c->layer[i].window, slack = w < 256 ? 64 + w : 256;
-	if (w && !read_by_others && w + slack < k->capacity) {
+	size_t w = looked_back(c, i, &read), slack = w < 256 ? 64 + w : 256;
+	if (w && w + slack < k->capacity) {
 		s->window = w;
 		s->rows = w + slack;
+		/* readers come after the layer has taken the whole chunk, which must still be there then */
+		if (read && slack < k->chunk)
+			k->chunk = slack;
 	}
 }
 
@@ -60,6 +75,7 @@ struct kv_cache *kv_cache_new_in(const struct config *c, size_t capacity, struct
 	if (!k)
 		goto nomem;
 	k->capacity = capacity;
+	k->chunk = capacity ? capacity : 1;
 	k->dim = c->head_dim;
 	k->codecs = codecs;
 	k->layers = c->layers;
@@ -134,6 +150,11 @@ void kv_cache_truncate(struct kv_cache *k, size_t length)
 		else if (s->first + s->count > length && s->first <= length)
 			s->count = length - s->first;
 	}
+}
+
+size_t kv_chunk(const struct kv_cache *k)
+{
+	return k->chunk;
 }
 
 void kv_advance(struct kv_cache *k, size_t n)

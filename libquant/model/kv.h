@@ -14,6 +14,8 @@ struct kv_view {
 
 /* The most tokens that may be added at once so that each of them still sees its whole window. */
 size_t kv_step(const struct kv_cache *c, uint32_t layer);
+/* The most that a pass over all layers may add: layers that read another one's cache come after it has moved on. */
+size_t kv_chunk(const struct kv_cache *c);
 /*
  * Stores n tokens of a layer at position `at` (forgetting any it has from there on). scratch: head_dim floats per worker,
  * only read with a codec.

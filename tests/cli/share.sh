@@ -11,6 +11,12 @@ prints "who loads it" "loaded by +quire itself only: .*kv_source_layer"
 full=$(cache "$DEMO")
 is "generate: three layers of five keep a cache" "$(($(cache "$T/reuse.quire") * 5))" $((full * 3))
 is "and in a codec" "$(($(cache "$T/reuse.quire" --kv-cache q8_0) * 5 * 128))" $((full * 3 * 34))
+if [ -d "$SHARED/models/english" ]; then
+	succeeds "six layers in pairs" "$QUIRE" fold "$SHARED/models/english" -o "$T/half.quire" --share-layers pairs --share-method reuse
+	is "half of the layers share: the program holds half" "$(($(cache "$T/half.quire") * 2))" "$(cache "$SHARED/models/english")"
+else
+	skip "half of the layers: no shared models"
+fi
 succeeds "inspect" "$QUIRE" inspect "$T/reuse.quire"
 prints "inspect: the map" "layers 4-4: read the cache of layer 3"
 prints "inspect: bytes a token" "3.0 KiB per token"
@@ -66,7 +72,15 @@ exits 5 "windows twice" "$QUIRE" fold "$T/w.quire" -o "$T/no.quire" --window 8 -
 exits 2 "--full-every alone" fold -o "$T/no.quire" --kv-heads 4 --full-every 2
 exits 2 "--full-every 0" fold -o "$T/no.quire" --window 16 --full-every 0
 exits 5 "windows in a GGUF" fold -o "$T/no.gguf" --window 16
-exits 2 "windows and shared layers" fold -o "$T/no.quire" --window 16 --share-layers pairs
+succeeds "windows and shared layers" fold -o "$T/ws.quire" --window 16 --full-every 2 --share-layers pairs
+kind() { sed -n "s/^layer $1 *\\([a-z0-9 ]*\\),.*/\\1/p" "$T/out"; }
+is "windows and shared layers: readers have their owner's" "$(kind 2), $(kind 4)" "$(kind 1), $(kind 3)"
+is "windows and shared layers: one cache of two is full" "$(for i in 0 1 3; do kind $i; done | grep -c full)" 2
+succeeds "all three" fold -o "$T/all.quire" --window 16 --full-every 3 --share-layers pairs --kv-heads 4 --share-method match --method pca
+for m in w ws all; do
+	succeeds "$m: prefill and decoding agree" "$QUIRE" verify "$T/$m.quire" --data "$calib" --ctx 64 --chunks 2 --check-decode --json
+	prints "$m: and it says so" '"agree": true'
+done
 
 # a budget
 succeeds "the plan" fold -o "$T/no.quire" --kv-budget 18MiB@4096 --dry-run

@@ -211,6 +211,46 @@ static void windows_in_a_codec(void **state)
 	free(whole);
 }
 
+/* Readers of a window's cache come after it has moved on: a long chunk goes through the layers in parts. */
+static void windows_that_others_read(void **state)
+{
+	enum { LONG = 200, WINDOW = 12 };
+	(void)state;
+	int32_t id[LONG];
+	struct rng rng = { 6 };
+	struct kv_codecs kv = { 0 };
+	struct config *c = &demo.config;
+	size_t n = LONG * c->vocab, row = 2 * sizeof(float) * c->kv_heads * c->head_dim, full = bytes(NULL, NULL, LONG);
+	for (int i = 0; i < LONG; i++)
+		id[i] = (int32_t)rng_below(&rng, c->vocab);
+	for (uint32_t i = 1; i < c->layers; i++)
+		c->layer[i].window = WINDOW;
+	c->layer[2].kv_source = 1;
+	c->layer[4].kv_source = 3;
+	/* one whole layer, two windows and what they need to move on */
+	assert_true(bytes(NULL, NULL, LONG) < full / 5 + 2 * row * (WINDOW + 64 + WINDOW) + 1);
+	float *whole = prefill(demo.model, id, LONG);
+	for (size_t chunk = 1; chunk <= LONG; chunk = chunk == 1 ? 90 : chunk == 90 ? LONG : LONG + 1) {
+		float *parts = decode(demo.model, id, LONG, chunk, kv);
+		double d = distance(parts, whole, n);
+		if (!(d <= 1e-4))
+			fail_msg("chunks of %zu: decoding differs by %g", chunk, d);
+		free(parts);
+	}
+	/* a reader that sees all needs all */
+	c->layer[4].window = 0;
+	assert_true(bytes(NULL, NULL, LONG) > 2 * full / 5);
+	float *other = prefill(demo.model, id, LONG), *parts = decode(demo.model, id, LONG, 90, kv);
+	assert_true(distance(other, whole, n) > 1e-4 && distance(parts, other, n) <= 1e-4);
+	for (uint32_t i = 1; i < c->layers; i++) {
+		c->layer[i].window = 0;
+		c->layer[i].kv_source = i;
+	}
+	free(whole);
+	free(other);
+	free(parts);
+}
+
 static void threads_do_not_change_bits(void **state)
 {
 	(void)state;
@@ -289,6 +329,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(decoding_agrees_with_prefill), cmocka_unit_test(cache_shrinks),
 		cmocka_unit_test(shared_layers_in_a_codec),     cmocka_unit_test(windows_in_a_codec),
+		cmocka_unit_test(windows_that_others_read),
 		cmocka_unit_test(threads_do_not_change_bits),   cmocka_unit_test(what_is_refused),
 		cmocka_unit_test(rotation_is_exact),
 	};
