@@ -1,35 +1,49 @@
 #include "calib/budget.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "calib/damage.h"
 #include "calib/fold.h"
-#include "calib/fold_weights.h"
 #include "calib/share.h"
 
-enum { LEVELS = 12, ELEMENT = 2 /* bytes of f16 */ };
+enum { LEVELS = 32 /* more than any sensible number of heads has divisors */, F16 = 2 };
+
+/* The counts that a layer may be folded to, and what each was measured to cost. */
+struct ladder {
+	uint32_t heads[LEVELS], count; /* descending, the first is what it has */
+	double kl[LEVELS];
+};
 
 struct budget {
-	struct model *model;
-	struct tensor_source *source;
+	const struct budget_request *r;
 	struct config *c;        /* the plan so far */
-	const struct windows *text;
-	size_t held;
-	const struct stats *stats;
-	uint32_t *have;          /* [layers] KV heads at the start */
-	double *fold;            /* [layers, LEVELS] KL with heads / 2^level */
+	struct ladder *fold;     /* [layers] */
 	double *share;           /* [layers] KL of reading the layer before it; INFINITY: cannot */
-	uint64_t tokens;
-	plan_progress *progress;
-	void *progress_arg;
+	double element;          /* bytes, of the cache that is planned for */
 	uint64_t done, total;
 };
 
-static uint64_t cache_bytes(const struct config *c, uint64_t tokens)
+int budget_cache_find(const char *name, size_t dim, struct budget_cache *out, struct err *e)
 {
-	return (uint64_t)(config_kv_bytes(c, tokens, ELEMENT) + 0.5);
+	char k[48];
+	const char *plus = strchr(name, '+');
+	size_t n = plus ? (size_t)(plus - name) : strlen(name);
+	if (!n || strlen(name) >= sizeof out->name)
+		return err_set(e, ERR_USAGE, "'%.60s' is no codec for a KV cache; for example q8_0, q8_0+q4_0 (keys and values)", name);
+	snprintf(k, sizeof k, "%.*s", (int)n, name);
+	*out = (struct budget_cache){ 0 };
+	snprintf(out->name, sizeof out->name, "%s", name);
+	int rc = kv_codecs_find(k, plus ? plus + 1 : NULL, false, dim, &out->codecs, e);
+	out->element = rc ? 0 : (double)(kv_codec_bytes(&out->codecs.k, dim) + kv_codec_bytes(&out->codecs.v, dim)) / (2 * (double)dim);
+	return rc;
+}
+
+static uint64_t cache_bytes(const struct config *c, uint64_t tokens, double element)
+{
+	return (uint64_t)(config_kv_bytes(c, tokens, element) + 0.5);
 }
 
 static bool alike(const struct config *c, uint32_t a, uint32_t b)
@@ -38,99 +52,134 @@ static bool alike(const struct config *c, uint32_t a, uint32_t b)
 	return x->window == y->window && x->heads == y->heads && x->rope == y->rope;
 }
 
-static uint32_t fewest(uint32_t heads)
+/* One head in each layer that cannot read another one. */
+uint64_t budget_smallest(const struct config *c, const struct budget_cache *cache, size_t caches, uint64_t tokens)
 {
-	while (heads % 2 == 0)
-		heads /= 2;
-	return heads;
-}
-
-uint64_t budget_smallest(const struct config *c, uint64_t tokens)
-{
-	double sum = 0;
+	double sum = 0, element = INFINITY;
 	for (uint32_t i = 0; i < c->layers; i++) {
 		const struct layer_config *l = &c->layer[i];
 		uint64_t kept = l->window && l->window < tokens ? l->window : tokens;
-		if (i && alike(c, i, i - 1) && fewest(l->kv_heads) == fewest(c->layer[i - 1].kv_heads))
+		if (i && alike(c, i, i - 1) && l->kv_heads == c->layer[i - 1].kv_heads)
 			continue;
-		sum += 2.0 * ELEMENT * (double)kept * fewest(l->kv_heads) * c->head_dim;
+		sum += 2.0 * (double)kept * c->head_dim;
 	}
-	return (uint64_t)(sum + 0.5);
+	for (size_t i = 0; i < caches; i++)
+		element = cache[i].element < element ? cache[i].element : element;
+	return (uint64_t)(sum * element + 0.5);
 }
 
-/* KL of the model as b->c has it at this moment, in closed forms. */
-static int measure(struct budget *b, bool heads, double *kl, struct err *e)
+static int tell(struct budget *b, struct err *e)
 {
-	const struct config *c = b->c;
-	struct overlay *out = overlay_new(b->source, e);
-	struct fold_report *fr = calloc(c->layers, sizeof *fr);
-	struct share_report *sr = calloc(c->layers, sizeof *sr);
-	struct fold_options f = { .method = FOLD_PCA, .search = true, .stats = b->stats, .held = b->held, .refit = refit_defaults };
-	struct share_options s = { .method = SHARE_MATCH, .held = b->held, .refit = refit_defaults, .residual = 1 };
+	const struct budget_request *r = b->r;
+	return !r->progress || r->progress(r->progress_arg, ++b->done, b->total) ? ERR_OK : err_set(e, ERR_IO, "interrupted");
+}
+
+static int damage(struct budget *b, struct tensor_source *s, const struct kv_codecs *kv, double *kl, struct err *e)
+{
+	const struct windows *text = b->r->text;
 	struct damage d;
-	int rc = !out ? e->code : fr && sr ? ERR_OK : err_nomem(e);
-	if (!rc && heads)
-		rc = fold_run(b->model, b->source, c, b->text, &f, out, fr, NULL, NULL, e);
-	else if (!rc)
-		rc = share_run(b->model, b->source, c, b->text, &s, out, sr, NULL, NULL, e);
-	if (!rc)
-		rc = damage_measure(b->model, c, overlay_source(out), b->text, b->text->count - b->held, b->text->count, &d, e);
+	int rc = damage_measure(b->r->model, b->c, s, kv, text, text->count - b->r->held, text->count, &d, e);
 	if (!rc)
 		*kl = d.kl > 0 ? d.kl : 0;
-	if (fr)
-		fold_report_release(fr, c->layers);
-	if (sr)
-		share_report_release(sr, c->layers);
-	overlay_free(out);
-	if (!rc && b->progress && !b->progress(b->progress_arg, ++b->done, b->total))
-		rc = err_set(e, ERR_IO, "interrupted");
+	return rc ? rc : tell(b, e);
+}
+
+/* Heads folded as b->c has them, no layer shared. */
+static int fold(struct budget *b, struct overlay *out, struct err *e)
+{
+	struct config *c = b->c;
+	struct fold_options o = { .method = FOLD_PCA, .search = true, .stats = b->r->stats, .held = b->r->held, .refit = refit_defaults };
+	struct fold_report *report = calloc(c->layers, sizeof *report);
+	uint32_t *source = malloc(c->layers * sizeof *source);
+	int rc = report && source ? ERR_OK : err_nomem(e);
+	for (uint32_t i = 0; i < c->layers && !rc; i++) {
+		source[i] = c->layer[i].kv_source;
+		c->layer[i].kv_source = i;
+	}
+	if (!rc)
+		rc = fold_run(b->r->model, b->r->source, c, b->r->text, &o, out, report, NULL, NULL, e);
+	for (uint32_t i = 0; i < c->layers && source && report; i++)
+		c->layer[i].kv_source = source[i];
+	if (report)
+		fold_report_release(report, c->layers);
+	free(source);
 	return rc;
 }
 
-static int measure_all(struct budget *b, struct err *e)
+static int share(struct budget *b, struct tensor_source *source, struct overlay *out, struct err *e)
+{
+	struct share_options o = { .method = SHARE_MATCH, .held = b->r->held, .refit = refit_defaults, .residual = 1 };
+	struct share_report *report = calloc(b->c->layers, sizeof *report);
+	int rc = report ? share_run(b->r->model, source, b->c, b->r->text, &o, out, report, NULL, NULL, e) : err_nomem(e);
+	if (report)
+		share_report_release(report, b->c->layers);
+	return rc;
+}
+
+/* KL of the model as b->c has it at this moment, in closed forms. */
+static int measure(struct budget *b, const struct kv_codecs *kv, double *kl, struct err *e)
+{
+	struct overlay *folded = overlay_new(b->r->source, e), *shared = NULL;
+	bool heads = false, layers = false;
+	int rc = folded ? ERR_OK : e->code;
+	for (uint32_t i = 0; i < b->c->layers; i++) {
+		heads |= b->c->layer[i].kv_heads != b->fold[i].heads[0];
+		layers |= b->c->layer[i].kv_source != i;
+	}
+	if (!rc && heads)
+		rc = fold(b, folded, e);
+	if (!rc && layers && !(shared = overlay_new(overlay_source(folded), e)))
+		rc = e->code;
+	if (!rc && layers)
+		rc = share(b, overlay_source(folded), shared, e);
+	if (!rc)
+		rc = damage(b, overlay_source(layers ? shared : folded), kv, kl, e);
+	overlay_free(shared);
+	overlay_free(folded);
+	return rc;
+}
+
+static int measure_layer(struct budget *b, uint32_t i, struct err *e)
 {
 	struct config *c = b->c;
+	struct layer_config *l = &c->layer[i];
+	struct ladder *f = &b->fold[i];
 	int rc = ERR_OK;
-	for (uint32_t i = 0; i < c->layers && !rc; i++) {
-		struct layer_config *l = &c->layer[i];
-		double *kl = b->fold + (size_t)i * LEVELS;
-		for (uint32_t level = 1; level < LEVELS; level++)
-			kl[level] = INFINITY;
-		for (uint32_t level = 1; level < LEVELS && !rc && b->have[i] % (1u << level) == 0; level++) {
-			l->kv_heads = b->have[i] >> level;
-			rc = measure(b, true, &kl[level], e);
-			/* fewer heads are never taken for better: that is noise */
-			kl[level] = kl[level] > kl[level - 1] ? kl[level] : kl[level - 1];
-		}
-		l->kv_heads = b->have[i];
-		b->share[i] = INFINITY;
-		if (rc || !i || !alike(c, i, i - 1) || b->have[i] != b->have[i - 1])
-			continue;
-		l->kv_source = i - 1;
-		rc = measure(b, false, &b->share[i], e);
-		l->kv_source = i;
+	for (uint32_t k = 1; k < f->count && !rc; k++) {
+		l->kv_heads = f->heads[k];
+		rc = measure(b, NULL, &f->kl[k], e);
+		/* fewer heads are never taken for better: that is noise */
+		f->kl[k] = f->kl[k] > f->kl[k - 1] ? f->kl[k] : f->kl[k - 1];
 	}
+	l->kv_heads = f->heads[0];
+	b->share[i] = INFINITY;
+	if (rc || !i || !alike(c, i, i - 1) || f->heads[0] != b->fold[i - 1].heads[0])
+		return rc;
+	l->kv_source = i - 1;
+	rc = measure(b, NULL, &b->share[i], e);
+	l->kv_source = i;
 	return rc;
 }
 
 static uint32_t level_of(const struct budget *b, uint32_t layer)
 {
 	uint32_t level = 0;
-	while (b->have[layer] >> level > b->c->layer[layer].kv_heads)
+	while (b->fold[layer].heads[level] > b->c->layer[layer].kv_heads)
 		level++;
 	return level;
 }
 
-/* What halving the heads of an owner and its readers adds. */
-static double halving(const struct budget *b, uint32_t owner)
+/* What fewer heads of an owner and its readers add. */
+static double narrowing(const struct budget *b, uint32_t owner, uint32_t *heads)
 {
+	uint32_t level = level_of(b, owner);
 	double sum = 0;
+	if (level + 1 >= b->fold[owner].count)
+		return INFINITY;
+	*heads = b->fold[owner].heads[level + 1];
 	for (uint32_t i = owner; i < b->c->layers; i++)
-		if (b->c->layer[i].kv_source == owner) {
-			uint32_t level = level_of(b, i);
-			const double *kl = b->fold + (size_t)i * LEVELS;
-			sum += level + 1 < LEVELS ? kl[level + 1] - kl[level] : INFINITY;
-		}
+		if (b->c->layer[i].kv_source == owner)
+			sum += b->fold[i].kl[level + 1] - b->fold[i].kl[level];
 	return sum;
 }
 
@@ -159,83 +208,143 @@ static void apply(struct config *c, uint32_t owner, uint32_t heads, uint32_t to)
 }
 
 /* The step of least KL per byte; false when there is none left. */
-static bool next_step(struct budget *b, struct budget_step *best)
+static bool next_step(const struct budget *b, struct budget_step *best)
 {
-	struct config *c = b->c;
-	uint64_t now = cache_bytes(c, b->tokens);
+	const struct config *c = b->c;
+	uint64_t tokens = b->r->tokens;
 	double least = INFINITY;
 	for (uint32_t i = 0; i < c->layers; i++) {
 		const struct layer_config *l = &c->layer[i];
-		double unit = 2.0 * ELEMENT * l->kv_heads * c->head_dim * (double)(l->window && l->window < b->tokens ? l->window : b->tokens);
-		uint32_t to;
+		double head = 2.0 * b->element * c->head_dim * (double)(l->window && l->window < tokens ? l->window : tokens);
+		uint32_t to, heads = 0;
 		if (l->kv_source != i)
 			continue;
-		double half = halving(b, i), join = joining(b, i, &to);
-		if (isfinite(half) && l->kv_heads % 2 == 0 && half / (unit / 2) < least) {
-			least = half / (unit / 2);
-			*best = (struct budget_step){ i, l->kv_heads / 2, i, half, now - (uint64_t)(unit / 2) };
+		double fewer = narrowing(b, i, &heads) / (head * (l->kv_heads - heads)), join = joining(b, i, &to) / (head * l->kv_heads);
+		if (fewer < least) {
+			least = fewer;
+			*best = (struct budget_step){ .layer = i, .kv_heads = heads, .source = i, .kl = narrowing(b, i, &heads) };
 		}
-		if (isfinite(join) && join / unit < least) {
-			least = join / unit;
-			*best = (struct budget_step){ i, l->kv_heads, to, join, now - (uint64_t)unit };
+		if (join < least) {
+			least = join;
+			*best = (struct budget_step){ .layer = i, .kv_heads = l->kv_heads, .source = to, .kl = joining(b, i, &to) };
 		}
 	}
 	return isfinite(least);
 }
 
-static int spend(struct budget *b, uint64_t bytes, struct budget_plan *out, struct err *e)
+static void reset(struct budget *b)
 {
+	for (uint32_t i = 0; i < b->c->layers; i++) {
+		b->c->layer[i].kv_heads = b->fold[i].heads[0];
+		b->c->layer[i].kv_source = i;
+	}
+}
+
+/* With the cache in one codec. ERR_USAGE when steps end before the budget is met. */
+static int spend(struct budget *b, const struct budget_cache *cache, struct budget_plan *out, struct err *e)
+{
+	const struct budget_request *r = b->r;
 	size_t room = (size_t)b->c->layers * (LEVELS + 1);
-	out->step = calloc(room, sizeof *out->step);
+	reset(b);
+	b->element = cache->element;
+	*out = (struct budget_plan){ .step = calloc(room, sizeof *out->step), .cache = cache, .kl = cache->kl };
 	if (!out->step)
 		return err_nomem(e);
-	out->before = out->after = cache_bytes(b->c, b->tokens);
-	while (out->after > bytes) {
+	out->before = cache_bytes(b->c, r->tokens, F16);
+	out->stored = out->after = cache_bytes(b->c, r->tokens, b->element);
+	while (out->after > r->bytes) {
 		struct budget_step s;
 		if (out->count == room || !next_step(b, &s))
 			return err_set(e, ERR_USAGE, "the KV cache cannot be made smaller than %llu bytes at %llu tokens this way",
-				       (unsigned long long)out->after, (unsigned long long)b->tokens);
+				       (unsigned long long)out->after, (unsigned long long)r->tokens);
 		apply(b->c, s.layer, s.kv_heads, s.source);
-		out->after = s.bytes = cache_bytes(b->c, b->tokens);
+		out->after = s.bytes = cache_bytes(b->c, r->tokens, b->element);
 		out->kl += s.kl;
 		out->step[out->count++] = s;
 	}
-	uint32_t most = 0;
-	for (uint32_t i = 0; i < b->c->layers; i++)
-		most = b->c->layer[i].kv_heads > most ? b->c->layer[i].kv_heads : most;
-	b->c->kv_heads = most;
 	return ERR_OK;
 }
 
-int budget_make(struct model *model, struct tensor_source *source, struct config *c, const struct windows *text, size_t held,
-		const struct stats *stats, uint64_t bytes, uint64_t tokens, struct budget_plan *out, plan_progress *progress, void *progress_arg,
-		struct err *e)
+/* The codec whose plan is predicted to cost least; b->c as its plan has it. */
+static int choose(struct budget *b, struct budget_plan *out, struct err *e)
 {
-	struct budget b = { .model = model, .source = source, .c = c, .text = text, .held = held, .stats = stats, .tokens = tokens, .progress = progress,
-			    .progress_arg = progress_arg };
-	uint64_t least = budget_smallest(c, tokens);
-	*out = (struct budget_plan){ .before = cache_bytes(c, tokens), .after = cache_bytes(c, tokens) };
-	if (bytes < least)
-		return err_set(e, ERR_USAGE, "a KV cache of %llu bytes at %llu tokens cannot be reached; the smallest is %llu",
-			       (unsigned long long)bytes, (unsigned long long)tokens, (unsigned long long)least);
-	if (out->before <= bytes)
-		return ERR_OK;
-	b.have = malloc(c->layers * sizeof *b.have);
-	b.fold = calloc((size_t)c->layers * LEVELS, sizeof *b.fold);
-	b.share = calloc(c->layers, sizeof *b.share);
-	int rc = b.have && b.fold && b.share ? ERR_OK : err_nomem(e);
-	for (uint32_t i = 0; i < c->layers && !rc; i++) {
-		b.have[i] = c->layer[i].kv_heads;
-		b.total += 1 + (uint64_t)__builtin_ctz(b.have[i]);
-		if (c->layer[i].kv_source != i)
-			rc = err_set(e, ERR_UNSUPPORTED, "layer %u reads the KV cache of layer %u already; start from the original", i,
-				     c->layer[i].kv_source);
+	const struct budget_request *r = b->r;
+	const struct budget_cache *best = NULL;
+	double least = INFINITY;
+	int rc = ERR_OK;
+	for (size_t i = 0; i < r->caches; i++) {
+		struct budget_plan p;
+		rc = spend(b, &r->cache[i], &p, e);
+		if (!rc && (p.kl < least || (p.kl == least && r->cache[i].element > best->element))) {
+			least = p.kl;
+			best = &r->cache[i];
+		}
+		budget_plan_release(&p);
+		if (rc && rc != ERR_USAGE)
+			return rc;
 	}
+	return best ? spend(b, best, out, e) : rc;
+}
+
+static void climb(struct ladder *f, uint32_t heads)
+{
+	*f = (struct ladder){ 0 };
+	for (uint32_t n = heads; n && f->count < LEVELS; n--)
+		if (heads % n == 0)
+			f->heads[f->count++] = n;
+}
+
+static int measure_all(struct budget *b, struct err *e)
+{
+	const struct budget_request *r = b->r;
+	int rc = ERR_OK;
+	for (uint32_t i = 0; i < b->c->layers; i++)
+		b->total += b->fold[i].count;
+	b->total += r->caches;
+	for (size_t i = 0; i < r->caches && !rc; i++)
+		rc = damage(b, r->source, &r->cache[i].codecs, &r->cache[i].kl, e);
+	for (uint32_t i = 0; i < b->c->layers && !rc; i++)
+		rc = measure_layer(b, i, e);
+	return rc;
+}
+
+static int make(struct budget *b, struct budget_plan *out, struct err *e)
+{
+	struct config *c = b->c;
+	const struct budget_request *r = b->r;
+	bool fits = false;
+	for (uint32_t i = 0; i < c->layers; i++) {
+		if (c->layer[i].kv_source != i)
+			return err_set(e, ERR_UNSUPPORTED, "layer %u reads the KV cache of layer %u already; start from the original", i,
+				       c->layer[i].kv_source);
+		climb(&b->fold[i], c->layer[i].kv_heads);
+	}
+	/* what fits as it is needs nothing measured */
+	for (size_t i = 0; i < r->caches; i++)
+		fits |= r->cache[i].element >= F16 && cache_bytes(c, r->tokens, r->cache[i].element) <= r->bytes;
+	int rc = fits ? ERR_OK : measure_all(b, e);
 	if (!rc)
-		rc = measure_all(&b, e);
-	if (!rc)
-		rc = spend(&b, bytes, out, e);
-	free(b.have);
+		rc = choose(b, out, e);
+	if (!rc && !fits)
+		rc = measure(b, &out->cache->codecs, &out->together, e);
+	uint32_t most = 0;
+	for (uint32_t i = 0; i < c->layers; i++)
+		most = c->layer[i].kv_heads > most ? c->layer[i].kv_heads : most;
+	c->kv_heads = most;
+	return rc;
+}
+
+int budget_make(const struct budget_request *r, struct config *c, struct budget_plan *out, struct err *e)
+{
+	struct budget b = { .r = r, .c = c };
+	uint64_t least = budget_smallest(c, r->cache, r->caches, r->tokens);
+	*out = (struct budget_plan){ 0 };
+	if (r->bytes < least)
+		return err_set(e, ERR_USAGE, "a KV cache of %llu bytes at %llu tokens cannot be reached; the smallest is %llu",
+			       (unsigned long long)r->bytes, (unsigned long long)r->tokens, (unsigned long long)least);
+	b.fold = calloc(c->layers, sizeof *b.fold);
+	b.share = calloc(c->layers, sizeof *b.share);
+	int rc = b.fold && b.share ? make(&b, out, e) : err_nomem(e);
 	free(b.fold);
 	free(b.share);
 	return rc;

@@ -1,13 +1,15 @@
 #ifndef QUIRE_CALIB_BUDGET_H
 #define QUIRE_CALIB_BUDGET_H
 /*
- * A KV cache of a given size, spent where it costs least: each layer's folds to half, a quarter ... of its heads, and each
+ * A KV cache of a given size, spent where it costs least: each layer's folds to every count that divides its heads, and each
  * layer's reading of the cache of the layer before it, are measured alone (closed forms, KL on held-out windows); then the
- * step of least KL per byte is taken until the cache fits (QCQA, arXiv 2406.10247, chooses groups in that spirit). What
- * steps do together is more or less than their sum: measure the result.
+ * step of least KL per byte is taken until the cache fits (QCQA, arXiv 2406.10247, chooses groups in that spirit). That is
+ * done for each codec the cache may be stored in, whose own KL is measured as well; the plan of least sum is taken.
+ * What steps do together is more or less than their sum: it is measured at the end.
  */
 #include "calib/evaluate.h"
 #include "calib/stats.h"
+#include "model/kv_codec.h"
 
 struct budget_step {
 	uint32_t layer;
@@ -17,23 +19,45 @@ struct budget_step {
 	uint64_t bytes;          /* of the whole cache after it */
 };
 
+/* A way to store the cache. */
+struct budget_cache {
+	char name[48];           /* "q8_0", "q8_0+q4_0": keys and values */
+	struct kv_codecs codecs;
+	double element;          /* bytes of an element of keys or values, on average */
+	double kl;               /* measured by budget_make, nothing else changed */
+};
+/* ERR_USAGE or ERR_UNSUPPORTED as kv_codec_find says; "K" or "K+V". */
+int budget_cache_find(const char *name, size_t dim, struct budget_cache *out, struct err *e);
+
 struct budget_plan {
 	struct budget_step *step;
 	size_t count;
-	uint64_t before, after;  /* bytes */
-	double kl;               /* predicted, of all */
+	const struct budget_cache *cache; /* what it is to be stored in */
+	uint64_t before, stored, after;   /* bytes: at f16, then in that codec, then all steps taken */
+	double kl;               /* predicted, of all: the sum */
+	double together;         /* the whole plan in closed forms */
 };
 
-/* Bytes at f16 of the smallest cache that steps can reach. */
-uint64_t budget_smallest(const struct config *c, uint64_t tokens);
+/* Bytes of the smallest cache that steps can reach. */
+uint64_t budget_smallest(const struct config *c, const struct budget_cache *cache, size_t caches, uint64_t tokens);
+
+struct budget_request {
+	struct model *model;
+	struct tensor_source *source;
+	const struct windows *text;
+	size_t held;             /* windows at its end that judge */
+	const struct stats *stats; /* moments for folds of heads, or NULL */
+	struct budget_cache *cache; /* [caches], those that may be taken */
+	size_t caches;
+	uint64_t bytes, tokens;
+	plan_progress *progress;
+	void *progress_arg;
+};
 /*
- * c: a configuration of the model that may be written to; it gets head counts and sources of the plan. text: its last
- * `held` windows judge. stats: moments for folds of heads, or NULL. ERR_USAGE when the budget cannot be met (the message has the smallest). Release with
- * budget_plan_release.
+ * c: a configuration of the model that may be written to; it gets head counts and sources of the plan. ERR_USAGE when the
+ * budget cannot be met (the message has the smallest). Release with budget_plan_release; the request's caches outlive it.
  */
-int budget_make(struct model *model, struct tensor_source *source, struct config *c, const struct windows *text, size_t held,
-		const struct stats *stats, uint64_t bytes, uint64_t tokens, struct budget_plan *out, plan_progress *progress, void *progress_arg,
-		struct err *e);
+int budget_make(const struct budget_request *r, struct config *c, struct budget_plan *out, struct err *e);
 void budget_plan_release(struct budget_plan *p);
 
 #endif

@@ -4,8 +4,8 @@
 
 #include "calib/measure.h"
 
-int damage_measure(struct model *original, const struct config *c, struct tensor_source *s, const struct windows *text,
-		   size_t from, size_t to, struct damage *out, struct err *e)
+int damage_measure(struct model *original, const struct config *c, struct tensor_source *s, const struct kv_codecs *kv,
+		   const struct windows *text, size_t from, size_t to, struct damage *out, struct err *e)
 {
 	struct model *changed = NULL;
 	struct measurement m = { 0 };
@@ -16,6 +16,8 @@ int damage_measure(struct model *original, const struct config *c, struct tensor
 	int rc = model_open(c, s, &changed, e);
 	if (!rc)
 		rc = measurement_init(&m, part.count, windows_scored(&part), true, e);
+	if (!rc && kv)
+		model_set_kv(changed, *kv);
 	struct measure_arg arg = { .m = &m, .model = 0, .reference = 1 };
 	if (!rc)
 		rc = evaluate((struct model *[]){ changed, original }, 2, &part, 0, part.count, measure_visit, &arg, NULL, NULL, e);

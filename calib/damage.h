@@ -2,13 +2,14 @@
 #define QUIRE_CALIB_DAMAGE_H
 /* What a change of a model costs, on a few windows of text. */
 #include "calib/evaluate.h"
+#include "model/kv_codec.h"
 
 struct damage {
 	double excess, excess_error; /* nats per token over the original's loss */
 	double kl;
 };
-/* Windows [from, to) of the text; c and s: the changed model's. */
-int damage_measure(struct model *original, const struct config *c, struct tensor_source *s, const struct windows *text,
-		   size_t from, size_t to, struct damage *out, struct err *e);
+/* Windows [from, to) of the text; c and s: the changed model's; kv: what its cache is stored in, or NULL. */
+int damage_measure(struct model *original, const struct config *c, struct tensor_source *s, const struct kv_codecs *kv,
+		   const struct windows *text, size_t from, size_t to, struct damage *out, struct err *e);
 
 #endif

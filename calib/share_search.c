@@ -39,7 +39,7 @@ static int try_map(struct search *s, const uint32_t *map, double *kl, struct err
 	if (!rc)
 		rc = share_run(s->teacher, s->source, s->c, s->text, &o, out, report, NULL, NULL, e);
 	if (!rc)
-		rc = damage_measure(s->teacher, s->c, overlay_source(out), s->text, s->text->count - s->held, s->text->count, &d, e);
+		rc = damage_measure(s->teacher, s->c, overlay_source(out), NULL, s->text, s->text->count - s->held, s->text->count, &d, e);
 	if (!rc)
 		*kl = d.kl;
 	share_report_release(report, s->c->layers);

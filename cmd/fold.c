@@ -17,7 +17,7 @@
 
 struct fold_command_options {
 	struct common common;
-	const char *output, *to, *kv_heads, *layers, *method, *group, *share_layers, *share_method, *kv_budget, *stats;
+	const char *output, *to, *kv_heads, *layers, *method, *group, *share_layers, *share_method, *kv_budget, *kv_cache, *stats;
 	struct string_list data;
 	int64_t samples, ctx, seed, steps, window, full_every;
 	double max_kl;
@@ -40,7 +40,8 @@ static const struct option_row rows[] = {
 	{ "share-layers", 0, OPT_STRING, "suffix:N|pairs|auto|auto:N|0,0,2,...", "layers that read an earlier layer's cache", FIELD(share_layers) },
 	{ "share-method", 0, OPT_STRING, "joint|refit|match|reuse", "how readers and owners are fitted (default: joint)", FIELD(share_method) },
 	{ "max-kl", 0, OPT_DOUBLE, "NATS", "auto: as many layers as this KL allows, in closed form", FIELD(max_kl) },
-	{ "kv-budget", 0, OPT_STRING, "BYTES@TOKENS", "plan heads and shared layers for a cache of this size (f16)", FIELD(kv_budget) },
+	{ "kv-budget", 0, OPT_STRING, "BYTES@TOKENS", "plan heads and shared layers for a cache of this size", FIELD(kv_budget) },
+	{ "kv-cache", 0, OPT_STRING, "auto|f16|q8_0|q8_0+q4_0", "what the cache may be stored in (default: f16)", FIELD(kv_cache) },
 	{ "window", 0, OPT_INT, "W", "sliding windows of W tokens on all layers but some", FIELD(window) },
 	{ "full-every", 0, OPT_INT, "N", "one layer of N keeps full attention (default: 4)", FIELD(full_every) },
 	{ "data", 'd', OPT_LIST, "TEXT", "text to calibrate on; may be repeated (all but mean need one)", FIELD(data) },
@@ -273,7 +274,8 @@ static struct tensor_source *result(const struct work *w)
 /* Loss of the result over the original's on the windows that nothing was fitted to. */
 static int measure(struct work *w, struct err *e)
 {
-	int rc = damage_measure(w->in.model, &w->to, result(w), &w->text, w->text.count - w->held, w->text.count, &w->damage, e);
+	const struct budget_cache *cache = budgeting_cache(&w->budget);
+	int rc = damage_measure(w->in.model, &w->to, result(w), cache ? &cache->codecs : NULL, &w->text, w->text.count - w->held, w->text.count, &w->damage, e);
 	w->measured = !rc;
 	return rc;
 }
@@ -316,6 +318,7 @@ static void say_text(const struct work *w, struct strbuf *out)
 {
 	static const uint64_t length[] = { 1, 4096, 32768 };
 	const struct config *from = &w->in.config, *to = &w->to;
+	const struct budget_cache *cache = budgeting_cache(&w->budget);
 	char a[32], b[32];
 	for (uint32_t i = 0; w->report && w->o->common.verbose && i < to->layers; i++) {
 		const struct fold_report *r = &w->report[i];
@@ -334,7 +337,7 @@ static void say_text(const struct work *w, struct strbuf *out)
 			strbuf_printf(out, "  layer %.3g -> %.3g (W_down)", r->ffn_before, r->ffn_after);
 		strbuf_putc(out, '\n');
 	}
-	budgeting_text(&w->budget, out);
+	budgeting_text(&w->budget, w->measured ? &w->damage : NULL, out);
 	windowing_text(&w->windowing, to, out);
 	sharing_text(&w->sharing, to, w->o->common.verbose, out);
 	strbuf_puts(out, "KV heads          ");
@@ -343,10 +346,12 @@ static void say_text(const struct work *w, struct strbuf *out)
 	heads_text(to, out);
 	strbuf_putc(out, '\n');
 	for (size_t i = 0; i < sizeof length / sizeof *length; i++)
-		strbuf_printf(out, "KV cache, %-6s  %s -> %s (f16)\n", i == 0 ? "token" : i == 1 ? "4k" : "32k",
-			      size_text((uint64_t)config_kv_bytes(from, length[i], 2), a), size_text((uint64_t)config_kv_bytes(to, length[i], 2), b));
+		strbuf_printf(out, "KV cache, %-6s  %s -> %s (%s%s)\n", i == 0 ? "token" : i == 1 ? "4k" : "32k",
+			      size_text((uint64_t)config_kv_bytes(from, length[i], 2), a),
+			      size_text((uint64_t)config_kv_bytes(to, length[i], cache ? cache->element : 2), b),
+			      cache && cache->element != 2 ? "f16 -> " : "", cache ? cache->name : "f16");
 	if (w->measured)
-		strbuf_printf(out, "excess loss       %.4f +/- %.4f nats a token, KL %.4f (predicted: %zu %s windows)\n", w->damage.excess,
+		strbuf_printf(out, "excess loss       %.4f +/- %.4f nats a token, KL %.4f (measured on %zu %s windows)\n", w->damage.excess,
 			      w->damage.excess_error, w->damage.kl, w->held, in_sample(w) ? "of the statistics'" : "held-out");
 	strbuf_printf(out, "loaded by         %s\n", who_loads(to));
 }
@@ -405,7 +410,7 @@ static int check_options(struct work *w, const struct produce *p, struct err *e)
 	if (!rc)
 		rc = windowing_options(&w->windowing, o->window, o->full_every, has_text(o) || o->dry_run, e);
 	if (!rc)
-		rc = budgeting_options(&w->budget, o->kv_budget, has_text(o), !o->kv_heads && !o->share_layers && !o->window,
+		rc = budgeting_options(&w->budget, o->kv_budget, o->kv_cache, has_text(o), !o->kv_heads && !o->share_layers && !o->window,
 				       w->sharing.automatic, e);
 	if (!rc && w->budget.shares) {
 		w->sharing.goal.bytes = w->budget.bytes;
@@ -461,8 +466,10 @@ static int plan_budget(struct work *w, struct err *e)
 	few.tokens += (train - fit) * w->text.ctx;
 	few.count = fit + judge;
 	progress_start(&w->o->common, "plan", "measurements", 0);
-	rc = budget_make(w->in.model, w->in.checkpoint->source, &w->to, &few, judge, w->stats, w->budget.bytes, w->budget.tokens, &w->budget.plan,
-			 progress_step, NULL, e);
+	struct budget_request r = { .model = w->in.model, .source = w->in.checkpoint->source, .text = &few, .held = judge,
+				    .stats = w->stats, .cache = w->budget.cache, .caches = w->budget.caches, .bytes = w->budget.bytes,
+				    .tokens = w->budget.tokens, .progress = progress_step };
+	rc = budget_make(&r, &w->to, &w->budget.plan, e);
 	progress_end();
 	for (uint32_t i = 0; i < w->to.layers && !rc; i++) {
 		w->folded.layer[i].kv_heads = w->to.layer[i].kv_heads;

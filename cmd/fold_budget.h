@@ -1,21 +1,31 @@
 #ifndef QUIRE_CMD_FOLD_BUDGET_H
 #define QUIRE_CMD_FOLD_BUDGET_H
-/* The part of `fold` that spends a KV budget. */
+/* The part of `fold` that spends a KV budget, and knows what the cache is to be stored in. */
 #include "base/json.h"
 #include "calib/budget.h"
+#include "calib/damage.h"
+
+enum { BUDGET_CACHES = 16 };
 
 struct budgeting {
 	const char *spec;        /* --kv-budget, or NULL */
+	const char *codecs;      /* --kv-cache, or NULL */
 	uint64_t bytes, tokens;
 	bool shares;             /* only layers are to be shared, until the cache fits */
+	struct budget_cache cache[BUDGET_CACHES];
+	size_t caches;
 	struct budget_plan plan;
 };
 
-/* BYTES@CTX. ERR_USAGE. */
-int budgeting_options(struct budgeting *b, const char *spec, bool has_text, bool alone, bool shares, struct err *e);
-/* What can be said without a text: a budget that cannot be met. */
-int budgeting_check(const struct budgeting *b, const struct config *c, struct err *e);
-void budgeting_text(const struct budgeting *b, struct strbuf *out);
+/* BYTES@CTX, and "auto" or names of codecs with commas between. ERR_USAGE. */
+int budgeting_options(struct budgeting *b, const char *spec, const char *codecs, bool has_text, bool alone, bool shares,
+		      struct err *e);
+/* What can be said without a text: codecs that do not divide a head, a budget that cannot be met. */
+int budgeting_check(struct budgeting *b, const struct config *c, struct err *e);
+/* What the result's cache is to be stored in. */
+const struct budget_cache *budgeting_cache(const struct budgeting *b);
+/* damage: of the result, or NULL. */
+void budgeting_text(const struct budgeting *b, const struct damage *damage, struct strbuf *out);
 void budgeting_json(const struct budgeting *b, struct json_writer *j);
 
 #endif

@@ -86,10 +86,31 @@ done
 succeeds "the plan" fold -o "$T/no.quire" --kv-budget 18MiB@4096 --dry-run
 prints "the plan: its steps" "^step 1 +layer [0-4] .* KL \+0\.[0-9]+, 0\.[0-9]+ in all"
 prints "the plan: the size" "KV budget +20.0 MiB -> 1[0-8]\.[0-9] MiB at 4096 tokens"
+prints "the plan: heads step by step" "^step [0-9]+ +layer [0-4] +4 KV heads +KL"
+prints "the plan: steps and all of them together" "^KL +0\.[0-9]+ predicted as the sum of steps, 0\.[0-9]+ all steps together"
+succeeds "a plan that may choose a codec" fold -o "$T/plan.quire" --kv-budget 3MiB@4096 --kv-cache auto
+prints "codecs: measured by themselves" "^cache in q8_0 +(\(taken\))? +KL \+0\.[0-9]+ by itself"
+prints "codecs: predicted and measured" "in closed forms; 0\.[0-9]+ measured as written"
+prints "codecs: how to run it" "^run it with +--kv-cache (q8_0|q4_0)"
+with=$(sed -n 's/^run it with *\(--[^(]*\)(.*/\1/p' "$T/out")
+is "the running program keeps to the budget" "$(($(cache "$T/plan.quire" $with) * 40 <= full * 3))" 1
+succeeds "verify it so" "$QUIRE" verify "$T/plan.quire" --data "$calib" --ctx 64 --chunks 2 --against "$DEMO" $with
+succeeds "one codec, no plan" fold -o "$T/no.quire" --kv-heads 4 --method mean --kv-cache q8_0+q4_0 --dry-run
+prints "one codec: how to run it" "^run it with +--kv-cache q8_0 --kv-cache-v q4_0"
+prints "one codec: the size in it" "KV cache, 4k +20.0 MiB -> 4.1 MiB \(f16 -> q8_0\+q4_0\)"
+exits 2 "auto without a budget" fold -o "$T/no.quire" --kv-heads 4 --kv-cache auto
+exits 2 "unknown codec" fold -o "$T/no.quire" --kv-heads 4 --kv-cache q99
+exits 5 "blocks that do not divide a head" fold -o "$T/no.quire" --kv-heads 4 --kv-cache q4_k
+exits 2 "no codec" fold -o "$T/no.quire" --kv-budget 3MiB@4096 --kv-cache q8_0,
+exits 2 "cannot be met in any codec" fold -o "$T/no.quire" --kv-budget 100KiB@4096 --kv-cache auto
+says "cannot be met in any codec: says the smallest" "the smallest is 144.0 KiB \(147456 bytes, q4_0\)"
 succeeds "a budget that is met already" fold -o "$T/roomy.quire" --kv-budget 20MiB@4096
 exits 2 "a budget that cannot be met" fold -o "$T/no.quire" --kv-budget 100KiB@4096
-says "cannot be met: says the smallest" "the smallest is 512.0 KiB"
+says "cannot be met: says the smallest" "the smallest is 512.0 KiB .*--kv-cache auto may store it in fewer bytes"
 exits 2 "no tokens" fold -o "$T/no.quire" --kv-budget 64MiB
+for b in 0@4096 64MiB@0 64MiB@ @4096 64MiB@-1 64MiB@4096x x@4096; do
+	exits 2 "--kv-budget $b" fold -o "$T/no.quire" --kv-budget=$b
+done
 exits 2 "a budget and heads" fold -o "$T/no.quire" --kv-budget 8MiB@4096 --kv-heads 4
 is "nothing was written" "$(ls "$T" | grep -c '^no')" 0
 done_testing

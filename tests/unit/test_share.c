@@ -288,7 +288,7 @@ static void share(struct shared *s, const char *map, enum share_method method, s
 	s->report = calloc(s->to.layers, sizeof *s->report);
 	assert_true(s->out && s->report);
 	ok(share_run(s->in.model, s->in.checkpoint->source, &s->to, &s->text, &o, s->out, s->report, NULL, NULL, &e));
-	ok(damage_measure(s->in.model, &s->to, overlay_source(s->out), &s->text, s->text.count - HELD, s->text.count, &s->damage, &e));
+	ok(damage_measure(s->in.model, &s->to, overlay_source(s->out), NULL, &s->text, s->text.count - HELD, s->text.count, &s->damage, &e));
 }
 
 static void shared_release(struct shared *s)
