@@ -14,12 +14,13 @@
 static const struct group {
 	enum role role[3];
 	int count;
-	bool adds_to_residual;
+	bool adds_to_residual; /* and with it ends its half of the layer */
+	enum layer_part part;
 } groups[] = {
-	{ { ROLE_Q, ROLE_K, ROLE_V }, 3, false },
-	{ { ROLE_O }, 1, true },
-	{ { ROLE_GATE, ROLE_UP }, 2, false },
-	{ { ROLE_DOWN }, 1, true },
+	{ { ROLE_Q, ROLE_K, ROLE_V }, 3, false, LAYER_ATTENTION },
+	{ { ROLE_O }, 1, true, LAYER_ATTENTION },
+	{ { ROLE_GATE, ROLE_UP }, 2, false, LAYER_FEED_FORWARD },
+	{ { ROLE_DOWN }, 1, true, LAYER_FEED_FORWARD },
 };
 enum { GROUPS = sizeof groups / sizeof *groups };
 
@@ -54,6 +55,7 @@ struct driver {
 	plan_progress *progress;
 	void *progress_arg;
 	uint64_t done, total;
+	bool teacher_ahead;  /* its stream is past the half of the layer that is quantized */
 };
 
 static void watch_input(void *arg, enum role r, uint32_t layer, const float *x, size_t n, size_t dim)
@@ -94,13 +96,16 @@ static void side_release(struct side *s)
 	free(s->input);
 }
 
-/* Runs a layer on one batch up to the watched role: its input is left in s->input, the residual stream in the stream's work. */
-static int run_to(struct side *s, uint32_t layer, size_t first, size_t seqs, enum role watch, struct err *e)
+/*
+ * Runs one batch of a half layer, with the input of the watched role left in s->input: only so far, or to its end when
+ * the stream moves past it.
+ */
+static int run_half(struct side *s, uint32_t layer, const struct group *g, size_t first, size_t seqs, bool move, struct err *e)
 {
-	const struct model_tap tap = { .input = watch_input, .arg = s, .stop = true, .last = watch };
+	const struct model_tap tap = { .input = watch_input, .arg = s, .stop = !move, .last = g->role[0], .part = g->part };
 	const struct stream_visit v = { .tap = &tap };
-	s->watch = watch;
-	return stream_layer(&s->stream, layer, first, first + seqs, false, &v, e);
+	s->watch = g->role[0];
+	return stream_layer(&s->stream, layer, first, first + seqs, move, &v, e);
 }
 
 static void moments_release(struct moments *m)
@@ -115,6 +120,7 @@ struct outer {
 	float *product;
 	const float *x, *y;
 	size_t rows, cols, n;
+	bool square; /* x is y: only what is at or before the diagonal */
 };
 
 /* Rows of a moment matrix per piece of work; fixed, so that sums do not depend on the number of threads. */
@@ -125,17 +131,42 @@ static void one_stripe(void *arg, size_t item, int worker)
 	(void)worker;
 	struct outer *o = arg;
 	size_t at = item * STRIPE, rows = o->rows - at < STRIPE ? o->rows - at : STRIPE;
+	size_t cols = o->square ? at + rows : o->cols;
 	float *p = o->product + at * o->cols;
-	blas_gemm(true, false, rows, o->cols, o->n, 1, o->x + at, o->rows, o->y, o->cols, 0, p, o->cols);
-	for (size_t i = 0; i < rows * o->cols; i++)
-		o->a[at * o->cols + i] += p[i];
+	blas_gemm(true, false, rows, cols, o->n, 1, o->x + at, o->rows, o->y, o->cols, 0, p, o->cols);
+	for (size_t r = 0; r < rows; r++)
+		for (size_t i = 0; i < cols; i++)
+			o->a[(at + r) * o->cols + i] += p[r * o->cols + i];
 }
 
 /* a[rows, cols] += x^T y of n tokens, through f32 products per batch whose sum over batches is kept in f64. */
 static void add_product(struct driver *d, double *a, size_t rows, size_t cols, const float *x, const float *y, size_t n)
 {
-	struct outer o = { a, d->product, x, y, rows, cols, n };
+	struct outer o = { a, d->product, x, y, rows, cols, n, false };
 	thread_for((rows + STRIPE - 1) / STRIPE, one_stripe, &o);
+}
+
+/* a[m, m] += x^T x, whose part after the diagonal is left to mirror(). */
+static void add_square(struct driver *d, double *a, size_t m, const float *x, size_t n)
+{
+	struct outer o = { a, d->product, x, x, m, m, n, true };
+	thread_for((m + STRIPE - 1) / STRIPE, one_stripe, &o);
+}
+
+static void mirror(double *a, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		for (size_t j = i + 1; j < n; j++)
+			a[i * n + j] = a[j * n + i];
+}
+
+/* What the residual stream of the student lacks before this half of the layer adds to it. */
+static void residual_difference(struct driver *d, size_t first, size_t tokens)
+{
+	size_t width = d->config->hidden, at = first * d->text->ctx * width;
+	const float *t = d->teacher.stream.hidden + at, *s = d->student.stream.hidden + at;
+	for (size_t i = 0; i < tokens * width; i++)
+		d->difference[i] = t[i] - s[i];
 }
 
 static int gather(struct driver *d, const struct group *g, uint32_t layer, struct moments *m, struct err *e)
@@ -145,34 +176,37 @@ static int gather(struct driver *d, const struct group *g, uint32_t layer, struc
 	*m = (struct moments){ .n = n, .width = width };
 	m->own = calloc(n * n, sizeof(double));
 	m->cross = calloc(n * n, sizeof(double));
-	m->residual = g->adds_to_residual ? calloc(width * n, sizeof(double)) : NULL;
-	if (!m->own || !m->cross || (g->adds_to_residual && !m->residual))
+	bool carried = g->adds_to_residual && d->o->sequential && d->o->residual != 0;
+	m->residual = carried ? calloc(width * n, sizeof(double)) : NULL;
+	if (!m->own || !m->cross || (carried && !m->residual))
 		return err_nomem(e);
+	/* once it has shown the input of the projection that ends a half, nothing keeps the original from going on */
+	bool move = g->adds_to_residual;
 	for (size_t first = 0; first < d->text->count; first += d->batch) {
 		size_t seqs = d->text->count - first < d->batch ? d->text->count - first : d->batch, tokens = seqs * d->text->ctx;
-		int rc = run_to(&d->teacher, layer, first, seqs, g->role[0], e);
+		if (m->residual)
+			residual_difference(d, first, tokens);
+		int rc = run_half(&d->teacher, layer, g, first, seqs, move, e);
 		if (!rc && d->o->sequential)
-			rc = run_to(&d->student, layer, first, seqs, g->role[0], e);
+			rc = run_half(&d->student, layer, g, first, seqs, false, e);
 		if (rc)
 			return rc;
 		const float *t = d->teacher.input, *s = d->o->sequential ? d->student.input : t;
-		add_product(d, m->own, n, n, s, s, tokens);
+		add_square(d, m->own, n, s, tokens);
+		if (m->residual)
+			add_product(d, m->residual, width, n, d->difference, s, tokens);
 		if (d->o->sequential && d->o->input != 0) {
 			for (size_t i = 0; i < tokens * n; i++)
 				d->difference[i] = t[i] - s[i];
 			add_product(d, m->cross, n, n, d->difference, s, tokens);
-		}
-		if (d->o->sequential && d->o->residual != 0 && g->adds_to_residual) {
-			/* the layers stopped before this projection: what is left in work is the residual stream it adds to */
-			for (size_t i = 0; i < tokens * width; i++)
-				d->difference[i] = d->teacher.stream.work[i] - d->student.stream.work[i];
-			add_product(d, m->residual, width, n, d->difference, s, tokens);
 		}
 		m->tokens += tokens;
 		d->done += tokens;
 		if (d->progress && !d->progress(d->progress_arg, d->done, d->total))
 			return err_set(e, ERR_IO, "interrupted");
 	}
+	d->teacher_ahead = move;
+	mirror(m->own, n);
 	double scale = 1 / (double)m->tokens;
 	for (size_t i = 0; i < n * n; i++) {
 		m->own[i] *= scale;
@@ -339,12 +373,15 @@ static int one_group(struct driver *d, const struct group *g, uint32_t layer, st
 	return rc;
 }
 
-/* Takes both streams past a layer. */
-static int advance(struct driver *d, uint32_t layer, struct err *e)
+/* Takes both streams past a half of a layer. */
+static int advance(struct driver *d, uint32_t layer, enum layer_part part, struct err *e)
 {
-	int rc = stream_layer(&d->teacher.stream, layer, 0, d->text->count, true, NULL, e);
+	const struct model_tap tap = { .part = part };
+	const struct stream_visit v = { .tap = &tap };
+	int rc = d->teacher_ahead ? ERR_OK : stream_layer(&d->teacher.stream, layer, 0, d->text->count, true, &v, e);
+	d->teacher_ahead = false;
 	if (!rc && d->o->sequential)
-		rc = stream_layer(&d->student.stream, layer, 0, d->text->count, true, NULL, e);
+		rc = stream_layer(&d->student.stream, layer, 0, d->text->count, true, &v, e);
 	return rc;
 }
 
@@ -373,12 +410,14 @@ int sequential_quantize(const struct config *config, struct tensor_source *sourc
 {
 	struct driver d = { .config = config, .source = source, .plan = plan, .text = text, .o = o, .out = out,
 			    .progress = progress, .progress_arg = progress_arg };
-	int rc = driver_init(&d, e);
+	int rc = config->arch->parallel_residual ? err_set(e, ERR_UNSUPPORTED, "layer-after-layer quantization of layers whose halves run "
+							   "in parallel is not supported; use --method gptq") : driver_init(&d, e);
 	for (uint32_t layer = 0; layer < config->layers && !rc; layer++) {
-		for (int g = 0; g < GROUPS && !rc; g++)
+		for (int g = 0; g < GROUPS && !rc; g++) {
 			rc = one_group(&d, &groups[g], layer, e);
-		if (!rc)
-			rc = advance(&d, layer, e);
+			if (!rc && groups[g].adds_to_residual)
+				rc = advance(&d, layer, groups[g].part, e);
+		}
 	}
 	side_release(&d.teacher);
 	side_release(&d.student);

@@ -76,7 +76,8 @@ int stream_layer(struct stream *s, uint32_t layer, size_t from, size_t to, bool 
 	int rc = keep ? keep_owner(s, layer, e) : ERR_OK;
 	for (size_t first = from; first < to && !rc; first += s->batch) {
 		size_t count = to - first < s->batch ? to - first : s->batch;
-		if (owner != layer && (rc = prepare_owner(s, owner, first, count, e)))
+		bool attends = !v || !v->tap || v->tap->part != LAYER_FEED_FORWARD;
+		if (attends && owner != layer && (rc = prepare_owner(s, owner, first, count, e)))
 			break;
 		memcpy(s->work, s->hidden + first * row, count * row * sizeof(float));
 		if (v && v->at)

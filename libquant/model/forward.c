@@ -467,6 +467,8 @@ static int check_pass(const struct model_run *r, const struct pass *p, struct er
 		return err_set(e, ERR_BUG, "%zu sequences of %zu tokens exceed the room for %zu", p->seqs, p->len, r->tokens);
 	if (p->cache && p->seqs != 1)
 		return err_set(e, ERR_BUG, "a KV cache serves one sequence, not %zu", p->seqs);
+	if (p->tap && p->tap->part != LAYER_WHOLE && r->m->config->arch->parallel_residual)
+		return err_set(e, ERR_BUG, "the halves of layer %u run in parallel", p->layer);
 	return ERR_OK;
 }
 
@@ -476,6 +478,7 @@ int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs,
 	struct model *m = r->m;
 	const struct config *c = m->config;
 	struct pass p = { .layer = layer, .seqs = seqs, .len = len, .cache = cache, .tap = tap };
+	enum layer_part part = tap ? tap->part : LAYER_WHOLE;
 	int rc = check_pass(r, &p, e);
 	if (rc)
 		return rc;
@@ -487,11 +490,15 @@ int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs,
 		return ERR_OK;
 	if ((rc = reserve(r, r->stride, e)) || (rc = positions(r, p.start, len, e)))
 		return rc;
-	norm(m, ROLE_ATTN_NORM, layer, hidden, r->x, p.n, c->hidden);
-	if ((rc = attention(r, &p, e)) || p.stopped)
-		return rc;
+	if (part != LAYER_FEED_FORWARD) {
+		norm(m, ROLE_ATTN_NORM, layer, hidden, r->x, p.n, c->hidden);
+		if ((rc = attention(r, &p, e)) || p.stopped)
+			return rc;
+		residual(m, ROLE_POST_ATTN_NORM, layer, hidden, r->y, p.n);
+	}
+	if (part == LAYER_ATTENTION)
+		return ERR_OK;
 	/* with a parallel residual both halves see the same normed input, which attention leaves in x */
-	residual(m, ROLE_POST_ATTN_NORM, layer, hidden, r->y, p.n);
 	if (!c->arch->parallel_residual)
 		norm(m, ROLE_FFN_NORM, layer, hidden, r->x, p.n, c->hidden);
 	feed_forward(r, &p);
