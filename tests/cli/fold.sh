@@ -68,6 +68,11 @@ says "and the message says so" "takes one KV head count for all layers"
 # fold, quantize, verify
 succeeds "quantize what was folded" "$QUIRE" quantize "$T/pca.quire" -o "$T/q.gguf" --scheme Q8_0
 near "and it is as good" "$(loss "$T/q.gguf")" "$pca" 0.01
+kl() { "$QUIRE" verify "$1" --data "$eval" --ctx 128 --chunks 8 --against "$2" --json | sed -n 's/.*"kl_mean": \([0-9.e-]*\).*/\1/p'; }
+succeeds "quantize by the best method" "$QUIRE" quantize "$T/refit.gguf" -o "$T/best.gguf" --scheme q4_k --method best --data "$calib" $few
+succeeds "quantize by plain rounding" "$QUIRE" quantize "$T/refit.gguf" -o "$T/rtn.gguf" --scheme q4_k --method rtn
+less "best is nearer to the folded model" "$(kl "$T/best.gguf" "$T/refit.gguf")" "$(kl "$T/rtn.gguf" "$T/refit.gguf")"
+near "and about as far from the original as that" "$(kl "$T/best.gguf" "$DEMO")" "$(kl "$T/refit.gguf" "$DEMO")" 0.25
 exits 5 "a quantized model" "$QUIRE" fold "$T/q.gguf" -o "$T/no" --kv-heads 2 --method mean
 says "fold first" "is quantized to q8_0; fold the original first, then quantize"
 

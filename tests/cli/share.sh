@@ -77,10 +77,26 @@ kind() { sed -n "s/^layer $1 *\\([a-z0-9 ]*\\),.*/\\1/p" "$T/out"; }
 is "windows and shared layers: readers have their owner's" "$(kind 2), $(kind 4)" "$(kind 1), $(kind 3)"
 is "windows and shared layers: one cache of two is full" "$(for i in 0 1 3; do kind $i; done | grep -c full)" 2
 succeeds "all three" fold -o "$T/all.quire" --window 16 --full-every 3 --share-layers pairs --kv-heads 4 --share-method match --method pca
-for m in w ws all; do
-	succeeds "$m: prefill and decoding agree" "$QUIRE" verify "$T/$m.quire" --data "$calib" --ctx 64 --chunks 2 --check-decode --json
-	prints "$m: and it says so" '"agree": true'
+succeeds "heads alone" fold -o "$T/heads.quire" --kv-heads 2 --method pca
+above() { if awk -v a="$2" -v b="$3" 'BEGIN { exit !(a != "" && b != "" && a > b) }'; then ok "$1"; else not_ok "$1 ($2, want more than $3)"; fi; }
+for m in heads both w ws all; do
+	succeeds "$m: what a smaller cache costs" "$QUIRE" verify "$T/$m.quire" --data "$calib" --ctx 64 --chunks 8 --protocol full \
+		--against "$DEMO" --kl-by-position --copy-test --check-decode --json
+	prints "$m: prefill and decoding agree" '"agree": true'
+	above "$m: 99th percentile" "$(json "$T/out" kl_p99)" "$(json "$T/out" kl_mean)"
+	is "$m: ranges of positions" "$(sed -n '/kl_by_position/,/\]/p' "$T/out" | grep -c '"kl_mean":')" 16
+	prints "$m: loss on repeated tokens" '"loss_second": [0-9.]+'
+	[ $m = w ] && above "w: copying suffers" "$(json "$T/out" loss_second)" "$(json "$T/out" reference_loss_second)"
+	position=$(sed -n '/kl_by_position/,/\]/s/.*"kl_mean": *\([^,]*\),.*/\1/p' "$T/out")
+	above "$m: KL at the end" "$(tail -n 1 <<<"$position")" 0
+	[ $m = w ] && is "w: no KL before the window is full" "$(head -n 4 <<<"$position" | tr '\n' ' ')" "0 0 0 0 "
 done
+succeeds "quantize shared layers and windows by the best method" "$QUIRE" quantize "$T/ws.quire" -o "$T/best.quire" --scheme q4_k \
+	--method best --data "$calib" --ctx 64 --samples 16
+succeeds "and verify against the original" "$QUIRE" verify "$T/best.quire" --data "$calib" --ctx 64 --chunks 8 --against "$DEMO" --json
+best=$(json "$T/out" kl_mean)
+"$QUIRE" verify "$T/ws.quire" --data "$calib" --ctx 64 --chunks 8 --against "$DEMO" --json >"$T/out"
+near "quantizing adds little" "$best" "$(json "$T/out" kl_mean)" 0.5
 
 # a budget
 succeeds "the plan" fold -o "$T/no.quire" --kv-budget 18MiB@4096 --dry-run
