@@ -80,6 +80,11 @@ int stats_windows(const struct stats *s, struct windows *w, struct err *e);
 
 /* Adds up files of the same model, tokenizer and kind. ERR_NOT_COMPARABLE, or ERR_INPUT when two hold the same window. */
 int stats_merge(const char *const *paths, size_t count, const char *out, struct err *e);
+/*
+ * The same for importance matrices of llama.cpp: sums and counts of each entry. ERR_NOT_COMPARABLE when sizes differ, or when
+ * some count tokens and others, of the older form, chunks. out: GGUF, or the older form when its name ends in .dat.
+ */
+int imatrix_merge(const char *const *paths, size_t count, const char *out, struct err *e);
 /* Writes the importance of a checked s as llama.cpp's importance matrix. datasets: names of the texts. */
 int stats_write_imatrix(const struct stats *s, const char *path, const char *const *datasets, size_t dataset_count,
 			struct err *e);

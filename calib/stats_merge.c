@@ -33,7 +33,8 @@ struct origin {
 static int same_kind(const struct stats *a, const struct stats *b, struct err *e)
 {
 	if (a->info.foreign || b->info.foreign)
-		return err_set(e, ERR_UNSUPPORTED, "importance matrices of llama.cpp cannot be merged here; use its own tool");
+		return err_set(e, ERR_NOT_COMPARABLE, "statistics of quire and importance matrices of llama.cpp do not add up; write the "
+			       "importance matrix of the statistics first (--from)");
 	if (strcmp(a->head.model, b->head.model))
 		return err_set(e, ERR_NOT_COMPARABLE, "gathered with another model");
 	if (strcmp(a->head.tokenizer, b->head.tokenizer))
@@ -258,14 +259,14 @@ int stats_merge(const char *const *paths, size_t count, const char *out, struct 
 	int rc = m.file ? ERR_OK : err_nomem(e);
 	for (; m.count < count && !rc; m.count += !rc) {
 		rc = stats_open(paths[m.count], &m.file[m.count], e);
-		if (!rc && m.count && (rc = same_kind(m.file[0], m.file[m.count], e))) {
+		if (!rc && m.count && !(m.file[0]->info.foreign && m.file[m.count]->info.foreign) && (rc = same_kind(m.file[0], m.file[m.count], e))) {
 			stats_close(m.file[m.count]);
 			err_prefix(e, "%s", paths[m.count]);
-		} else if (!rc && m.file[m.count]->info.foreign) {
-			stats_close(m.file[m.count]);
-			rc = err_set(e, ERR_UNSUPPORTED, "%s: importance matrices of llama.cpp cannot be merged here; use its own tool",
-				     paths[m.count]);
 		}
+	}
+	if (!rc && m.file[0]->info.foreign) {
+		rc = imatrix_merge(paths, count, out, e);
+		goto out;
 	}
 	if (!rc) {
 		m.head = m.file[0]->head;
@@ -278,6 +279,7 @@ int stats_merge(const char *const *paths, size_t count, const char *out, struct 
 		rc = merge_inputs(&m, e);
 	if (!rc)
 		rc = merge_write(&m, out, e);
+out:
 	for (size_t i = 0; i < m.count; i++)
 		stats_close(m.file[i]);
 	free(m.file);

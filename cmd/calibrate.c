@@ -33,7 +33,7 @@ static const struct option_row rows[] = {
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", AT(ctx) },
 	{ "seed", 's', OPT_INT, "N", "which windows are chosen (default: 0)", AT(seed) },
 	{ "shard", 0, OPT_STRING, "I/N", "do part I of N only, I from 1; merge the parts later", AT(shard) },
-	{ "merge", 0, OPT_FLAG, NULL, "arguments are statistics files: add them up", AT(merge) },
+	{ "merge", 0, OPT_FLAG, NULL, "arguments are statistics or importance matrices: add them up", AT(merge) },
 	{ "resume", 0, OPT_FLAG, NULL, "go on where an interrupted run with this output stopped", AT(resume) },
 	{ "from", 0, OPT_STRING, "STATS", "run nothing: write the importance matrix of these statistics", AT(from) },
 	{ "to", 0, OPT_STRING, "quire|imatrix", "imatrix: llama.cpp's form (default: by suffix .gguf or .dat)", AT(to) },
@@ -278,6 +278,8 @@ static int merge(const struct calibrate_options *o, const char *const *args, siz
 		jw_string(&w, "tokenizer", i->tokenizer);
 		jw_end_object(&w);
 		strbuf_putc(&out, '\n');
+	} else if (i->foreign) {
+		strbuf_printf(&out, "%s: importance matrix of %zu entries over %zu chunks\n", o->output, i->entries, i->windows);
 	} else {
 		strbuf_printf(&out, "%s: %s over %llu tokens (%zu of %zu windows of %zu)\n", o->output, collect_rows[i->collect].name,
 			      (unsigned long long)i->tokens, i->windows, i->windows_total, i->ctx);

@@ -101,6 +101,16 @@ succeeds "the same from statistics" "$QUIRE" calibrate "$DEMO" --data "$T/text.t
 is "is the same file" "$(cmp "$T/whole.gguf" "$T/from.gguf" && echo same)" same
 succeeds "from the older form" "$QUIRE" calibrate "$DEMO" --from "$T/whole.dat" -o "$T/back.gguf"
 exits 7 "an importance matrix of another model" sh -c "tail -c +1 '$T/whole.dat' | sed 's/blk/BLK/g' >'$T/other.dat' && '$QUIRE' calibrate '$DEMO' --from '$T/other.dat' -o '$T/x.gguf'"
+succeeds "merge of importance matrices" "$QUIRE" calibrate --merge "$T/whole.gguf" "$T/from.gguf" -o "$T/twice.gguf"
+prints "merge of importance matrices: what it is" "importance matrix of [0-9]+ entries over 192 chunks"
+# twice the same sums over twice the tokens is the same mean, which is all that quantize looks at
+for m in whole twice; do succeeds "quantize by $m" "$QUIRE" quantize "$DEMO" -s pure-q4_0 -m imatrix --stats "$T/$m.gguf" -o "$T/$m.quire" -q; done
+is "weighing the same twice changes nothing" "$(cmp "$T/whole.quire" "$T/twice.quire" && echo same)" same
+succeeds "merge of the older form" "$QUIRE" calibrate --merge "$T/whole.dat" "$T/whole.dat" -o "$T/twice.dat"
+exits 7 "tokens and chunks cannot be weighed" "$QUIRE" calibrate --merge "$T/whole.gguf" "$T/whole.dat" -o "$T/x.gguf"
+says "tokens and chunks cannot be weighed: reason" "whole.dat: the older form counts chunks"
+exits 7 "statistics and an importance matrix" "$QUIRE" calibrate --merge "$T/whole" "$T/whole.gguf" -o "$T/x.gguf"
+says "statistics and an importance matrix: reason" "do not add up"
 head -c 3000 "$T/whole.dat" >"$T/cut.dat"
 exits 3 "truncated importance matrix" "$QUIRE" calibrate "$DEMO" --from "$T/cut.dat" -o "$T/x.gguf"
 says "truncated importance matrix: reason" "cut.dat: entry '.*truncated"
