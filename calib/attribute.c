@@ -224,9 +224,9 @@ int attribute(const struct loaded *model, const struct loaded *reference, const 
 
 void attribution_text(const struct attribution *a, size_t most, struct strbuf *out)
 {
-	strbuf_printf(out, "KL that goes when one group is put back (of %.6f)\n", a->kl);
+	strbuf_printf(out, "KL that goes when one group is put back (of %.3g)\n", a->kl);
 	for (size_t i = 0; i < a->count && i < most; i++)
-		strbuf_printf(out, "  %-24s  %9.6f +/- %.6f  %6.1f %%\n", a->groups[i].name, a->groups[i].gain, a->groups[i].gain_error,
+		strbuf_printf(out, "  %-24s  %9.3g +/- %-8.2g  %6.1f %%\n", a->groups[i].name, a->groups[i].gain, a->groups[i].gain_error,
 			      a->kl > 0 ? 100 * a->groups[i].gain / a->kl : 0);
 	if (!a->count)
 		strbuf_puts(out, "  no weight differs\n");
@@ -259,4 +259,58 @@ void attribution_json(const struct attribution *a, const char *key, struct json_
 	}
 	jw_end_array(w);
 	jw_end_object(w);
+}
+
+static bool read_size(const struct json *j, const char *key, uint64_t *out)
+{
+	int64_t v;
+	if (!json_int(json_get(j, key), &v) || v < 0)
+		return false;
+	*out = (uint64_t)v;
+	return true;
+}
+
+static bool read_number(const struct json *j, const char *key, double *out)
+{
+	const struct json *x = json_get(j, key);
+	*out = (double)NAN; /* written as null */
+	return x && (json_is_null(x) || json_number(x, out));
+}
+
+static bool read_group(const struct json *j, struct attribute_group *g)
+{
+	const char *name = json_string(json_get(j, "name"));
+	uint64_t layer = UINT32_MAX;
+	if (!name || strlen(name) >= ATTRIBUTE_NAME || (json_get(j, "layer") && !read_size(j, "layer", &layer)) || layer > UINT32_MAX)
+		return false;
+	memcpy(g->name, name, strlen(name) + 1);
+	g->layer = (uint32_t)layer;
+	return read_number(j, "gain", &g->gain) && read_number(j, "gain_error", &g->gain_error) && read_number(j, "kl_without", &g->kl) &&
+	       read_size(j, "bytes", &g->bytes) && read_size(j, "reference_bytes", &g->reference_bytes);
+}
+
+bool attribution_read(const struct json *j, enum attribute_by by, struct attribution *out)
+{
+	const char *name = json_string(json_get(j, "by"));
+	const struct json *groups = json_get(j, "groups");
+	uint64_t windows, tokens;
+	size_t n = 0;
+	*out = (struct attribution){ .by = by };
+	if (!name || strcmp(name, attribute_rows[by].name) || !groups || !read_size(j, "chunks", &windows) || !read_size(j, "tokens", &tokens) ||
+	    !read_number(j, "kl_mean", &out->kl) || !read_number(j, "kl_mean_error", &out->kl_error))
+		return false;
+	for (const struct json *x = json_first(groups); x; x = json_next(x))
+		n++;
+	out->windows = (size_t)windows;
+	out->tokens = (size_t)tokens;
+	out->groups = calloc(n + 1, sizeof *out->groups);
+	for (const struct json *x = json_first(groups); x && out->groups; x = json_next(x))
+		if (!read_group(x, &out->groups[out->count++]))
+			break;
+		else if (out->count == n)
+			return true;
+	if (out->groups && !n)
+		return true;
+	attribution_release(out);
+	return false;
 }

@@ -47,6 +47,8 @@ int attribute(const struct loaded *model, const struct loaded *reference, const 
 /* A line per group, `most` of them; the same as an object of JSON. */
 void attribution_text(const struct attribution *a, size_t most, struct strbuf *out);
 void attribution_json(const struct attribution *a, const char *key, struct json_writer *w);
+/* Reads that object again: the same figures. False: it is not one, or not by `by`; then out is empty. */
+bool attribution_read(const struct json *j, enum attribute_by by, struct attribution *out);
 void attribution_release(struct attribution *a);
 
 #endif

@@ -10,6 +10,19 @@
 
 enum { DEFAULT_CTX = 512 };
 
+int method_unknown(const char *name, struct err *e)
+{
+	struct strbuf known = { 0 };
+	for (unsigned i = 0; i < method_row_count; i++)
+		if (!method_rows[i].needs_importance)
+			strbuf_printf(&known, "%s, ", method_rows[i].name);
+	for (unsigned i = 0; i < quantizer_row_count; i++)
+		strbuf_printf(&known, "%s%s", i ? ", " : "", quantizer_rows[i].name);
+	err_set(e, ERR_USAGE, "unknown method '%.40s'; --method takes one of: %s", name, known.data ? known.data : "");
+	strbuf_release(&known);
+	return ERR_USAGE;
+}
+
 static int gather(struct calibrated *c, const struct produce *p, const struct collect_options *o, const struct loaded *l,
 		  const struct collect_plan *plan, struct err *e)
 {

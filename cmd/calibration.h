@@ -4,6 +4,9 @@
 #include "calib/quantizer.h"
 #include "cmd/produce.h"
 
+/* ERR_USAGE with the names of all methods, plain and calibrated. */
+int method_unknown(const char *name, struct err *e);
+
 /* What the command line asks for. */
 struct calibration {
 	const struct quantizer_row *row;   /* NULL: what the statistics allow */

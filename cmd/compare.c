@@ -21,6 +21,7 @@ static const struct option_row rows[] = {
 	{ "schemes", 's', OPT_STRING, "A,B,C", "presets or codecs; NAME/METHOD for a method of its own", FIELD(schemes) },
 	{ "plan", 0, OPT_STRING, "FILE", "variants by line: NAME SCHEME [method=M] [kv-cache=C] ...", FIELD(plan) },
 	{ "stats", 0, OPT_STRING, "STATS", "statistics of calibrate, for methods that use them", FIELD(stats) },
+	{ "calib", 0, OPT_LIST, "TEXT", "text for fold options, and for statistics of changed models", FIELD(calib) },
 	{ "method", 0, OPT_STRING, "NAME", "as quantize --method (default: best with statistics, else search)", FIELD(method) },
 	{ "work", 0, OPT_STRING, "DIR", "keep variants and figures here (default: quire-compare)", FIELD(work) },
 	{ "to", 0, OPT_STRING, "quire|gguf", "format of the variants (default: quire)", FIELD(to) },
@@ -205,16 +206,28 @@ static int measure(struct compare *c, struct err *e)
 	return rc;
 }
 
+static int attribute_one(struct compare *c, struct variant *v, enum attribute_by by, struct err *e)
+{
+	progress_start(&c->o->common, "attribute", "tokens", 0);
+	int rc = attribute(v->loaded, &c->reference, &c->w, by, &v->attribution, progress_step, NULL, e);
+	progress_end();
+	if (rc == ERR_NOT_COMPARABLE) { /* a folded model, say: the others are attributed all the same */
+		warn("variant '%.80s' is not attributed: %s", v->name, e->message);
+		return ERR_OK;
+	}
+	return rc ? rc : compare_keep_attribution(v, e);
+}
+
 static int attribute_all(struct compare *c, struct err *e)
 {
 	enum attribute_by by;
 	int rc = c->o->attribute ? attribute_find(c->o->attribute, &by, e) : ERR_OK;
 	for (size_t i = 0; i < c->count && !rc && c->o->attribute; i++) {
 		struct variant *v = &c->variants[i];
+		if (compare_kept_attribution(c, v, by))
+			continue;
 		note(&c->o->common, "attributing %s (%zu of %zu)", v->name, i + 1, c->count);
-		progress_start(&c->o->common, "attribute", "tokens", 0);
-		rc = attribute(v->loaded, &c->reference, &c->w, by, &v->attribution, progress_step, NULL, e);
-		progress_end();
+		rc = attribute_one(c, v, by, e);
 		if (rc)
 			err_prefix(e, "variant '%.80s'", v->name);
 	}
@@ -239,10 +252,17 @@ static double kv_element(const struct compare *c, const struct variant *v)
 	return (double)(kv_codec_bytes(&kv.k, dim) + kv_codec_bytes(&kv.v, dim)) / (2 * (double)dim);
 }
 
+/* Of a cache that is full: windows keep less than every token. */
+static double kv_per_token(const struct config *c, double element)
+{
+	uint64_t context = c->context ? c->context : 1;
+	return config_kv_bytes(c, context, element) / (double)context;
+}
+
 static int figures(struct compare *c, struct variant *v, struct err *e)
 {
 	double one_sided = 1 - (1 - c->o->confidence) / 2;
-	v->kv_bytes = config_kv_bytes(&v->loaded->config, 1, kv_element(c, v));
+	v->kv_bytes = kv_per_token(&v->loaded->config, kv_element(c, v));
 	compare_size(v->loaded, v->path, &v->bytes, &v->bits);
 	int rc = measurement_summary(&v->m, &v->s, e);
 	if (!rc)
@@ -368,7 +388,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		rc = attribute_all(&c, e);
 	if (!rc) {
 		compare_size(&c.reference, c.model, &c.bytes, &c.bits);
-		c.kv_bytes = config_kv_bytes(&c.reference.config, 1, c.kv_element);
+		c.kv_bytes = kv_per_token(&c.reference.config, c.kv_element);
 		rc = judge(&c, e);
 	}
 	if (!rc)

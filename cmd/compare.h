@@ -1,7 +1,8 @@
 #ifndef QUIRE_CMD_COMPARE_H
 #define QUIRE_CMD_COMPARE_H
 /*
- * The parts of `quire compare`: its variants (compare_variant.c), what is kept of them in the work folder
+ * The parts of `quire compare`: its variants (compare_variant.c), the plan file they come from
+ * (compare_plan.c), folding them (compare_fold.c), what is kept of them in the work folder
  * (compare_work.c), the table, CSV and JSON (compare_print.c) and the page (compare_html.c).
  */
 #include "calib/attribute.h"
@@ -19,6 +20,7 @@ struct compare_options {
 	double confidence, max_kl;
 	uint64_t budget;
 	bool fastest;
+	struct string_list calib;
 };
 
 struct variant {
@@ -28,6 +30,8 @@ struct variant {
 	char *kv, *kv_v;                 /* codecs of keys and values in the cache; NULL: f32 in the run, --kv-type in sizes */
 	char *kv_rotate;                 /* "yes": Hadamard matrix per head before coding */
 	struct string_list tensor;       /* PATTERN=CODEC; items are malloc'ed */
+	struct string_list fold;         /* options of fold: "--kv-heads=2"; items are malloc'ed */
+	char *folded;                    /* the folded checkpoint in the work folder */
 	char *path, *stem;               /* where the checkpoint is; the same without suffix (in the work folder) */
 	char key[IDENTITY_SIZE];         /* hash of all that it is made from */
 	char *kept;                      /* its measurement in the work folder, without suffix */
@@ -50,7 +54,7 @@ struct compare {
 	struct loaded reference;
 	uint64_t bytes;                  /* the reference's */
 	double bits, kv_bytes, kv_element;
-	char identity[IDENTITY_SIZE], stats_key[IDENTITY_SIZE];
+	char identity[IDENTITY_SIZE], stats_key[IDENTITY_SIZE], calib_key[IDENTITY_SIZE];
 	enum protocol protocol;
 	struct windows w;
 	struct variant *variants;
@@ -67,6 +71,20 @@ int compare_variants(struct compare *c, const char *const *files, size_t count, 
 /* Checks --stats and finds the method that goes with it; before compare_variants. */
 int compare_stats(struct compare *c, struct err *e);
 void variant_release(struct variant *v);
+int variant_add(struct compare *c, struct variant **out, struct err *e);
+int variant_text(char **field, const char *s, size_t n, struct err *e);
+/* Adds the variants of a --plan file; an error names file and line. */
+int compare_plan(struct compare *c, const char *path, struct err *e);
+
+/* Folded variants. NAME is fold's option, or "fold-" and fold's option where quantize has one of that name; NULL: neither. */
+const char *fold_option(const char *name, size_t n);
+/* What `fold` itself would refuse about the words, and a text that is missing. */
+int fold_check_words(const struct compare *c, const struct variant *v, struct err *e);
+/* The hash of --calib; of a folded checkpoint whose original is `base`. The latter sets v->folded. out may be base. */
+int fold_text_key(struct compare *c, struct err *e);
+int fold_key(const struct compare *c, struct variant *v, const char *base, char out[IDENTITY_SIZE], struct err *e);
+int fold_make(const struct compare *c, const struct variant *v, struct err *e);
+
 /* Fills key and path of every variant; then makes those that the work folder lacks. */
 int compare_keys(struct compare *c, struct err *e);
 int compare_make(struct compare *c, struct err *e);
@@ -77,6 +95,9 @@ void compare_size(const struct loaded *l, const char *path, uint64_t *bytes, dou
 /* Measurements in the work folder: false when there is none of this very run. */
 bool compare_kept(const struct compare *c, struct variant *v);
 int compare_keep(const struct compare *c, struct variant *v, struct err *e);
+/* The same of attributions, by what --attribute says. */
+bool compare_kept_attribution(const struct compare *c, struct variant *v, enum attribute_by by);
+int compare_keep_attribution(const struct variant *v, struct err *e);
 /* How long making took, kept beside the checkpoint. */
 int compare_keep_made(const struct variant *v, struct err *e);
 void compare_kept_made(struct variant *v);

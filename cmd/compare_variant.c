@@ -8,11 +8,20 @@
 #include "cmd/compare.h"
 #include "formats/file.h"
 
+enum { CALIB_SAMPLES = 128 }; /* as quantize --data */
+
 static double now(void)
 {
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
 	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void list_release(struct string_list *l)
+{
+	for (size_t i = 0; i < l->count; i++)
+		free((void *)(uintptr_t)l->item[i]);
+	free(l->item);
 }
 
 void variant_release(struct variant *v)
@@ -25,9 +34,9 @@ void variant_release(struct variant *v)
 	free(v->kv);
 	free(v->kv_v);
 	free(v->kv_rotate);
-	for (size_t i = 0; i < v->tensor.count; i++)
-		free((void *)(uintptr_t)v->tensor.item[i]);
-	free(v->tensor.item);
+	list_release(&v->tensor);
+	list_release(&v->fold);
+	free(v->folded);
 	free(v->path);
 	free(v->stem);
 	free(v->kept);
@@ -40,7 +49,7 @@ void variant_release(struct variant *v)
 	*v = (struct variant){ 0 };
 }
 
-static int add_variant(struct compare *c, struct variant **out, struct err *e)
+int variant_add(struct compare *c, struct variant **out, struct err *e)
 {
 	struct variant *p = realloc(c->variants, (c->count + 1) * sizeof *p);
 	if (!p)
@@ -51,21 +60,15 @@ static int add_variant(struct compare *c, struct variant **out, struct err *e)
 	return ERR_OK;
 }
 
-static char *copy_n(const char *s, size_t n)
-{
-	char *p = malloc(n + 1);
-	if (p) {
-		memcpy(p, s, n);
-		p[n] = '\0';
-	}
-	return p;
-}
-
-static int set_text(char **field, const char *s, size_t n, struct err *e)
+int variant_text(char **field, const char *s, size_t n, struct err *e)
 {
 	free(*field);
-	*field = copy_n(s, n);
-	return *field ? ERR_OK : err_nomem(e);
+	*field = malloc(n + 1);
+	if (!*field)
+		return err_nomem(e);
+	memcpy(*field, s, n);
+	(*field)[n] = '\0';
+	return ERR_OK;
 }
 
 /* "Q4_K_M" or "Q4_K_M/gptq" */
@@ -74,13 +77,13 @@ static int add_scheme(struct compare *c, const char *text, size_t n, struct err 
 	struct variant *v;
 	const char *slash = memchr(text, '/', n);
 	size_t scheme = slash ? (size_t)(slash - text) : n;
-	int rc = add_variant(c, &v, e);
+	int rc = variant_add(c, &v, e);
 	if (!rc)
-		rc = set_text(&v->name, text, n, e);
+		rc = variant_text(&v->name, text, n, e);
 	if (!rc)
-		rc = set_text(&v->scheme, text, scheme, e);
+		rc = variant_text(&v->scheme, text, scheme, e);
 	if (!rc && slash)
-		rc = set_text(&v->method, slash + 1, n - scheme - 1, e);
+		rc = variant_text(&v->method, slash + 1, n - scheme - 1, e);
 	return rc;
 }
 
@@ -95,105 +98,19 @@ static int add_list(struct compare *c, const char *list, struct err *e)
 	return ERR_OK;
 }
 
-static int add_tensor(struct variant *v, const char *s, size_t n, struct err *e)
-{
-	const char **p = realloc(v->tensor.item, (v->tensor.count + 1) * sizeof *p);
-	char *copy = copy_n(s, n);
-	if (p)
-		v->tensor.item = p;
-	if (!p || !copy) {
-		free(copy);
-		return err_nomem(e);
-	}
-	v->tensor.item[v->tensor.count++] = copy;
-	return ERR_OK;
-}
-
-/* NAME=VALUE of a plan's line; names are quantize's long options. */
-static int plan_option(struct variant *v, const char *word, size_t n, struct err *e)
-{
-	static const struct {
-		const char *name;
-		size_t field;
-	} fields[] = {
-		{ "scheme", offsetof(struct variant, scheme) },
-		{ "method", offsetof(struct variant, method) },
-		{ "file", offsetof(struct variant, file) },
-		{ "from", offsetof(struct variant, from) },
-		{ "kv-cache", offsetof(struct variant, kv) },
-		{ "kv-cache-v", offsetof(struct variant, kv_v) },
-		{ "kv-rotate", offsetof(struct variant, kv_rotate) },
-	};
-	const char *equal = memchr(word, '=', n);
-	size_t len = (size_t)(equal - word);
-	if (len == 6 && !memcmp(word, "tensor", 6))
-		return add_tensor(v, equal + 1, n - len - 1, e);
-	for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-		if (strlen(fields[i].name) == len && !memcmp(word, fields[i].name, len))
-			return set_text((char **)(void *)((char *)v + fields[i].field), equal + 1, n - len - 1, e);
-	return err_set(e, ERR_USAGE, "unknown option '%.*s'; a variant takes scheme, method, tensor, from, file, kv-cache, kv-cache-v and kv-rotate", (int)(len < 40 ? len : 40),
-		       word);
-}
-
-static int plan_line(struct compare *c, const char *line, size_t n, struct err *e)
-{
-	struct variant *v = NULL;
-	size_t at = 0, words = 0;
-	int rc = ERR_OK;
-	for (; !rc; words++) {
-		while (at < n && strchr(" \t\r", line[at]))
-			at++;
-		size_t len = 0;
-		while (at + len < n && !strchr(" \t\r", line[at + len]))
-			len++;
-		if (!len || line[at] == '#')
-			break;
-		bool option = memchr(line + at, '=', len) != NULL;
-		if (words == 0 && option)
-			return err_set(e, ERR_USAGE, "a line begins with the variant's name, not with an option");
-		if (words == 0)
-			rc = add_variant(c, &v, e);
-		if (!rc && words == 0)
-			rc = set_text(&v->name, line + at, len, e);
-		else if (!rc && option)
-			rc = plan_option(v, line + at, len, e);
-		else if (!rc && words == 1)
-			rc = set_text(&v->scheme, line + at, len, e);
-		else if (!rc)
-			return err_set(e, ERR_USAGE, "'%.*s' is not NAME=VALUE", (int)(len < 40 ? len : 40), line + at);
-		at += len;
-	}
-	if (!rc && v && v->kv_rotate && strcmp(v->kv_rotate, "yes"))
-		return err_set(e, ERR_USAGE, "kv-rotate takes yes, not '%.40s'", v->kv_rotate);
-	if (!rc && v && !v->scheme && !v->file && !v->tensor.count)
-		return err_set(e, ERR_USAGE, "variant '%.80s' has no scheme and no file", v->name);
-	if (!rc && v && v->file && (v->scheme || v->method || v->tensor.count || v->from))
-		return err_set(e, ERR_USAGE, "variant '%.80s' is a file; it takes no scheme, method, tensor or from", v->name);
-	return rc;
-}
-
-static int read_plan(struct compare *c, const char *path, struct err *e)
-{
-	struct strbuf text = { 0 };
-	int rc = file_read(path, &text, 1 << 20, e);
-	size_t line = 1;
-	for (const char *at = text.data; !rc && at && *at; line++) {
-		size_t n = strcspn(at, "\n");
-		if (plan_line(c, at, n, e))
-			rc = err_prefix(e, "%.600s, line %zu", path, line);
-		at += n + (at[n] == '\n');
-	}
-	strbuf_release(&text);
-	return rc;
-}
-
 static int add_file(struct compare *c, const char *path, struct err *e)
 {
 	struct variant *v;
-	int rc = add_variant(c, &v, e);
+	int rc = variant_add(c, &v, e);
 	if (!rc)
-		rc = set_text(&v->name, path_basename(path), strlen(path_basename(path)), e);
-	return rc ? rc : set_text(&v->file, path, strlen(path), e);
+		rc = variant_text(&v->name, path_basename(path), strlen(path_basename(path)), e);
+	return rc ? rc : variant_text(&v->file, path, strlen(path), e);
+}
+
+/* Else it is a checkpoint as it is, or a folded one in its own types. */
+static bool variant_quantized(const struct variant *v)
+{
+	return v->scheme || v->tensor.count;
 }
 
 static int variant_recipe(const struct variant *v, struct recipe **out, struct err *e)
@@ -209,17 +126,10 @@ static const char *method_name(const struct compare *c, const struct variant *v)
 	return v->method ? v->method : c->o->method ? c->o->method : c->default_method;
 }
 
-static int unknown_method(const char *name, struct err *e)
+/* Statistics of the original say nothing about another checkpoint: methods gather their own there. */
+static bool has_own_weights(const struct variant *v)
 {
-	struct strbuf known = { 0 };
-	for (unsigned i = 0; i < method_row_count; i++)
-		if (!method_rows[i].needs_importance)
-			strbuf_printf(&known, "%s, ", method_rows[i].name);
-	for (unsigned i = 0; i < quantizer_row_count; i++)
-		strbuf_printf(&known, "%s%s", i ? ", " : "", quantizer_rows[i].name);
-	err_set(e, ERR_USAGE, "unknown method '%.40s'; a method is one of: %s", name, known.data ? known.data : "");
-	strbuf_release(&known);
-	return ERR_USAGE;
+	return v->from || v->fold.count;
 }
 
 /* Variants of one run may mix plain methods and calibrated ones. */
@@ -229,10 +139,14 @@ static int find_method(const struct compare *c, const struct variant *v, struct 
 	const struct quantizer_row *row = quantizer_find(name);
 	p->method = method_find(row ? "imatrix" : name);
 	if (!p->method)
-		return unknown_method(name, e);
-	if (row && !c->o->stats)
+		return method_unknown(name, e);
+	if (row && has_own_weights(v) && !c->o->calib.count)
+		return err_set(e, ERR_USAGE, "method %s needs statistics of the changed model; give a text to gather them on: --calib TEXT", name);
+	if (row && !has_own_weights(v) && !c->o->stats)
 		return err_set(e, ERR_USAGE, "method %s needs statistics of the model: --stats FILE (see quire calibrate)", name);
 	*k = (struct calibration){ .row = row, .stats = c->o->stats };
+	if (row && has_own_weights(v))
+		*k = (struct calibration){ .row = row, .texts = c->o->calib.item, .text_count = c->o->calib.count, .samples = CALIB_SAMPLES };
 	p->calibration = row ? k : NULL;
 	return ERR_OK;
 }
@@ -281,9 +195,11 @@ static int check_variant(const struct compare *c, size_t at, struct err *e)
 	struct recipe *r = NULL;
 	struct produce p;
 	struct calibration k;
-	int rc = variant_recipe(v, &r, e);
+	int rc = v->fold.count ? fold_check_words(c, v, e) : ERR_OK;
+	if (!rc && variant_quantized(v))
+		rc = variant_recipe(v, &r, e);
 	recipe_free(r);
-	if (!rc)
+	if (!rc && variant_quantized(v))
 		rc = find_method(c, v, &p, &k, e);
 	if (rc && strcmp(v->name, v->scheme ? v->scheme : ""))
 		err_prefix(e, "variant '%.80s'", v->name);
@@ -294,7 +210,7 @@ int compare_variants(struct compare *c, const char *const *files, size_t count, 
 {
 	int rc = c->o->schemes ? add_list(c, c->o->schemes, e) : ERR_OK;
 	if (!rc && c->o->plan)
-		rc = read_plan(c, c->o->plan, e);
+		rc = compare_plan(c, c->o->plan, e);
 	for (size_t i = 0; i < count && !rc; i++)
 		rc = add_file(c, files[i], e);
 	if (!rc && !c->count)
@@ -310,7 +226,7 @@ static int set_stem(const struct compare *c, struct variant *v, struct err *e)
 	struct strbuf b = { 0 };
 	strbuf_printf(&b, "%s/", c->work);
 	/* by scheme: variants that differ in their cache alone share a file */
-	const char *base = v->file ? v->name : v->scheme ? v->scheme : "recipe";
+	const char *base = !variant_quantized(v) ? v->name : v->scheme ? v->scheme : "recipe";
 	for (const char *s = base; *s && s - base < 80; s++)
 		strbuf_putc(&b, strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._+-", *s) ? *s : '_');
 	strbuf_printf(&b, "-%.16s", v->key);
@@ -318,8 +234,8 @@ static int set_stem(const struct compare *c, struct variant *v, struct err *e)
 		return err_nomem(e);
 	v->stem = b.data;
 	struct strbuf path = { 0 };
-	if (v->file)
-		strbuf_puts(&path, v->file);
+	if (v->file || !variant_quantized(v))
+		strbuf_puts(&path, v->file ? v->file : v->folded);
 	else
 		strbuf_printf(&path, "%s.%s", v->stem, c->o->to);
 	v->path = path.data;
@@ -359,6 +275,7 @@ static int key_of(struct compare *c, struct variant *v, struct err *e)
 	struct sha256 h;
 	struct recipe *r = NULL;
 	char identity[IDENTITY_SIZE];
+	const char *base = c->identity;
 	int rc = ERR_OK;
 	sha256_init(&h);
 	if (v->file) {
@@ -368,16 +285,24 @@ static int key_of(struct compare *c, struct variant *v, struct err *e)
 		if (!rc)
 			add_text(&h, identity);
 	} else {
-		rc = variant_recipe(v, &r, e);
+		if (v->from) {
+			rc = identity_of(v->from, identity, e);
+			base = identity;
+		}
+		if (!rc && v->fold.count) {
+			rc = fold_key(c, v, base, identity, e);
+			base = identity;
+		}
+		if (!rc)
+			rc = variant_recipe(v, &r, e);
 		if (!rc) {
+			bool uses_stats = variant_quantized(v) && quantizer_find(method_name(c, v));
 			add_text(&h, "quire " QUIRE_VERSION);
-			if (v->from)
-				rc = identity_of(v->from, identity, e);
-			add_text(&h, v->from ? identity : c->identity);
-			add_text(&h, recipe_name(r));
-			add_text(&h, method_name(c, v));
-			if (quantizer_find(method_name(c, v)))
-				add_text(&h, c->stats_key);
+			add_text(&h, base);
+			add_text(&h, variant_quantized(v) ? recipe_name(r) : "");
+			add_text(&h, variant_quantized(v) ? method_name(c, v) : "");
+			if (uses_stats)
+				add_text(&h, has_own_weights(v) ? c->calib_key : c->stats_key);
 			add_text(&h, c->o->to);
 		}
 	}
@@ -388,7 +313,7 @@ static int key_of(struct compare *c, struct variant *v, struct err *e)
 
 int compare_keys(struct compare *c, struct err *e)
 {
-	int rc = ERR_OK;
+	int rc = fold_text_key(c, e);
 	for (size_t i = 0; i < c->count && !rc; i++)
 		rc = key_of(c, &c->variants[i], e);
 	return rc;
@@ -399,16 +324,19 @@ static int make(struct compare *c, struct variant *v, struct err *e)
 	struct common quiet = c->o->common;
 	quiet.json = false;
 	quiet.quiet = true;
-	struct produce p = { .common = &quiet, .input = v->from ? v->from : c->model, .output = v->path, .cannot_hold = "use --to gguf or quire",
-			     .no_source_hash = true, .proof = true };
+	struct produce p = { .common = &quiet, .input = v->fold.count ? v->folded : v->from ? v->from : c->model, .output = v->path,
+			     .cannot_hold = "use --to gguf or quire", .no_source_hash = true, .proof = true };
 	struct calibration calibration;
 	double start = now();
-	int rc = find_method(c, v, &p, &calibration, e);
-	if (!rc)
-		rc = variant_recipe(v, &p.recipe, e);
-	if (!rc)
-		rc = produce(&p, e);
-	recipe_free(p.recipe);
+	int rc = v->fold.count && !file_exists(v->folded) ? fold_make(c, v, e) : ERR_OK;
+	if (!rc && variant_quantized(v)) {
+		rc = find_method(c, v, &p, &calibration, e);
+		if (!rc)
+			rc = variant_recipe(v, &p.recipe, e);
+		if (!rc)
+			rc = produce(&p, e);
+		recipe_free(p.recipe);
+	}
 	v->make_seconds = now() - start;
 	v->made = !rc;
 	return rc ? rc : compare_keep_made(v, e);

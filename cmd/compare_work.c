@@ -139,6 +139,43 @@ int compare_keep(const struct compare *c, struct variant *v, struct err *e)
 	return rc;
 }
 
+static char *attribution_path(const struct variant *v, enum attribute_by by)
+{
+	struct strbuf s = { 0 };
+	strbuf_printf(&s, "%s-by-%s.json", v->kept, attribute_rows[by].name);
+	return s.data;
+}
+
+bool compare_kept_attribution(const struct compare *c, struct variant *v, enum attribute_by by)
+{
+	char *path = attribution_path(v, by);
+	struct json *j = path && file_exists(path) ? read_json(path) : NULL;
+	bool good = j && attribution_read(json_get(j, "attribution"), by, &v->attribution);
+	if (good && v->attribution.windows != c->w.count) {
+		attribution_release(&v->attribution);
+		good = false;
+	}
+	json_free(j);
+	free(path);
+	return good;
+}
+
+int compare_keep_attribution(const struct variant *v, struct err *e)
+{
+	struct strbuf text = { 0 };
+	struct json_writer w = { .out = &text, .indent = 2 };
+	char *path = attribution_path(v, v->attribution.by);
+	jw_object(&w, NULL);
+	jw_string(&w, "name", v->name);
+	attribution_json(&v->attribution, "attribution", &w);
+	jw_end_object(&w);
+	strbuf_putc(&text, '\n');
+	int rc = text.failed || !path ? err_nomem(e) : file_write(path, text.data, text.len, e);
+	strbuf_release(&text);
+	free(path);
+	return rc;
+}
+
 int compare_keep_made(const struct variant *v, struct err *e)
 {
 	struct strbuf text = { 0 };

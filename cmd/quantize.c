@@ -39,19 +39,6 @@ static const struct option_row quantize_rows[] = {
 	{ "no-source-hash", 0, OPT_FLAG, NULL, ".quire: leave the sha256 of the source files out", FIELD(no_source_hash) },
 };
 
-static int unknown_method(const char *name, struct err *e)
-{
-	struct strbuf known = { 0 };
-	for (unsigned i = 0; i < method_row_count; i++)
-		if (!method_rows[i].needs_importance)
-			strbuf_printf(&known, "%s, ", method_rows[i].name);
-	for (unsigned i = 0; i < quantizer_row_count; i++)
-		strbuf_printf(&known, "%s%s", i ? ", " : "", quantizer_rows[i].name);
-	err_set(e, ERR_USAGE, "unknown method '%.40s'; --method takes one of: %s", name, known.data ? known.data : "");
-	strbuf_release(&known);
-	return ERR_USAGE;
-}
-
 /* A plain method, or a calibrated one with its statistics. */
 static int find_method(const struct quantize_options *o, struct produce *p, struct calibration *c, struct err *e)
 {
@@ -60,7 +47,7 @@ static int find_method(const struct quantize_options *o, struct produce *p, stru
 	const struct quantizer_row *row = name ? quantizer_find(name) : NULL;
 	p->method = method_find(row || !name ? "imatrix" : name);
 	if (!p->method)
-		return unknown_method(name, e);
+		return method_unknown(name, e);
 	if (o->stats && o->data.count)
 		return err_set(e, ERR_USAGE, "give --stats or --data, not both");
 	if (name && !row && have)

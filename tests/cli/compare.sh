@@ -101,10 +101,54 @@ is "its variants" "$(sed -n 's/^      "name": "\(.*\)",$/\1/p' "$T/out" | head -
 is "a cache of 4.5 bits against 16" "$(sed -n 's/.*"kv_bytes_per_token": \([0-9]*\).*/\1/p' "$T/out" | sort -nu | tr '\n' ' ')" "1440 5120 "
 is "a file serves both that differ in the cache" "$(ls "$W"/Q4_0-*.quire | wc -l)" 3
 
+# folded variants
+C=$ROOT/examples/demo.calib.txt
+cat >"$T/plan" <<-PLAN
+	two     --kv-heads 2 --fold-method mean --fold-samples 8 Q8_0
+	again   kv-heads=2 fold-method=mean fold-samples=8 Q4_0 --kv-cache q8_0
+	floats  --kv-heads 2 --fold-method mean --fold-samples 8
+	shared  --share-layers suffix:2 --share-method reuse --fold-samples 8
+	window  --window=32 --full-every 5 --fold-samples 8
+PLAN
+exits 2 "fold options without a text" compare --plan "$T/plan"
+says "it says which to give" "variant 'two': fold options need a text .* --calib TEXT"
+exits 2 "fitted to what it is judged on" compare --plan "$T/plan" --calib "$E"
+says "it says why not" 'the same text'
+exits 4 "a text that is not there" compare --plan "$T/plan" --calib "$T/none.txt"
+printf 'a --kv-heads\n' >"$T/bad"
+exits 2 "an option without its value" compare --plan "$T/bad" --calib "$C"
+says "it says which" 'bad, line 1: --kv-heads needs a value'
+printf 'a kv-heads=3 Q8_0\n' >"$T/bad"
+exits 2 "a head count that does not divide" compare --plan "$T/bad" --calib "$C"
+says "it names the variant" "variant 'a': .*3"
+printf 'a window=many Q8_0\n' >"$T/bad"
+exits 2 "a window that is no number" compare --plan "$T/bad" --calib "$C"
+says "it names the option" "variant 'a': --window"
+printf 'a from=%s Q8_0 method=gptq\n' "$f" >"$T/bad"
+exits 2 "a method that needs statistics of another checkpoint" compare --plan "$T/bad"
+says "it says what they can be gathered on" 'statistics of the changed model.* --calib TEXT'
+succeeds "folded variants" compare --plan "$T/plan" --calib "$C" --json
+cp "$T/out" "$T/fold.json"
+kv() { awk -v name="\"$1\"," '$1 == "\"name\":" { on = $2 == name } on && $1 == "\"kv_bytes_per_token\":" { print $2 + 0; exit }' "$T/fold.json"; }
+is "two of eight heads, a quarter of the cache" "$(kv two) $(kv floats)" "1280 1280"
+is "and in 8 bits" "$(kv again)" 680
+is "three of five layers keep a cache" "$(kv shared)" 3072
+is "four of five layers keep 32 of 256 tokens" "$(kv window)" 1536
+is "one fold serves all that ask for it" "$(ls "$W"/folded-*.quire | wc -l)" 3
+ls -l --time-style=full-iso "$W" >"$T/before"
+succeeds "the same once more" compare --plan "$T/plan" --calib "$C" --attribute layers
+ls -l --time-style=full-iso "$W" | grep -v by-layers >"$T/after"
+is "nothing is folded again" "$(diff "$T/before" "$T/after" | grep -c quire)" 0
+says "other shapes cannot be attributed" "variant 'two' is not attributed"
+
 # attribution
 succeeds "which layers cause it" compare --schemes Q4_0 --attribute layers
-prints "the layers of the demo model" '^  layer [0-4] +[0-9.]+ \+/- '
-succeeds "which tensors, in JSON" compare --schemes Q4_0 --attribute tensors --json
+prints "the layers of the demo model" '^  layer [0-4] +[0-9.e-]+ \+/- '
+touch -d yesterday "$W"/*-by-layers.json
+succeeds "asked again" compare --schemes Q4_0 --attribute layers
+prints "it is not measured again" '^  layer [0-4] +[0-9.e-]+ \+/- '
+is "but read from the work folder" "$(find "$W" -name '*-by-layers.json' -newer "$T/plan" | wc -l)" 0
+succeeds "which tensors, in JSON" compare --schemes Q4_0 --attribute tensors --chunks 2 --json
 is "all of them" "$(grep -c '"kl_without"' "$T/out")" 36
 F=$(echo "$W"/Q4_0-*.quire | cut -d ' ' -f 1)
 succeeds "verify attributes as well" "$QUIRE" verify "$F" --against "$DEMO" --data "$E" --ctx 128 --chunks 4 --attribute roles --json
