@@ -70,6 +70,8 @@ struct compare {
 int compare_variants(struct compare *c, const char *const *files, size_t count, struct err *e);
 /* Checks --stats and finds the method that goes with it; before compare_variants. */
 int compare_stats(struct compare *c, struct err *e);
+/* Adds a large file by its ends: a statistics file is gigabytes, and they hold what it was made from and the last sums. */
+int compare_add_ends(struct sha256 *h, const char *path, struct err *e);
 void variant_release(struct variant *v);
 int variant_add(struct compare *c, struct variant **out, struct err *e);
 int variant_text(char **field, const char *s, size_t n, struct err *e);

@@ -18,6 +18,7 @@ static const struct {
 	{ "kv-budget", "kv-budget" },
 	{ "group", "group" },
 	{ "fold-method", "method" },
+	{ "fold-stats", "stats" },
 	{ "fold-samples", "samples" },
 	{ "fold-steps", "steps" },
 	{ "fold-seed", "seed" },
@@ -70,11 +71,20 @@ static int line_parse(const struct compare *c, const struct variant *v, const ch
 	return rc;
 }
 
+static const char *stats_of(const struct variant *v)
+{
+	for (size_t i = 0; i < v->fold.count; i++)
+		if (!strncmp(v->fold.item[i], "--stats=", 8))
+			return v->fold.item[i] + 8;
+	return NULL;
+}
+
 int fold_check_words(const struct compare *c, const struct variant *v, struct err *e)
 {
 	struct fold_line l;
-	if (!c->o->calib.count)
-		return err_set(e, ERR_USAGE, "fold options need a text to calibrate on, another one than the judged: --calib TEXT");
+	if (!c->o->calib.count && !stats_of(v))
+		return err_set(e, ERR_USAGE, "fold options need a text to calibrate on, another one than the judged: --calib TEXT "
+			       "(or fold-stats=STATS)");
 	for (size_t i = 0; i < c->o->calib.count; i++)
 		if (file_same(c->o->calib.item[i], c->o->data))
 			return err_set(e, ERR_USAGE, "--calib and --data are the same text; what was fitted to a text is not judged on it");
@@ -108,6 +118,8 @@ int fold_key(const struct compare *c, struct variant *v, const char *base, char 
 	identity_add(&h, c->calib_key, strlen(c->calib_key));
 	for (size_t i = 0; i < v->fold.count; i++)
 		identity_add(&h, v->fold.item[i], strlen(v->fold.item[i]));
+	if (stats_of(v) && compare_add_ends(&h, stats_of(v), e))
+		return e->code;
 	identity_finish(&h, out);
 	strbuf_printf(&path, "%s/folded-%.16s.%s", c->work, out, c->o->to);
 	free(v->folded);

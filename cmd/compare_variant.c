@@ -151,11 +151,23 @@ static int find_method(const struct compare *c, const struct variant *v, struct 
 	return ERR_OK;
 }
 
+int compare_add_ends(struct sha256 *h, const char *path, struct err *e)
+{
+	struct mapped m;
+	int rc = mapped_open(&m, path, e);
+	if (rc)
+		return rc;
+	size_t end = m.size < 1 << 20 ? m.size : 1 << 20;
+	identity_add(h, m.data, end);
+	identity_add(h, m.data + (m.size - end), end);
+	mapped_close(&m);
+	return ERR_OK;
+}
+
 /* Statistics of another model are refused before anything is made. */
 int compare_stats(struct compare *c, struct err *e)
 {
 	struct stats *s = NULL;
-	struct mapped m;
 	struct sha256 h;
 	c->default_method = "search";
 	if (!c->o->stats)
@@ -166,16 +178,11 @@ int compare_stats(struct compare *c, struct err *e)
 	if (!rc)
 		c->default_method = quantizer_default(s)->name;
 	stats_close(s);
-	if (rc || (rc = mapped_open(&m, c->o->stats, e)))
-		return rc;
-	/* a file of this kind is gigabytes; its ends hold what it was made from and the last sums */
-	size_t end = m.size < 1 << 20 ? m.size : 1 << 20;
 	sha256_init(&h);
-	identity_add(&h, m.data, end);
-	identity_add(&h, m.data + (m.size - end), end);
+	if (!rc)
+		rc = compare_add_ends(&h, c->o->stats, e);
 	identity_finish(&h, c->stats_key);
-	mapped_close(&m);
-	return ERR_OK;
+	return rc;
 }
 
 /* Everything that can be wrong with the words is found before anything is made. */

@@ -40,6 +40,7 @@ prints "rows by size, the front marked" '^ 3\* Q8_0 '
 is "one row per variant in the CSV" "$(wc -l <"$T/a.csv")" 4
 is "as many fields in each" "$(awk -F, '{ print NF }' "$T/a.csv" | sort -u | tr '\n' ' ')" "23 "
 f=$(echo "$W"/Q8_0-*.quire)
+F=$(echo "$W"/Q4_0-*.quire | cut -d ' ' -f 1)
 "$QUIRE" verify "$f" --against "$DEMO" --data "$E" --ctx 128 --chunks 12 --json >"$T/verify.json"
 near "KL is what verify says" "$(awk -F, '$1 == "Q8_0" { print $12 }' "$T/a.csv")" "$(json "$T/verify.json" kl_mean)" 1e-7
 near "and so is perplexity" "$(awk -F, '$1 == "Q8_0" { print $8 }' "$T/a.csv")" "$(json "$T/verify.json" perplexity)" 1e-7
@@ -150,7 +151,6 @@ prints "it is not measured again" '^  layer [0-4] +[0-9.e-]+ \+/- '
 is "but read from the work folder" "$(find "$W" -name '*-by-layers.json' -newer "$T/plan" | wc -l)" 0
 succeeds "which tensors, in JSON" compare --schemes Q4_0 --attribute tensors --chunks 2 --json
 is "all of them" "$(grep -c '"kl_without"' "$T/out")" 36
-F=$(echo "$W"/Q4_0-*.quire | cut -d ' ' -f 1)
 succeeds "verify attributes as well" "$QUIRE" verify "$F" --against "$DEMO" --data "$E" --ctx 128 --chunks 4 --attribute roles --json
 is "by role" "$(grep -cE '"name": "(embed|attn_q|attn_k|attn_v|attn_o|ffn_gate|ffn_up|ffn_down)"' "$T/out")" 8
 exits 2 "attribution without a reference" "$QUIRE" verify "$F" --data "$E" --attribute roles
