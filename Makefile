@@ -159,11 +159,12 @@ FUZZ_SECONDS ?= 60
 fuzz: ## fuzz every parser for FUZZ_SECONDS (default 60) each; without clang's fuzzer replay the corpus
 	+@B=build-fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) MAKE="$(MAKE)" tests/fuzz/run $(TESTS)
 
+SHAPE ?= 100m
 .PHONY: bench
-bench: ## measure speed: every program and script in tests/bench
+bench: ## measure speed against sgemm and copying; SHAPE=tiny|100m|1b (random weights), TESTS="verify quantize" for a part
 	@tests/deps build
 	$(SUBMAKE) -s all bench-programs
-	@B=$(B) tests/bench/run $(TESTS)
+	@B=$(B) tests/bench/run --shape $(SHAPE) $(TESTS)
 
 .PHONY: lint
 lint: ## gcc and clang with warnings as errors, and the house rules

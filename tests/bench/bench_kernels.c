@@ -1,4 +1,4 @@
-/* Times the kernels of every usable row, and decoding and encoding of every codec. Prints one line per figure. */
+/* Times the kernels of every usable row, as ratios to the scalar one, and decoding (as a ratio to memcpy) and encoding of every codec. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,25 +31,39 @@ static double now(void)
 	} \
 	1e9 * best_ / COLS; })
 
+enum { FIGURES = 5 };
+static volatile float sink;
+
+static void time_kernels(const struct kernels *k, double took[FIGURES])
+{
+	float sums[3];
+	took[0] = TIME(1000, sink = k->dot(x, w, COLS));
+	took[1] = TIME(1000, k->axpy(y, 0.1f, x, COLS));
+	took[2] = TIME(1000, (memcpy(y, x, sizeof x), sink = k->exp_sum(y, 0, COLS)));
+	took[3] = TIME(1000, (memcpy(y, x, sizeof x), k->silu_mul(y, w, COLS)));
+	took[4] = TIME(1000, k->grid_scale(x, w, COLS, 0.3f, -8, 7, sums));
+}
+
 int main(void)
 {
 	struct rng r = { 1 };
-	volatile float sink;
 	for (int i = 0; i < COLS; i++) {
 		x[i] = (float)rng_normal(&r);
 		w[i] = (float)rng_unit(&r);
 	}
+	static const char *const names[FIGURES] = { "dot", "axpy", "exp_sum", "silu_mul", "grid_scale" };
+	double scalar[FIGURES] = { 0 };
 	for (unsigned i = 0; kernels_row(i); i++) {
-		const struct kernels *k = kernels_row(i);
-		if (!k->usable())
+		double took[FIGURES];
+		if (!kernels_row(i)->usable())
 			continue;
-		float sums[3];
-		printf("%-8s dot         %7.3f ns/element\n", k->name, TIME(1000, sink = k->dot(x, w, COLS)));
-		printf("%-8s axpy        %7.3f ns/element\n", k->name, TIME(1000, k->axpy(y, 0.1f, x, COLS)));
-		printf("%-8s exp_sum     %7.3f ns/element\n", k->name, TIME(1000, (memcpy(y, x, sizeof x), sink = k->exp_sum(y, 0, COLS))));
-		printf("%-8s silu_mul    %7.3f ns/element\n", k->name, TIME(1000, (memcpy(y, x, sizeof x), k->silu_mul(y, w, COLS))));
-		printf("%-8s grid_scale  %7.3f ns/element\n", k->name, TIME(1000, k->grid_scale(x, w, COLS, 0.3f, -8, 7, sums)));
+		time_kernels(kernels_row(i), took);
+		for (int f = 0; f < FIGURES; f++) {
+			scalar[f] = i ? scalar[f] : took[f];
+			printf("%-8s %-10s %7.3f ns/element %6.1f x scalar\n", kernels_row(i)->name, names[f], took[f], scalar[f] / took[f]);
+		}
 	}
+	double copy = TIME(1000, (memcpy(y, x, sizeof x), sink = y[rep_ % COLS]));
 	for (unsigned i = 0; i < codec_row_count; i++) {
 		const struct codec *c = codec_rows[i];
 		uint64_t size = codec_row_bytes(c, COLS);
@@ -61,9 +75,8 @@ int main(void)
 		for (int k = 1; k < ROWS; k++)
 			memcpy(bytes[k], bytes[0], (size_t)size);
 		double t = TIME(4 * ROWS, c->decode(c, bytes[rep_ % ROWS], y, COLS));
-		printf("%-18s decode %6.2f GB/s of f32  rtn %7.2f ns/element  search %8.2f ns/element\n", c->name, 4 / t,
+		printf("%-18s decode %6.2f GB/s of f32, %4.2f of memcpy  rtn %7.2f ns/element  search %8.2f ns/element\n", c->name, 4 / t, copy / t,
 		       times[0], times[1]);
 	}
-	(void)sink;
 	return 0;
 }

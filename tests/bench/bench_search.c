@@ -48,11 +48,14 @@ int main(void)
 		const struct codec *c = codec_rows[k];
 		if (!c->encode_search || !codec_row_bytes(c, COLS))
 			continue;
+		double scalar[2] = {0};
 		for (unsigned r = 0; kernels_row(r); r++)
 			if (kernels_select(kernels_row(r)->name)) {
-				double plain = rate(c, x, NULL, out);
-				printf("%-12s %-8s %7.1f M/s, weighted %7.1f M/s\n", c->name, kernels_row(r)->name, plain,
-				       rate(c, x, w, out));
+				double plain = rate(c, x, NULL, out), weighted = rate(c, x, w, out);
+				scalar[0] = r ? scalar[0] : plain;
+				scalar[1] = r ? scalar[1] : weighted;
+				printf("%-12s %-8s %7.1f M/s %5.1f x scalar, weighted %7.1f M/s %5.1f x\n", c->name,
+				       kernels_row(r)->name, plain, plain / scalar[0], weighted, weighted / scalar[1]);
 			}
 	}
 	free(x);

@@ -1,4 +1,4 @@
-# calibrate against verify over the same tokens, as ratios: QUIRE_BENCH_SHAPE=tiny|100m|1b (default 100m)
+# calibrate against verify over the same tokens, as ratios: --shape tiny|100m|1b (default 100m)
 shape=${QUIRE_BENCH_SHAPE:-100m}
 T=$(mktemp -d "${TMPDIR:-/tmp}/quire-bench-XXXXXX")
 trap 'rm -rf "$T"' EXIT

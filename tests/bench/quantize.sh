@@ -1,4 +1,4 @@
-# quantize and convert against copying the file: QUIRE_BENCH_SHAPE=tiny|100m|1b (default 100m; 1b takes 2.2 GB twice in TMPDIR)
+# quantize and convert against copying the file: --shape tiny|100m|1b (default 100m; 1b takes 2.2 GB twice in TMPDIR)
 shape=${QUIRE_BENCH_SHAPE:-100m}
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}   # waiting threads must not count as processor time
 T=$(mktemp -d "${TMPDIR:-/tmp}/quire-bench-XXXXXX")

@@ -1,4 +1,4 @@
-# verify against what the machine's own sgemm allows: QUIRE_BENCH_SHAPE=tiny|100m|1b (default 100m), weights in bf16 and q4_k
+# verify against what the machine's own sgemm allows: --shape tiny|100m|1b (default 100m), weights in bf16 and q4_k
 shape=${QUIRE_BENCH_SHAPE:-100m}
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}   # waiting threads must not count as processor time
 T=$(mktemp -d "${TMPDIR:-/tmp}/quire-bench-XXXXXX")
