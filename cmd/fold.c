@@ -26,7 +26,7 @@ struct fold_command_options {
 };
 
 /* 64k tokens of windows of 256 and up: what the closed forms need, and several times what a small layer's refit reads. */
-enum { DEFAULT_SAMPLES = 256, DEFAULT_CTX = 512, DEFAULT_STEPS = 150 };
+enum { FEW = 4, DEFAULT_SAMPLES = 256, DEFAULT_CTX = 512, DEFAULT_STEPS = 150 };
 static const struct fold_command_options defaults = { .method = "refit", .share_method = "joint", .samples = DEFAULT_SAMPLES,
 						      .steps = DEFAULT_STEPS, .full_every = -1 };
 
@@ -58,6 +58,13 @@ static const struct option_row rows[] = {
 	{ "no-source-hash", 0, OPT_FLAG, NULL, ".quire: leave the sha256 of the source files out", FIELD(no_source_hash) },
 };
 
+/* A fold of heads by one method. */
+struct attempt {
+	struct overlay *out;
+	struct fold_report *report;
+	struct damage damage;                /* on held-out windows, of a refit and what it is compared with */
+};
+
 /* A fold on its way from options to a written model. */
 struct work {
 	const struct fold_command_options *o;
@@ -73,7 +80,7 @@ struct work {
 	size_t held;
 	struct overlay *out;
 	struct fold_report *report;
-	bool measured;
+	bool measured, unfitted;             /* unfitted: the refit was worse than the closed form */
 	struct damage damage;                /* on the held-out windows */
 };
 
@@ -240,28 +247,60 @@ static int choose_text(struct work *w, struct err *e)
 	}
 	if (o->samples && w->text.count > (size_t)o->samples)
 		w->text.count = (size_t)o->samples;
-	w->held = w->text.count / 8;
-	if (!w->held)
-		return err_set(e, ERR_INPUT, "the text makes %zu windows of %zu tokens; a fold needs at least 8 (an eighth is kept for judging)",
+	/* an eighth; of few windows a quarter, for one or two say little */
+	w->held = w->text.count / 8 < FEW ? (w->text.count / 4 < FEW ? w->text.count / 4 : FEW) : w->text.count / 8;
+	if (w->text.count < 8)
+		return err_set(e, ERR_INPUT, "the text makes %zu windows of %zu tokens; a fold needs at least 8 (some are kept for judging)",
 			       w->text.count, ctx);
 	return ERR_OK;
 }
 
-static int fold(struct work *w, const struct refit_options *refit, struct err *e)
+static int fold_by(struct work *w, enum fold_method method, const struct refit_options *refit, struct attempt *a, struct err *e)
 {
 	const struct fold_command_options *o = w->o;
 	bool search = o->group ? !strcmp(o->group, "search") : w->method->moments;
 	/* of a refit nothing is to come from the windows that judge it, unless the text is another one */
 	bool stats = w->stats && (o->data.count || w->method->method != FOLD_REFIT);
-	struct fold_options f = { .method = w->method->method, .search = search, .stats = stats ? w->stats : NULL, .held = w->held,
-				  .refit = *refit, .residual = 1, .ffn = true };
-	w->report = calloc(w->to.layers, sizeof *w->report);
-	if (!w->report)
-		return err_nomem(e);
+	struct fold_options f = { .method = method, .search = search, .stats = stats ? w->stats : NULL, .held = w->held, .refit = *refit,
+				  .residual = 1, .ffn = true };
+	*a = (struct attempt){ .out = overlay_new(w->in.checkpoint->source, e), .report = calloc(w->to.layers, sizeof *a->report) };
+	if (!a->out || !a->report)
+		return a->out ? err_nomem(e) : e->code;
 	progress_start(&o->common, "fold", "steps", 0);
-	int rc = fold_run(w->in.model, w->in.checkpoint->source, &w->folded, w->text.count ? &w->text : NULL, &f, w->out, w->report,
+	int rc = fold_run(w->in.model, w->in.checkpoint->source, &w->folded, w->text.count ? &w->text : NULL, &f, a->out, a->report,
 			  progress_step, NULL, e);
 	progress_end();
+	if (!rc && w->method->method == FOLD_REFIT)
+		rc = damage_measure(w->in.model, &w->folded, overlay_source(a->out), NULL, &w->text, w->text.count - w->held, w->text.count,
+				    &a->damage, e);
+	return rc;
+}
+
+static void attempt_release(struct attempt *a, size_t layers)
+{
+	overlay_free(a->out);
+	if (a->report)
+		fold_report_release(a->report, layers);
+	*a = (struct attempt){ 0 };
+}
+
+/* Layer by layer a refit keeps only what helps on held-out windows; with little text their sum may still not. */
+static int fold(struct work *w, const struct refit_options *refit, struct err *e)
+{
+	struct attempt a = { 0 }, plain = { 0 };
+	int rc = fold_by(w, w->method->method, refit, &a, e);
+	if (!rc && w->method->method == FOLD_REFIT)
+		rc = fold_by(w, FOLD_PCA, refit, &plain, e);
+	if (!rc && plain.out && plain.damage.kl < a.damage.kl) {
+		struct attempt t = a;
+		a = plain;
+		plain = t;
+		w->unfitted = true;
+		warn("refit: KL %.4g on held-out windows, %.4g in closed form, which is kept; use more text", plain.damage.kl, a.damage.kl);
+	}
+	attempt_release(&plain, w->to.layers);
+	w->out = a.out;
+	w->report = a.report;
 	return rc;
 }
 
@@ -371,7 +410,7 @@ static void say(void *arg, struct strbuf *text, struct json_writer *j)
 		say_text(w, text);
 		return;
 	}
-	jw_string(j, "method", w->method->name);
+	jw_string(j, "method", w->unfitted ? fold_method_rows[FOLD_PCA].name : w->method->name);
 	say_heads(&w->in.config, "kv_heads_before", j);
 	say_heads(&w->to, "kv_heads", j);
 	budgeting_json(&w->budget, j);
@@ -431,8 +470,6 @@ static int make(struct work *w, struct err *e)
 	else if (!has_text(o) && (w->method->moments || (o->group && !strcmp(o->group, "search"))))
 		rc = err_set(e, ERR_USAGE, "%s %s needs a text to calibrate on: --data TEXT (or --stats STATS)", w->method->moments ? "method" : "--group",
 			     w->method->moments ? w->method->name : "search");
-	else if (!(w->out = overlay_new(w->in.checkpoint->source, e)))
-		rc = e->code;
 	if (!rc && !w->text.count && has_text(o) && (!o->dry_run || w->sharing.automatic) && (w->changed || w->sharing.spec || w->windowing.window))
 		rc = choose_text(w, e);
 	if (!rc && w->windowing.window) {

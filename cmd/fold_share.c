@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calib/damage.h"
+
 static bool is_auto(const char *spec)
 {
 	return spec && !strncmp(spec, "auto", 4) && (!spec[4] || spec[4] == ':');
@@ -113,23 +115,63 @@ static int search(struct sharing *s, struct model *teacher, struct tensor_source
 	return rc ? err_prefix(e, "--share-layers auto") : ERR_OK;
 }
 
+/* One method's readers and owners; kl: on the held-out windows, if it is wanted. */
+static int share_by(struct sharing *s, enum share_method method, struct model *teacher, struct tensor_source *source, struct config *c,
+		    const struct windows *text, size_t held, const struct refit_options *refit, const struct common *common, double *kl,
+		    struct err *e)
+{
+	struct share_options o = { .method = method, .held = held, .refit = *refit, .residual = 1, .ffn = true };
+	struct damage d;
+	s->out = overlay_new(source, e);
+	s->report = calloc(c->layers, sizeof *s->report);
+	if (!s->out || !s->report)
+		return s->out ? err_nomem(e) : e->code;
+	progress_start(common, "share", "steps", 0);
+	int rc = share_run(teacher, source, c, method == SHARE_REUSE ? NULL : text, &o, s->out, s->report, progress_step, NULL, e);
+	progress_end();
+	if (!rc && kl && !(rc = damage_measure(teacher, c, overlay_source(s->out), NULL, text, text->count - held, text->count, &d, e)))
+		*kl = d.kl;
+	return rc;
+}
+
+/* A simpler method, if it is better on held-out windows: with little text least squares and descent fit the text. */
+static int simpler(struct sharing *s, enum share_method method, struct model *teacher, struct tensor_source *source, struct config *c,
+		   const struct windows *text, size_t held, const struct refit_options *refit, const struct common *common, double *best,
+		   struct err *e)
+{
+	struct sharing other = *s;
+	double kl = 0;
+	int rc = share_by(&other, method, teacher, source, c, text, held, refit, common, &kl, e);
+	bool better = !rc && kl < *best;
+	if (better) {
+		warn("sharing by method %s: KL %.4g on held-out windows, %.4g by method %s, which is kept; use more text", s->method->name, *best,
+		     kl, share_method_rows[method].name);
+		*best = kl;
+	}
+	struct sharing *loser = better ? s : &other;
+	overlay_free(loser->out);
+	if (loser->report)
+		share_report_release(loser->report, c->layers);
+	if (better) {
+		*s = other;
+		s->method = &share_method_rows[method];
+	}
+	return rc;
+}
+
 int sharing_make(struct sharing *s, struct model *teacher, struct tensor_source *source, struct config *c,
 		 const struct windows *text, size_t held, const struct refit_options *refit, bool dry_run,
 		 const struct common *common, struct err *e)
 {
-	struct share_options o = { .method = text && !dry_run ? s->method->method : SHARE_REUSE, .held = held, .refit = *refit,
-				   .residual = 1, .ffn = true };
+	enum share_method method = text && !dry_run ? s->method->method : SHARE_REUSE;
+	double kl = 0;
 	int rc = text && s->automatic ? search(s, teacher, source, c, text, held, common, e) : ERR_OK;
-	s->report = calloc(c->layers, sizeof *s->report);
-	if (!rc && !s->report)
-		rc = err_nomem(e);
-	if (!rc && !(s->out = overlay_new(source, e)))
-		rc = e->code;
-	if (rc)
-		return rc;
-	progress_start(common, "share", "steps", 0);
-	rc = share_run(teacher, source, c, o.method == SHARE_REUSE ? NULL : text, &o, s->out, s->report, progress_step, NULL, e);
-	progress_end();
+	if (!rc)
+		rc = share_by(s, method, teacher, source, c, text, held, refit, common, method == SHARE_REUSE ? NULL : &kl, e);
+	if (!rc && method > SHARE_MATCH)
+		rc = simpler(s, SHARE_MATCH, teacher, source, c, text, held, refit, common, &kl, e);
+	if (!rc && method > SHARE_REUSE)
+		rc = simpler(s, SHARE_REUSE, teacher, source, c, text, held, refit, common, &kl, e);
 	return rc;
 }
 

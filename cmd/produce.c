@@ -67,7 +67,7 @@ static int check_output(const struct state *s, struct err *e)
 		return err_set(e, ERR_USAGE, "--compress is for .quire files");
 	if (p->shard_size && s->format->suffix)
 		return err_set(e, ERR_USAGE, "--shard-size is for Hugging Face folders");
-	return ERR_OK;
+	return s->format && !s->format->suffix && !p->dry_run ? out_dir_check(p->output, e) : ERR_OK;
 }
 
 /* Without a model that quire knows, tensors can still be carried; only formats that must describe the model cannot. */

@@ -51,6 +51,8 @@ void file_cleanup(void);                                              /* async-s
  * closes it; it becomes visible with the folder.
  */
 struct out_dir;
+/* What out_dir_open would refuse, for those who work long before they write. ERR_USAGE. */
+int out_dir_check(const char *path, struct err *e);
 int out_dir_open(const char *path, struct out_dir **out, struct err *e);
 int out_dir_file(struct out_dir *d, const char *name, struct out_file **out, struct err *e);
 int out_dir_commit(struct out_dir *d, struct err *e);                 /* frees d, also on error */

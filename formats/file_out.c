@@ -354,6 +354,15 @@ static bool dir_has_entries(const char *path)
 	return found;
 }
 
+int out_dir_check(const char *path, struct err *e)
+{
+	if (file_exists(path) && !file_is_dir(path))
+		return err_set(e, ERR_USAGE, "cannot write the folder '%.600s': a file of that name exists", path);
+	if (dir_has_entries(path))
+		return err_set(e, ERR_USAGE, "cannot write the folder '%.600s': it exists and is not empty", path);
+	return ERR_OK;
+}
+
 int out_dir_open(const char *path, struct out_dir **out, struct err *e)
 {
 	struct out_dir *d = calloc(1, sizeof *d);
@@ -364,12 +373,8 @@ int out_dir_open(const char *path, struct out_dir **out, struct err *e)
 		free(d);
 		return err_nomem(e);
 	}
-	int rc;
-	if (file_exists(d->target) && !file_is_dir(d->target))
-		rc = err_set(e, ERR_USAGE, "cannot write the folder '%.600s': a file of that name exists", d->target);
-	else if (dir_has_entries(d->target))
-		rc = err_set(e, ERR_USAGE, "cannot write the folder '%.600s': it exists and is not empty", d->target);
-	else
+	int rc = out_dir_check(d->target, e);
+	if (!rc)
 		rc = temp_make(&d->temp, d->target, NULL, e);
 	if (rc)
 		out_dir_abort(d);
