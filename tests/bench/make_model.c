@@ -1,5 +1,5 @@
 /*
- * Writes a model of random weights in a named shape, for benchmarks: make_model [--dtype f16] SHAPE OUT [TOKENIZER-FROM].
+ * Writes a model of random weights in a named shape, for benchmarks: make_model [--dtype f16] [--layers N] SHAPE OUT [TOKENIZER-FROM].
  * Everything goes through the library's own writers, streamed. Without arguments it lists the shapes.
  */
 #include <stdio.h>
@@ -93,7 +93,7 @@ static int make_source(struct synthetic *s, const struct config *c, const struct
 	return source_index(&s->source, e);
 }
 
-static int write_model(const struct shape *shape, const struct codec *codec, const char *out, const struct checkpoint *from, struct err *e)
+static int write_model(const struct shape *shape, unsigned layers, const struct codec *codec, const char *out, const struct checkpoint *from, struct err *e)
 {
 	char text[800];
 	int n = snprintf(text, sizeof text,
@@ -102,7 +102,7 @@ static int write_model(const struct shape *shape, const struct codec *codec, con
 			 "  \"num_key_value_heads\": %u,\n  \"vocab_size\": %u,\n  \"max_position_embeddings\": %u,\n"
 			 "  \"rms_norm_eps\": 1e-05,\n  \"rope_theta\": 10000.0,\n  \"hidden_act\": \"silu\",\n  \"bos_token_id\": 1,\n"
 			 "  \"eos_token_id\": 2,\n  \"tie_word_embeddings\": false,\n  \"torch_dtype\": \"%s\"\n}\n",
-			 shape->hidden, shape->ffn, shape->layers, shape->heads, shape->kv_heads, shape->vocab, shape->context,
+			 shape->hidden, shape->ffn, layers, shape->heads, shape->kv_heads, shape->vocab, shape->context,
 			 !strcmp(codec->name, "f16") ? "float16" : !strcmp(codec->name, "bf16") ? "bfloat16" : "float32");
 	struct side_file files[8] = { { "config.json", text, (size_t)n } };
 	struct checkpoint src = { .path = "random", .files = files, .file_count = 1 };
@@ -144,11 +144,12 @@ static int write_model(const struct shape *shape, const struct codec *codec, con
 int main(int argc, char **argv)
 {
 	const char *dtype = "f16";
-	if (argc > 2 && !strcmp(argv[1], "--dtype")) {
-		dtype = argv[2];
-		argv += 2;
-		argc -= 2;
-	}
+	unsigned layers = 0;
+	for (; argc > 2 && argv[1][0] == '-'; argv += 2, argc -= 2)
+		if (!strcmp(argv[1], "--dtype"))
+			dtype = argv[2];
+		else if (!strcmp(argv[1], "--layers"))
+			layers = (unsigned)strtoul(argv[2], NULL, 10);
 	const struct shape *shape = NULL;
 	for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
 		if (argc > 1 && !strcmp(argv[1], shapes[i].name))
@@ -162,12 +163,12 @@ int main(int argc, char **argv)
 	struct err e = { 0 };
 	struct checkpoint *from = NULL;
 	if (!shape || argc < 3 || !codec || codec->kind != CODEC_FLOAT) {
-		fprintf(stderr, "usage: make_model [--dtype f16] SHAPE OUT [TOKENIZER-FROM]\n");
+		fprintf(stderr, "usage: make_model [--dtype f16] [--layers N] SHAPE OUT [TOKENIZER-FROM]\n");
 		return 2;
 	}
 	int rc = argc > 3 ? checkpoint_open(argv[3], &from, &e) : ERR_OK;
 	if (!rc)
-		rc = write_model(shape, codec, argv[2], from, &e);
+		rc = write_model(shape, layers ? layers : shape->layers, codec, argv[2], from, &e);
 	checkpoint_close(from);
 	if (rc)
 		fprintf(stderr, "make_model: %s\n", e.message);
