@@ -59,6 +59,24 @@ is "auto within a size: what the program holds" "$(($(cache "$T/auto.quire") * 5
 exits 2 "no text" "$QUIRE" fold "$DEMO" -o "$T/no.quire" --share-layers pairs
 says "no text: says so" "needs a text to calibrate on"
 exits 2 "unknown method" fold -o "$T/no.quire" --share-layers pairs --share-method best
+exits 2 "a cycle" fold -o "$T/no.quire" --share-layers 1,0,2,3,4
+says "a cycle: says where" "layer 0 cannot read layer 1: it comes later"
+exits 2 "a layer that is not there" fold -o "$T/no.quire" --share-layers 0,1,2,3,9
+says "a layer that is not there: says so" "layer 4 cannot read layer 9: there is no such layer"
+# what was shared before cannot be changed any more
+again() { "$QUIRE" fold "$T/reuse.quire" -o "$T/no.quire" --data "$calib" --ctx 64 --samples 16 "$@"; }
+exits 5 "heads after layers" again --kv-heads 4
+says "heads after layers: says why" "layer 2 reads the KV cache of layer 1; fold heads before layers are shared"
+exits 5 "layers again" again --share-layers suffix:1
+says "layers again: says why" "reads the KV cache of layer 1 already; start from the original"
+exits 5 "layers again, searched" again --share-layers auto
+exits 5 "windows after layers" again --window 8
+says "windows after layers: says why" "windows come before layers are shared"
+exits 5 "a plan after layers" again --kv-budget 2MiB@4096
+says "a plan after layers: says why" "start from the original"
+"$QUIRE" fold "$DEMO" -o "$T/uneven.quire" --kv-heads 4 --layers 2 --method mean -q
+exits 5 "unlike head counts" "$QUIRE" fold "$T/uneven.quire" -o "$T/no.quire" --share-layers pairs --data "$calib"
+says "unlike head counts: says which" "layer 2 cannot read layer 1: they have 4 and 8 KV heads"
 
 # hardly any text: no method is worse on held-out windows than a simpler one, which is kept
 tiny() { "$QUIRE" fold "$DEMO" -o "$T/tiny.quire" --data "$calib" --samples 8 --ctx 16 --steps 10 --share-layers pairs --json -f "$@" >"$T/out" 2>"$T/err"; json "$T/out" kl; }
@@ -77,6 +95,9 @@ prints "what the others looked at" 'window 16, [0-9.]+ % of its attention was be
 prints "the damage" "excess loss"
 succeeds "inspect" "$QUIRE" inspect "$T/w.quire"
 prints "inspect: windows" "8 KV heads, window 16"
+exits 5 "unlike windows" "$QUIRE" fold "$T/w.quire" -o "$T/no.quire" --share-layers suffix:4 --data "$calib"
+says "unlike windows: says which" "layer [0-4] cannot read layer 0: their windows differ \((16 and 0|0 and 16)\)"
+exits 2 "a window longer than the context" fold -o "$T/no.quire" --window 300
 exits 2 "a window as long as the context" fold -o "$T/no.quire" --window 256
 says "longer: says both" "the context of this model is 256"
 exits 5 "windows twice" "$QUIRE" fold "$T/w.quire" -o "$T/no.quire" --window 8 --data "$calib"
