@@ -11,7 +11,7 @@
 
 /* Relative to the mean of the moments' diagonal: the value of the GPTQ paper. */
 static const double DAMPING = 0.01;
-enum { SWEEPS = 4, LIBRARIES = 96 << 20, BATCH_TOKENS = 2048, FEEDBACK_ROWS = 32 };
+enum { SWEEPS = 4, HELD_OUT = 8, LIBRARIES = 96 << 20, BATCH_TOKENS = 2048, FEEDBACK_ROWS = 32 };
 
 bool quantizer_takes(const struct plan_item *item)
 {
@@ -93,7 +93,8 @@ static int check_weights(const struct quantizer *q, struct err *e)
 
 static int prepare_best(struct quantizer *q, plan_progress *progress, void *arg, struct err *e)
 {
-	const struct sequential_options o = { .damping = q->damping, .sweeps = SWEEPS, .sequential = true, .input = 1, .residual = 1 };
+	const struct sequential_options o = { .damping = q->damping, .sweeps = SWEEPS, .sequential = true, .input = 1, .residual = 1,
+					      .held_out = HELD_OUT };
 	struct windows text;
 	int rc = check_weights(q, e);
 	if (!rc)
@@ -160,8 +161,8 @@ static uint64_t memory_best(const struct quantizer *q)
 		if (!quantizer_takes(item))
 			continue;
 		results += item->out.nbytes;
-		/* moments of own, cross and residual, their solution, the corrected weights, and what feedback takes */
-		uint64_t m = feedback_memory(item) + n * n * 24 + c->hidden * n * 8 + rows * n * 24;
+		/* moments of own, cross and residual, fitted and held out, their solution, the corrected weights, and what feedback takes */
+		uint64_t m = feedback_memory(item) + n * n * 40 + c->hidden * n * 16 + rows * n * 24;
 		most = m > most ? m : most;
 	}
 	/* two streams of hidden states; per batch and stream the activations of a layer */

@@ -1,12 +1,14 @@
 #include "calib/sequential.h"
 
 #include <math.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 #include "base/thread.h"
+#include "calib/aim.h"
 #include "calib/stream.h"
 #include "kernel/blas.h"
 
@@ -32,13 +34,6 @@ struct side {
 	enum role watch;
 };
 
-struct moments {
-	size_t n, width, tokens;
-	double *own;      /* [n, n] E[s s^T], s the student's input */
-	double *cross;    /* [n, n] E[(t - s) s^T], t the teacher's */
-	double *residual; /* [width, n] E[(residual of teacher - of student) s^T] */
-};
-
 struct driver {
 	const struct config *config;
 	struct tensor_source *source;
@@ -55,6 +50,7 @@ struct driver {
 	plan_progress *progress;
 	void *progress_arg;
 	uint64_t done, total;
+	size_t held;         /* windows, the last ones */
 	bool teacher_ahead;  /* its stream is past the half of the layer that is quantized */
 };
 
@@ -106,13 +102,6 @@ static int run_half(struct side *s, uint32_t layer, const struct group *g, size_
 	const struct stream_visit v = { .tap = &tap };
 	s->watch = g->role[0];
 	return stream_layer(&s->stream, layer, first, first + seqs, move, &v, e);
-}
-
-static void moments_release(struct moments *m)
-{
-	free(m->own);
-	free(m->cross);
-	free(m->residual);
 }
 
 struct outer {
@@ -169,132 +158,56 @@ static void residual_difference(struct driver *d, size_t first, size_t tokens)
 		d->difference[i] = t[i] - s[i];
 }
 
-static int gather(struct driver *d, const struct group *g, uint32_t layer, struct moments *m, struct err *e)
+static void add_batch(struct driver *d, struct moments *m, size_t tokens)
 {
-	const struct tensor *w = model_weight(d->student.model, g->role[0], layer)->tensor;
-	size_t width = d->config->hidden, n = (size_t)tensor_cols(w);
-	*m = (struct moments){ .n = n, .width = width };
-	m->own = calloc(n * n, sizeof(double));
-	m->cross = calloc(n * n, sizeof(double));
+	const float *t = d->teacher.input, *s = d->o->sequential ? d->student.input : t;
+	add_square(d, m->own, m->n, s, tokens);
+	if (m->residual)
+		add_product(d, m->residual, m->width, m->n, d->difference, s, tokens);
+	if (d->o->sequential && d->o->input != 0) {
+		for (size_t i = 0; i < tokens * m->n; i++)
+			d->difference[i] = t[i] - s[i];
+		add_product(d, m->cross, m->n, m->n, d->difference, s, tokens);
+	}
+	m->tokens += tokens;
+}
+
+/* Moments of the inputs of a group, as means: of the windows that the codes are fitted to, and of those held out. */
+static int gather(struct driver *d, const struct group *g, uint32_t layer, struct moments *fit, struct moments *held, struct err *e)
+{
+	size_t width = d->config->hidden, n = (size_t)tensor_cols(model_weight(d->student.model, g->role[0], layer)->tensor);
+	size_t count = d->text->count, fitted = count - d->held;
 	bool carried = g->adds_to_residual && d->o->sequential && d->o->residual != 0;
-	m->residual = carried ? calloc(width * n, sizeof(double)) : NULL;
-	if (!m->own || !m->cross || (carried && !m->residual))
-		return err_nomem(e);
 	/* once it has shown the input of the projection that ends a half, nothing keeps the original from going on */
 	bool move = g->adds_to_residual;
-	for (size_t first = 0; first < d->text->count; first += d->batch) {
-		size_t seqs = d->text->count - first < d->batch ? d->text->count - first : d->batch, tokens = seqs * d->text->ctx;
-		if (m->residual)
-			residual_difference(d, first, tokens);
-		int rc = run_half(&d->teacher, layer, g, first, seqs, move, e);
+	int rc = moments_init(fit, n, width, carried, e);
+	if (!rc && d->held)
+		rc = moments_init(held, n, width, carried, e);
+	for (size_t first = 0, seqs; first < count && !rc; first += seqs) {
+		size_t left = first < fitted ? fitted - first : count - first;
+		seqs = left < d->batch ? left : d->batch;
+		if (carried)
+			residual_difference(d, first, seqs * d->text->ctx);
+		rc = run_half(&d->teacher, layer, g, first, seqs, move, e);
 		if (!rc && d->o->sequential)
 			rc = run_half(&d->student, layer, g, first, seqs, false, e);
 		if (rc)
 			return rc;
-		const float *t = d->teacher.input, *s = d->o->sequential ? d->student.input : t;
-		add_square(d, m->own, n, s, tokens);
-		if (m->residual)
-			add_product(d, m->residual, width, n, d->difference, s, tokens);
-		if (d->o->sequential && d->o->input != 0) {
-			for (size_t i = 0; i < tokens * n; i++)
-				d->difference[i] = t[i] - s[i];
-			add_product(d, m->cross, n, n, d->difference, s, tokens);
-		}
-		m->tokens += tokens;
-		d->done += tokens;
+		add_batch(d, first < fitted ? fit : held, seqs * d->text->ctx);
+		d->done += seqs * d->text->ctx;
 		if (d->progress && !d->progress(d->progress_arg, d->done, d->total))
 			return err_set(e, ERR_IO, "interrupted");
 	}
+	if (rc)
+		return rc;
 	d->teacher_ahead = move;
-	mirror(m->own, n);
-	double scale = 1 / (double)m->tokens;
-	for (size_t i = 0; i < n * n; i++) {
-		m->own[i] *= scale;
-		m->cross[i] *= scale;
+	mirror(fit->own, n);
+	moments_combine(fit, 1 / (double)fit->tokens, NULL, 0);
+	if (d->held) {
+		mirror(held->own, n);
+		moments_combine(held, 1 / (double)held->tokens, NULL, 0);
 	}
-	for (size_t i = 0; i < width * n && m->residual; i++)
-		m->residual[i] *= scale;
 	return ERR_OK;
-}
-
-/* The weights to round: W + (input W cross + residual R) (own + damping)^-1, the least-squares correction of the layer. */
-struct aim {
-	const struct driver *d;
-	const struct moments *m;
-	double *l;       /* [n, n] lower Cholesky factor of the damped second moments; NULL: no correction */
-	float *w;        /* [rows, n] corrected in place */
-	size_t rows;
-	int failed;
-};
-
-/* Rows corrected at once, on one worker; fixed, so that results do not depend on the number of threads. */
-enum { AIM_ROWS = 64 };
-
-static void factor_moments(void *arg, size_t item, int worker)
-{
-	(void)item;
-	(void)worker;
-	struct aim *a = arg;
-	a->failed = blas_cholesky(a->m->n, a->l, a->m->n);
-}
-
-static int aim_prepare(struct aim *a, double damping, struct err *e)
-{
-	const struct sequential_options *o = a->d->o;
-	size_t n = a->m->n;
-	double mean = 0;
-	if (!o->sequential || (o->input == 0 && (o->residual == 0 || !a->m->residual)))
-		return ERR_OK;
-	a->l = malloc(n * n * sizeof *a->l);
-	if (!a->l)
-		return err_nomem(e);
-	memcpy(a->l, a->m->own, n * n * sizeof *a->l);
-	for (size_t i = 0; i < n; i++)
-		mean += a->l[i * n + i] / (double)n;
-	for (size_t i = 0; i < n; i++)
-		a->l[i * n + i] += damping * mean;
-	thread_for(1, factor_moments, a);
-	if (a->failed)
-		return err_set(e, ERR_INPUT, "the inputs' second moments are singular; use more calibration text or more damping");
-	return ERR_OK;
-}
-
-static void aim_rows(void *arg, size_t item, int worker)
-{
-	(void)worker;
-	struct aim *a = arg;
-	const struct sequential_options *o = a->d->o;
-	size_t n = a->m->n, first = item * AIM_ROWS, rows = a->rows - first < AIM_ROWS ? a->rows - first : AIM_ROWS;
-	float *w = a->w + first * n;
-	double *wd = malloc(rows * n * sizeof *wd), *b = malloc(rows * n * sizeof *b);
-	if (!wd || !b) {
-		a->failed = 1;
-		goto out;
-	}
-	for (size_t i = 0; i < rows * n; i++)
-		wd[i] = w[i];
-	/* b = cross^T W^T, [n, rows]: the right-hand side of own X = b with X the transposed correction */
-	blas_dgemm(true, true, n, rows, n, o->input, a->m->cross, n, wd, n, 0, b, rows);
-	for (size_t r = 0; r < rows && a->m->residual && o->residual != 0; r++)
-		for (size_t i = 0; i < n; i++)
-			b[i * rows + r] += o->residual * a->m->residual[(first + r) * n + i];
-	blas_cholesky_solve(n, rows, a->l, n, b, rows);
-	for (size_t r = 0; r < rows; r++)
-		for (size_t i = 0; i < n; i++)
-			w[r * n + i] += (float)b[i * rows + r];
-out:
-	free(wd);
-	free(b);
-}
-
-static int aim_weights(struct aim *a, float *w, size_t rows, struct err *e)
-{
-	if (!a->l)
-		return ERR_OK;
-	a->w = w;
-	a->rows = rows;
-	thread_for((rows + AIM_ROWS - 1) / AIM_ROWS, aim_rows, a);
-	return a->failed ? err_nomem(e) : ERR_OK;
 }
 
 static const struct plan_item *plan_find(const struct plan *p, enum role r, uint32_t layer)
@@ -305,35 +218,226 @@ static const struct plan_item *plan_find(const struct plan *p, enum role r, uint
 	return NULL;
 }
 
-static int quantize_one(struct driver *d, const struct plan_item *item, struct aim *a, const struct curvature *c, struct err *e)
+/* What held-out tokens say of a matrix. */
+struct choice {
+	bool feedback;       /* else the importance-weighted search on the original weights, as method imatrix */
+	double aim;          /* how much of the correction to take */
+	double before, after;/* output error on held-out tokens, relative to the output's energy: of the search, and of the choice */
+};
+
+/* The moments of one group, prepared. */
+struct prepared {
+	struct curvature *c;
+	struct aim aim;
+};
+
+static int prepare(const struct driver *d, const struct moments *m, struct prepared *p, struct err *e)
 {
-	struct timespec t0, t1;
-	clock_gettime(CLOCK_MONOTONIC, &t0);
+	bool corrects = d->o->sequential;
+	int rc = curvature_new(m->own, m->n, d->o->damping, &p->c, e);
+	return rc ? rc : aim_init(&p->aim, m, corrects ? d->o->input : 0, corrects ? d->o->residual : 0, p->c->damping, e);
+}
+
+static void prepared_release(struct prepared *p)
+{
+	aim_release(&p->aim);
+	curvature_free(p->c);
+}
+
+/* d[rows, n] = what bytes decode to, less w. */
+static void decode_difference(const struct codec *c, const uint8_t *bytes, const float *w, size_t rows, size_t n, float *d)
+{
+	for (size_t r = 0; r < rows; r++)
+		c->decode(c, bytes + r * (size_t)codec_row_bytes(c, n), d + r * n, n);
+	for (size_t i = 0; i < rows * n; i++)
+		d[i] -= w[i];
+}
+
+struct searching {
+	const struct codec *codec;
+	const float *w, *weight;
+	size_t rows, n;
+	uint8_t *dst;
+	atomic_int failed;
+};
+
+static void search_chunk(void *arg, size_t item, int worker)
+{
+	struct searching *s = arg;
+	size_t row = (size_t)codec_row_bytes(s->codec, s->n), to = (item + 1) * STRIPE < s->rows ? (item + 1) * STRIPE : s->rows;
+	uint8_t *scratch = malloc(s->n > CODEC_MAX_BLOCK ? s->n : CODEC_MAX_BLOCK);
+	(void)worker;
+	if (!scratch)
+		atomic_store(&s->failed, 1);
+	for (size_t r = item * STRIPE; r < to && scratch; r++)
+		codec_encode_row(s->codec, s->w + r * s->n, s->weight, s->n, FIT_SEARCH, scratch, s->dst + r * row);
+	free(scratch);
+}
+
+/* As method imatrix, with the curvature's diagonal. */
+static int search_rows(const struct codec *codec, const struct curvature *c, const float *w, size_t rows, uint8_t *dst, struct err *e)
+{
+	struct searching s = { .codec = codec, .w = w, .rows = rows, .n = c->n, .dst = dst };
+	float *weight = malloc(c->n * sizeof *weight);
+	if (!weight)
+		return err_nomem(e);
+	for (size_t i = 0; i < c->n; i++)
+		weight[i] = c->h[i * c->n + i];
+	s.weight = weight;
+	atomic_init(&s.failed, 0);
+	thread_for((rows + STRIPE - 1) / STRIPE, search_chunk, &s);
+	free(weight);
+	return atomic_load(&s.failed) ? err_nomem(e) : ERR_OK;
+}
+
+/* Rows of a matrix that decide for it. */
+enum { SAMPLE_ROWS = 64 };
+
+struct trial {
+	const struct driver *d;
+	const struct codec *codec;
+	const struct prepared *fit;  /* without the held-out tokens */
+	const struct aim *held;
+	size_t rows, stride, n;
+	float *w, *aimed, *change;   /* [rows, n] */
+	uint8_t *bytes;
+};
+
+/* The correction that was fitted, as far as it helps where it was not: the minimum of a parabola. */
+static int trial_aim(struct trial *t, double *strength, struct err *e)
+{
+	struct judged j;
+	*strength = 1;
+	if (!t->fit->aim.l)
+		return ERR_OK;
+	int rc = aim_weights(&t->fit->aim, t->w, t->rows, t->stride, 1, t->aimed, e);
+	for (size_t i = 0; i < t->rows * t->n && !rc; i++)
+		t->change[i] = t->aimed[i] - t->w[i];
+	if (!rc)
+		rc = aim_judge(t->held, t->w, t->change, t->rows, t->stride, &j, e);
+	if (!rc && j.square > 0)
+		*strength = j.linear < 0 ? 0 : j.linear < j.square ? j.linear / j.square : 1;
+	return rc;
+}
+
+static int trial_error(struct trial *t, double energy, double *out, struct err *e)
+{
+	struct judged j;
+	decode_difference(t->codec, t->bytes, t->w, t->rows, t->n, t->change);
+	int rc = aim_judge(t->held, t->w, t->change, t->rows, t->stride, &j, e);
+	*out = (j.square - 2 * j.linear) / energy;
+	return rc;
+}
+
+static int try_both(struct trial *t, struct choice *c, struct err *e)
+{
+	struct judged energy;
+	int rc = trial_aim(t, &c->aim, e);
+	if (!rc)
+		rc = aim_judge(t->held, t->w, t->w, t->rows, t->stride, &energy, e);
+	if (rc || !(energy.square > 0))
+		return rc;
+	rc = aim_weights(&t->fit->aim, t->w, t->rows, t->stride, c->aim, t->aimed, e);
+	struct feedback_job job = { .codec = t->codec, .w = t->aimed, .rows = t->rows, .curvature = t->fit->c, .sweeps = t->d->o->sweeps,
+				    .dst = t->bytes };
+	if (!rc)
+		rc = feedback_quantize(&job, e);
+	if (!rc)
+		rc = trial_error(t, energy.square, &c->after, e);
+	if (!rc)
+		rc = search_rows(t->codec, t->fit->c, t->w, t->rows, t->bytes, e);
+	if (!rc)
+		rc = trial_error(t, energy.square, &c->before, e);
+	c->feedback = !(c->after > c->before);
+	if (!c->feedback)
+		c->after = c->before;
+	return rc;
+}
+
+static int choose(const struct driver *d, const struct plan_item *item, const struct prepared *fit, const struct aim *held,
+		  struct choice *c, struct err *e)
+{
+	const struct tensor *meta;
+	float *w;
+	int rc = source_read_f32(d->source, item->out.name, &w, &meta, e);
+	if (rc)
+		return rc;
+	size_t all = (size_t)tensor_rows(meta), n = (size_t)tensor_cols(meta);
+	struct trial t = { .d = d, .codec = item->out.codec, .fit = fit, .held = held, .n = n, .w = w };
+	t.stride = all > SAMPLE_ROWS ? all / SAMPLE_ROWS : 1;
+	t.rows = (all + t.stride - 1) / t.stride;
+	for (size_t r = 1; r < t.rows; r++)
+		memmove(w + r * n, w + r * t.stride * n, n * sizeof *w);
+	t.aimed = malloc(t.rows * n * sizeof(float));
+	t.change = malloc(t.rows * n * sizeof(float));
+	t.bytes = malloc(t.rows * (size_t)codec_row_bytes(t.codec, n));
+	rc = t.aimed && t.change && t.bytes ? try_both(&t, c, e) : err_nomem(e);
+	free(t.aimed);
+	free(t.change);
+	free(t.bytes);
+	free(w);
+	return rc ? err_prefix(e, "%s", item->out.name) : ERR_OK;
+}
+
+static int quantize_rows(struct feedback_job *job, float *w, const struct prepared *p, const struct choice *choice, struct err *e)
+{
+	if (choice->feedback) {
+		int rc = aim_weights(&p->aim, w, job->rows, 1, choice->aim, w, e);
+		return rc ? rc : feedback_quantize(job, e);
+	}
+	int rc = search_rows(job->codec, p->c, w, job->rows, job->dst, e);
+	if (rc)
+		return rc;
+	float *d = malloc(job->rows * p->c->n * sizeof *d);
+	if (!d)
+		return err_nomem(e);
+	decode_difference(job->codec, job->dst, w, job->rows, p->c->n, d);
+	job->before = job->after = feedback_objective(p->c, d, NULL, job->rows);
+	free(d);
+	return ERR_OK;
+}
+
+static double seconds_since(const struct timespec *t0)
+{
+	struct timespec t1;
+	clock_gettime(CLOCK_MONOTONIC, &t1);
+	return (double)(t1.tv_sec - t0->tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0->tv_nsec);
+}
+
+static void note_result(struct driver *d, const struct plan_item *item, const struct feedback_job *job, double scale,
+			const struct choice *choice, double seconds)
+{
+	struct sequential_report *r = &d->report[d->reported++];
+	*r = (struct sequential_report){ .role = item->role, .layer = item->layer, .before = job->before / scale, .after = job->after / scale,
+					 .seconds = seconds, .choice = choice->feedback ? "feedback" : "imatrix",
+					 .aim = choice->feedback ? choice->aim : 0, .judged = d->held != 0,
+					 .held_before = choice->before, .held_after = choice->after };
+	snprintf(r->name, sizeof r->name, "%s", item->out.name);
+}
+
+static int quantize_one(struct driver *d, const struct plan_item *item, const struct prepared *p, const struct choice *choice,
+			struct err *e)
+{
+	struct timespec start;
+	clock_gettime(CLOCK_MONOTONIC, &start);
 	const struct tensor *meta;
 	float *w;
 	int rc = source_read_f32(d->source, item->out.name, &w, &meta, e);
 	if (rc)
 		return rc;
 	size_t rows = (size_t)tensor_rows(meta);
-	struct feedback_job job = { .codec = item->out.codec, .w = w, .rows = rows, .curvature = c, .sweeps = d->o->sweeps };
+	struct feedback_job job = { .codec = item->out.codec, .w = w, .rows = rows, .curvature = p->c, .sweeps = d->o->sweeps };
 	job.dst = malloc(item->out.nbytes);
 	/* errors are reported relative to what the layer puts out on these inputs */
-	double scale = feedback_objective(c, w, NULL, rows);
-	rc = job.dst ? aim_weights(a, w, rows, e) : err_nomem(e);
-	if (!rc)
-		rc = feedback_quantize(&job, e);
+	double scale = feedback_objective(p->c, w, NULL, rows);
+	rc = job.dst ? quantize_rows(&job, w, p, choice, e) : err_nomem(e);
 	/* the overlay owns the bytes and outlives the student, which borrows them */
 	if (!rc)
 		rc = model_replace(d->student.model, item->role, item->layer, &item->out, job.dst, e);
 	if (!rc)
 		rc = overlay_put(d->out, &item->out, job.dst, e);
-	clock_gettime(CLOCK_MONOTONIC, &t1);
 	if (!rc) {
-		struct sequential_report *r = &d->report[d->reported++];
-		*r = (struct sequential_report){ .role = item->role, .layer = item->layer, .before = job.before / scale,
-						 .after = job.after / scale,
-						 .seconds = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec) };
-		snprintf(r->name, sizeof r->name, "%s", item->out.name);
+		note_result(d, item, &job, scale, choice, seconds_since(&start));
 	} else {
 		free(job.dst);
 		err_prefix(e, "%s", item->out.name);
@@ -342,9 +446,27 @@ static int quantize_one(struct driver *d, const struct plan_item *item, struct a
 	return rc;
 }
 
+/* Asks the held-out tokens, then lets them join the others. */
+static int choose_group(struct driver *d, const struct plan_item *const *item, struct moments *fit, struct moments *held,
+			struct choice *choice, struct err *e)
+{
+	struct prepared p = { 0 };
+	struct aim judge = { .m = held, .input = d->o->sequential ? d->o->input : 0, .residual = held->residual ? d->o->residual : 0 };
+	int rc = prepare(d, fit, &p, e);
+	for (int i = 0; i < 3 && !rc; i++)
+		if (item[i])
+			rc = choose(d, item[i], &p, &judge, &choice[i], e);
+	prepared_release(&p);
+	double all = (double)(fit->tokens + held->tokens);
+	moments_combine(fit, (double)fit->tokens / all, held, (double)held->tokens / all);
+	moments_release(held);
+	return rc;
+}
+
 static int one_group(struct driver *d, const struct group *g, uint32_t layer, struct err *e)
 {
 	const struct plan_item *item[3] = { 0 };
+	struct choice choice[3] = { { true, 1, 0, 0 }, { true, 1, 0, 0 }, { true, 1, 0, 0 } };
 	int wanted = 0;
 	for (int i = 0; i < g->count; i++) {
 		item[i] = plan_find(d->plan, g->role[i], layer);
@@ -354,22 +476,21 @@ static int one_group(struct driver *d, const struct group *g, uint32_t layer, st
 	}
 	if (!wanted)
 		return ERR_OK;
-	struct moments m;
-	struct curvature *c = NULL;
-	struct aim a = { .d = d, .m = &m };
-	int rc = gather(d, g, layer, &m, e);
+	struct moments fit = { 0 }, held = { 0 };
+	struct prepared p = { 0 };
+	int rc = gather(d, g, layer, &fit, &held, e);
+	if (!rc && d->held)
+		rc = choose_group(d, item, &fit, &held, choice, e);
 	if (!rc)
-		rc = curvature_new(m.own, m.n, d->o->damping, &c, e);
-	if (!rc)
-		rc = aim_prepare(&a, c->damping, e);
+		rc = prepare(d, &fit, &p, e);
 	if (rc)
 		err_prefix(e, "layer %u, %s", layer, role_rows[g->role[0]].name);
 	for (int i = 0; i < g->count && !rc; i++)
 		if (item[i])
-			rc = quantize_one(d, item[i], &a, c, e);
-	free(a.l);
-	curvature_free(c);
-	moments_release(&m);
+			rc = quantize_one(d, item[i], &p, &choice[i], e);
+	prepared_release(&p);
+	moments_release(&fit);
+	moments_release(&held);
 	return rc;
 }
 
@@ -394,6 +515,7 @@ static int driver_init(struct driver *d, struct err *e)
 	if (rc)
 		return rc;
 	d->batch = d->teacher.stream.batch;
+	d->held = d->o->held_out ? d->text->count / d->o->held_out : 0;
 	d->total = (uint64_t)d->config->layers * GROUPS * d->text->count * d->text->ctx;
 	d->difference = malloc(d->batch * d->text->ctx * widest * sizeof(float));
 	d->product = malloc(widest * widest * sizeof(float));

@@ -22,6 +22,11 @@ struct sequential_options {
 	 * `residual` of the difference that the residual stream already carries (output projections only).
 	 */
 	double input, residual;
+	/*
+	 * One window of so many, the last ones, is kept out while it is found out for each matrix how much of that target
+	 * holds on other tokens, and whether error feedback does; the codes are then fitted to all of them. 0: none is.
+	 */
+	unsigned held_out;
 };
 
 /* One row of the report. */
@@ -31,6 +36,10 @@ struct sequential_report {
 	uint32_t layer;
 	double before, after;   /* output error of the importance-weighted search and of the result, relative to the output's energy */
 	double seconds;
+	const char *choice;     /* "feedback" or "imatrix" */
+	double aim;             /* how much of the correction was taken */
+	bool judged;            /* on held-out tokens: error of a sample of rows, less that of not rounding, relative to the output's energy */
+	double held_before, held_after;
 };
 
 /*

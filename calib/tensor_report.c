@@ -151,6 +151,7 @@ static void take_measured(const struct quantizer *q, struct tensor_report *r)
 			r->before = m[i].before;
 			r->after = m[i].after;
 			r->seconds = m[i].seconds;
+			r->chosen = &m[i];
 			r->weighted = "inputs as quantized";
 		}
 }

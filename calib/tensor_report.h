@@ -18,6 +18,8 @@ struct tensor_report {
 	double weight_error;       /* |W - Q| / |W|, Frobenius */
 	double before, after;      /* output error of the importance-weighted search, and of what was written */
 	double seconds;
+	/* Of method best, NULL otherwise: what was chosen, how much of the correction, and the errors that held-out tokens gave. */
+	const struct sequential_report *chosen;
 };
 
 /*

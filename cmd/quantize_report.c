@@ -51,6 +51,14 @@ static void as_json(const struct produce *p, const struct calibrated *c, const s
 		jw_double(&w, "output_error_before", r->before);
 		jw_double(&w, "output_error", r->after);
 		jw_double(&w, "seconds", r->seconds);
+		if (r->chosen) {
+			jw_string(&w, "chosen", r->chosen->choice);
+			jw_double(&w, "correction", r->chosen->aim);
+		}
+		if (r->chosen && r->chosen->judged) {
+			jw_double(&w, "held_out_error_before", r->chosen->held_before);
+			jw_double(&w, "held_out_error", r->chosen->held_after);
+		}
 		jw_end_object(&w);
 	}
 	jw_end_array(&w);
@@ -90,6 +98,14 @@ static void html_row(const struct produce *p, const struct calibrated *c, const 
 		      r->before, r->after);
 	if (r->before > 0)
 		strbuf_printf(out, "%.2f", r->after / r->before);
+	strbuf_puts(out, "<td class=t>");
+	if (r->chosen && strcmp(r->chosen->choice, "feedback"))
+		strbuf_puts(out, r->chosen->choice);
+	else if (r->chosen)
+		strbuf_printf(out, "feedback, %.0f %% of the correction", 100 * r->chosen->aim);
+	strbuf_puts(out, "<td>");
+	if (r->chosen && r->chosen->judged)
+		strbuf_printf(out, "%.3e", r->chosen->held_before - r->chosen->held_after);
 	strbuf_printf(out, "<td>%.2f<td class=t>%s<td class=t><svg width=%d height=14 role=img aria-label=\"before and after\">"
 		      "<rect class=was width=%.1f height=6 /><rect class=now y=7 width=%.1f height=6 /></svg>\n",
 		      r->seconds, r->weighted, WIDTH, was < WIDTH ? was : WIDTH, now < WIDTH ? now : WIDTH);
@@ -114,7 +130,7 @@ static void as_html(const struct produce *p, const struct calibrated *c, const s
 	strbuf_puts(out, ".</p><p>Output error is the squared error of what the layer puts out, relative to what it puts out: <i>before</i> with the "
 			 "importance-weighted search, <i>after</i> as written. Bars are on a square-root scale, grey before. Worst first.</p>"
 			 "<div class=wide><table><tr><th>tensor<th class=t>codec<th class=t>method<th>weight error<th>before<th>after<th>ratio"
-			 "<th>seconds<th class=t>weighted by<th class=t>output error\n");
+			 "<th class=t>chosen<th>gain on held-out tokens<th>seconds<th class=t>weighted by<th class=t>output error\n");
 	for (size_t i = 0; i < count; i++)
 		html_row(p, c, &rows[i], most, out);
 	strbuf_puts(out, "</table></div></html>\n");

@@ -27,6 +27,8 @@ below "best is far closer than rounding" "$kl_best" "$(awk -v a="$kl_rtn" 'BEGIN
 # the report: never worse than the weighted search on its own objective, worst first
 worse() { awk '/"output_error_before"/ { b = $2 + 0 } /"output_error":/ { if ($2 + 0 > b * 1.000001) n++ } END { print n + 0 }' "$1"; }
 is "best is nowhere worse than the search" "$(worse "$T/best.json")" 0
+is "best says what it chose" "$(grep -c '"chosen": "\(feedback\|imatrix\)"' "$T/best.json")" 35
+is "best gains on held-out tokens" "$(awk '/"held_out_error_before":/ { b = $2 + 0 } /"held_out_error":/ { if ($2 + 0 > b) w++; n++ } END { print n + 0, w + 0 }' "$T/best.json")" "35 0"
 is "gptq is nowhere worse than the search" "$(worse "$T/gptq.json")" 0
 is "worst first" "$(awk '/"output_error":/ { if (NR > 1 && last != "" && $2 + 0 > last) n++; last = $2 + 0 } END { print n + 0 }' "$T/best.json")" 0
 succeeds "report as a page" "$QUIRE" quantize "$DEMO" -s q4_0 -m imatrix --stats "$T/stats" -o "$T/page.quire" --report "$T/page.html"
