@@ -17,23 +17,9 @@
 #include "formats/checkpoint.h"
 #include "model/attention_fit.h"
 #include "model/rope.h"
+#include "check.h"
 
 enum { SEQS = 3, LEN = 24, TOKENS = SEQS * LEN };
-
-static struct err e;
-
-static void ok(int rc)
-{
-	if (rc)
-		fail_msg("%d: %s", rc, e.message);
-}
-
-static void *some(size_t n, size_t size)
-{
-	void *p = calloc(n ? n : 1, size);
-	assert_non_null(p);
-	return p;
-}
 
 static float *noise(size_t n, struct rng *r, double scale)
 {
@@ -106,17 +92,6 @@ static float *logits_of(struct model *m, const struct windows *w)
 	model_run_free(r);
 	free(hidden);
 	return logits;
-}
-
-/* Largest difference over the largest value. */
-static double distance(const float *a, const float *b, size_t n)
-{
-	double worst = 0, most = 0;
-	for (size_t i = 0; i < n; i++) {
-		worst = fmax(worst, fabs((double)a[i] - b[i]));
-		most = fmax(most, fabs((double)a[i]));
-	}
-	return worst / most;
 }
 
 static const char *const models[] = { "llama-mha", "llama-gqa-bias", "llama-llama3", "qwen2-bias", "qwen3", "mistral-window" };

@@ -14,24 +14,11 @@
 #include "calib/loaded.h"
 #include "codec/codec.h"
 #include "model/model.h"
+#include "check.h"
 
 enum { LEN = 24 };
 
-static struct err e;
 static struct loaded demo;
-
-static void ok(int rc)
-{
-	if (rc)
-		fail_msg("%d: %s", rc, e.message);
-}
-
-static float *some(size_t n)
-{
-	float *p = calloc(n, sizeof *p);
-	assert_non_null(p);
-	return p;
-}
 
 static const char text[] = "There was once a child called Cora, who knew every corner of the workshop. On Sunday Clara went to the "
 			   "workshop, and on Monday she went to the mill. Which was best? \"The workshop,\" said Clara, \"for "
@@ -48,7 +35,7 @@ static float *prefill(struct model *m, const int32_t *id, size_t len)
 {
 	const struct config *c = model_config(m);
 	struct model_run *r = model_run_new(m, 1, len, &e);
-	float *hidden = some(len * c->hidden), *out = some(len * c->vocab);
+	float *hidden = some(len * c->hidden, sizeof(float)), *out = some(len * c->vocab, sizeof(float));
 	ok(model_forward(r, id, 1, len, NULL, NULL, hidden, &e));
 	ok(model_logits(r, hidden, len, out, &e));
 	model_run_free(r);
@@ -61,7 +48,7 @@ static float *decode(struct model *m, const int32_t *id, size_t len, size_t chun
 	const struct config *c = model_config(m);
 	struct model_run *r = model_run_new(m, 1, chunk, &e);
 	struct kv_cache *cache = kv_cache_new_in(c, len, codecs, &e);
-	float *hidden = some(chunk * c->hidden), *out = some(len * c->vocab);
+	float *hidden = some(chunk * c->hidden, sizeof(float)), *out = some(len * c->vocab, sizeof(float));
 	assert_non_null(cache);
 	for (size_t at = 0, n; at < len; at += n) {
 		n = len - at < chunk ? len - at : chunk;
@@ -75,7 +62,7 @@ static float *decode(struct model *m, const int32_t *id, size_t len, size_t chun
 }
 
 /* Root mean square of the difference over that of b. */
-static double distance(const float *a, const float *b, size_t n)
+static double rms_distance(const float *a, const float *b, size_t n)
 {
 	double d = 0, s = 0;
 	for (size_t i = 0; i < n; i++) {
@@ -116,12 +103,12 @@ static void decoding_agrees_with_prefill(void **state)
 		ok(kv_codecs_find(cases[i].k, cases[i].v, cases[i].rotate, demo.config.head_dim, &kv, &e));
 		model_set_kv(demo.model, kv);
 		float *whole = prefill(demo.model, ids.id, LEN);
-		double change = distance(whole, plain, n);
+		double change = rms_distance(whole, plain, n);
 		if (!(change >= cases[i].least && change <= cases[i].most))
 			fail_msg("%s %s changes logits by %g", cases[i].k, cases[i].v, change);
 		for (size_t chunk = 1; chunk <= LEN; chunk = chunk == 1 ? 7 : chunk == 7 ? LEN : LEN + 1) {
 			float *parts = decode(demo.model, ids.id, LEN, chunk, kv);
-			double d = distance(parts, whole, n);
+			double d = rms_distance(parts, whole, n);
 			if (!(d <= cases[i].same))
 				fail_msg("%s %s in chunks of %zu: decoding differs by %g", cases[i].k, cases[i].v, chunk, d);
 			free(parts);
@@ -173,10 +160,10 @@ static void shared_layers_in_a_codec(void **state)
 	assert_int_equal(bytes("q8_0", NULL, 100), all * 3 / 5);
 	model_set_kv(demo.model, kv);
 	float *whole = prefill(demo.model, ids.id, LEN), *parts = decode(demo.model, ids.id, LEN, 5, kv);
-	assert_true(distance(parts, whole, n) <= 1e-3);
+	assert_true(rms_distance(parts, whole, n) <= 1e-3);
 	model_set_kv(demo.model, (struct kv_codecs){ 0 });
 	float *plain = prefill(demo.model, ids.id, LEN);
-	assert_true(distance(whole, plain, n) > 1e-5);
+	assert_true(rms_distance(whole, plain, n) > 1e-5);
 	demo.config.layer[2].kv_source = 2;
 	demo.config.layer[4].kv_source = 4;
 	free(whole);
@@ -202,7 +189,7 @@ static void windows_in_a_codec(void **state)
 	float *whole = prefill(demo.model, id, LONG);
 	for (size_t chunk = 1; chunk < LONG; chunk = chunk == 1 ? 70 : LONG) {
 		float *parts = decode(demo.model, id, LONG, chunk, kv);
-		assert_true(distance(parts, whole, LONG * demo.config.vocab) <= 1e-3);
+		assert_true(rms_distance(parts, whole, LONG * demo.config.vocab) <= 1e-3);
 		free(parts);
 	}
 	for (uint32_t i = 1; i < demo.config.layers; i++)
@@ -232,7 +219,7 @@ static void windows_that_others_read(void **state)
 	float *whole = prefill(demo.model, id, LONG);
 	for (size_t chunk = 1; chunk <= LONG; chunk = chunk == 1 ? 90 : chunk == 90 ? LONG : LONG + 1) {
 		float *parts = decode(demo.model, id, LONG, chunk, kv);
-		double d = distance(parts, whole, n);
+		double d = rms_distance(parts, whole, n);
 		if (!(d <= 1e-4))
 			fail_msg("chunks of %zu: decoding differs by %g", chunk, d);
 		free(parts);
@@ -241,7 +228,7 @@ static void windows_that_others_read(void **state)
 	c->layer[4].window = 0;
 	assert_true(bytes(NULL, NULL, LONG) > 2 * full / 5);
 	float *other = prefill(demo.model, id, LONG), *parts = decode(demo.model, id, LONG, 90, kv);
-	assert_true(distance(other, whole, n) > 1e-4 && distance(parts, other, n) <= 1e-4);
+	assert_true(rms_distance(other, whole, n) > 1e-4 && rms_distance(parts, other, n) <= 1e-4);
 	for (uint32_t i = 1; i < c->layers; i++) {
 		c->layer[i].window = 0;
 		c->layer[i].kv_source = i;
@@ -305,9 +292,9 @@ static void rotation_is_exact(void **state)
 		thread_set(1);
 		kv_codec_encode(&c, x, 1, dims[i], out, scratch);
 		thread_set(0);
-		assert_true(distance(out, x, dims[i]) > 0.1);
+		assert_true(rms_distance(out, x, dims[i]) > 0.1);
 		kv_codec_decode(&c, out, y, dims[i]);
-		assert_true(distance(y, x, dims[i]) < 1e-6);
+		assert_true(rms_distance(y, x, dims[i]) < 1e-6);
 	}
 }
 

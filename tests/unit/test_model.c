@@ -16,23 +16,9 @@
 #include "formats/file.h"
 #include "model/arch.h"
 #include "model/model.h"
+#include "check.h"
 
 enum { SEQS = 2, LEN = 40, SHOWN = LEN / 4 };
-
-static struct err e;
-
-static void ok(int rc)
-{
-	if (rc)
-		fail_msg("%d: %s", rc, e.message);
-}
-
-static void *some(size_t n, size_t size)
-{
-	void *p = calloc(n ? n : 1, size);
-	assert_non_null(p);
-	return p;
-}
 
 struct golden {
 	struct checkpoint *checkpoint;
@@ -110,18 +96,6 @@ static float *logits_cached(struct golden *g, const int32_t *tokens, size_t len,
 	model_run_free(r);
 	free(hidden);
 	return out;
-}
-
-/* The largest difference over the largest value. */
-static double distance(const float *a, const float *b, size_t n)
-{
-	double most = 0, diff = 0;
-	for (size_t i = 0; i < n; i++) {
-		double d = fabs((double)a[i] - b[i]), v = fabs((double)b[i]);
-		diff = !(d <= diff) ? d : diff;
-		most = v > most ? v : most;
-	}
-	return diff / most;
 }
 
 static void close_to(const char *what, const char *name, const float *a, const float *b, size_t n, double limit)

@@ -15,14 +15,7 @@
 #include "calib/loaded.h"
 #include "calib/share_parts.h"
 #include "calib/text.h"
-
-static struct err e;
-
-static void ok(int rc)
-{
-	if (rc)
-		fail_msg("%d: %s", rc, e.message);
-}
+#include "check.h"
 
 static float *noise(size_t n, uint64_t seed)
 {
