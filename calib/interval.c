@@ -7,6 +7,8 @@
 #include "base/rng.h"
 
 enum { RESAMPLES = 2000, RESAMPLES_QUANTILE = 500 };
+/* Windows: fewer than FEW say nothing about the shape of their distribution; MANY leave nothing of it in the mean. */
+enum { FEW = 8, MANY = 1000 };
 
 /* Continued fraction of the incomplete beta function (Lentz; DLMF 8.17.22). */
 static double beta_fraction(double a, double b, double x)
@@ -73,43 +75,84 @@ static void mean_error(const double *x, size_t n, double *mean, double *error)
 	*error = n > 1 ? sqrt(squares / (double)(n - 1) / (double)n) : (double)NAN;
 }
 
-int interval_mean(const double *x, size_t n, double confidence, struct interval *out, struct err *e)
+/* The p-quantile of sorted values, rounded outward. */
+static double tail_of(const double *sorted, size_t n, double p)
+{
+	double at = p * (double)(n - 1);
+	return sorted[(size_t)(p < 0.5 ? floor(at) : ceil(at))];
+}
+
+/* A resample of one value many times has no error: its ratio counts as the farthest on its side. */
+static double ratio(double mean, double truth, double error, double scale)
+{
+	if (error > 1e-12 * scale)
+		return (mean - truth) / error;
+	return mean < truth ? -1e9 : 1e9;
+}
+
+static void resample(const double *x, size_t n, const struct interval *v, double *student, int count, double *draw)
+{
+	struct rng r = { 0x5eed };
+	for (int b = 0; b < count; b++) {
+		double mean, error;
+		for (size_t i = 0; i < n; i++)
+			draw[i] = x[rng_below(&r, n)];
+		mean_error(draw, n, &mean, &error);
+		student[b] = ratio(mean, v->estimate, error, v->error);
+	}
+	qsort(student, (size_t)count, sizeof *student, ascending);
+}
+
+/* The same ratio for samples of a log-normal distribution that varies as much as the values do. */
+static void resample_long(size_t n, double variation, double *student, int count, double *draw)
+{
+	struct rng r = { 0x10c };
+	double sigma = sqrt(log1p(variation * variation)), truth = exp(sigma * sigma / 2);
+	for (int b = 0; b < count; b++) {
+		double mean, error;
+		for (size_t i = 0; i < n; i++)
+			draw[i] = exp(sigma * rng_normal(&r));
+		mean_error(draw, n, &mean, &error);
+		student[b] = ratio(mean, truth, error, truth);
+	}
+	qsort(student, (size_t)count, sizeof *student, ascending);
+}
+
+static int mean_bounds(const double *x, size_t n, double confidence, int resamples, struct interval *out, struct err *e)
 {
 	*out = (struct interval){ .lower = (double)NAN, .upper = (double)NAN };
 	mean_error(x, n, &out->estimate, &out->error);
 	if (n < 2)
 		return ERR_OK;
-	double t = student_quantile(confidence, (double)(n - 1));
+	double t = student_quantile(confidence, (double)(n - 1)), least = 0;
 	out->lower = out->estimate - t * out->error;
 	out->upper = out->estimate + t * out->error;
-	if (!(out->error > 0))
+	for (size_t i = 0; i < n; i++)
+		least = fmin(least, x[i]);
+	/* with few windows the ratio of a resample can be anything: then t is what there is */
+	if (!(out->error > 0) || n < FEW)
 		return ERR_OK;
-	double *draw = malloc((n + RESAMPLES) * sizeof *draw), *student = draw + n;
+	double *draw = malloc((n + (size_t)resamples) * sizeof *draw), *student = draw + n;
 	if (!draw)
 		return err_nomem(e);
-	struct rng r = { 0x5eed };
-	size_t kept = 0;
-	for (int b = 0; b < RESAMPLES; b++) {
-		double mean, error;
-		for (size_t i = 0; i < n; i++)
-			draw[i] = x[rng_below(&r, n)];
-		mean_error(draw, n, &mean, &error);
-		/* a resample of one value many times has no error: its ratio counts as the farthest on its side */
-		if (error > 1e-12 * out->error)
-			student[kept++] = (mean - out->estimate) / error;
-		else
-			student[kept++] = mean < out->estimate ? -1e9 : 1e9;
+	resample(x, n, out, student, resamples, draw);
+	double low = tail_of(student, (size_t)resamples, 1 - confidence), high = tail_of(student, (size_t)resamples, confidence);
+	if (least >= 0 && n < MANY) {
+		resample_long(n, out->error * sqrt((double)n) / out->estimate, student, resamples / 2, draw);
+		double further = tail_of(student, (size_t)resamples / 2, 1 - confidence);
+		low = further > -50 ? fmin(low, further) : low;
 	}
-	qsort(student, kept, sizeof *student, ascending);
-	double tail = (1 - confidence) * (double)(kept - 1);
-	double low = student[(size_t)tail], high = student[(size_t)ceil((double)(kept - 1) - tail)];
-	/* with few windows the ratio of a resample can be anything: then t is what there is */
-	if (n >= 8 && low > -50 && out->estimate - low * out->error > out->upper)
-		out->upper = out->estimate - low * out->error;
-	if (n >= 8 && high < 50 && out->estimate - high * out->error < out->lower)
-		out->lower = out->estimate - high * out->error;
+	if (low > -50)
+		out->upper = fmax(out->upper, out->estimate - low * out->error);
+	if (high < 50)
+		out->lower = fmin(out->lower, out->estimate - high * out->error);
 	free(draw);
 	return ERR_OK;
+}
+
+int interval_mean(const double *x, size_t n, double confidence, struct interval *out, struct err *e)
+{
+	return mean_bounds(x, n, confidence, RESAMPLES, out, e);
 }
 
 struct ranked {
@@ -145,6 +188,37 @@ static double weighted_quantile(const struct ranked *s, size_t n, const uint32_t
 	return n ? s[n - 1].value : 0;
 }
 
+/*
+ * The largest value that may be the quantile: by the bound of the mean of windows' shares above it, those that are above
+ * the quantile being 1 - q. s is sorted from the largest.
+ */
+static int largest_quantile(const struct ranked *s, size_t windows, size_t scored, double q, double confidence, double *out,
+			    struct err *e)
+{
+	double *share = malloc(windows * sizeof *share);
+	size_t low = 0, high = (size_t)((1 - q) * (double)(windows * scored)) + 1; /* how many are above */
+	int rc = share ? ERR_OK : err_nomem(e);
+	while (low < high && !rc) {
+		size_t above = (low + high) / 2;
+		size_t touched = 0;
+		struct interval v;
+		memset(share, 0, windows * sizeof *share);
+		for (size_t i = 0; i < above; i++) {
+			touched += share[s[i].window] == 0;
+			share[s[i].window] += 1 / (double)scored;
+		}
+		rc = mean_bounds(share, windows, confidence, RESAMPLES_QUANTILE, &v, e);
+		/* so few windows that other samples would have had none of them: their shares bound nothing */
+		if ((double)touched < -log(1 - confidence) || v.upper >= 1 - q)
+			high = above;
+		else
+			low = above + 1;
+	}
+	free(share);
+	*out = s[low < windows * scored ? low : windows * scored - 1].value;
+	return rc;
+}
+
 int interval_quantile(const float *values, size_t windows, size_t scored, double q, double confidence, struct interval *out,
 		      struct err *e)
 {
@@ -152,7 +226,8 @@ int interval_quantile(const float *values, size_t windows, size_t scored, double
 	*out = (struct interval){ .error = (double)NAN, .lower = (double)NAN, .upper = (double)NAN };
 	struct ranked *s = malloc((n ? n : 1) * sizeof *s);
 	uint32_t *weight = calloc(windows ? windows : 1, sizeof *weight);
-	double boot[RESAMPLES_QUANTILE];
+	double boot[RESAMPLES_QUANTILE], most = 0;
+	int rc = ERR_OK;
 	if (!s || !weight) {
 		free(s);
 		free(weight);
@@ -180,9 +255,10 @@ int interval_quantile(const float *values, size_t windows, size_t scored, double
 		/* percentiles of resamples are too narrow at the far end; Student's t with the resamples' spread is not */
 		double t = student_quantile(confidence, (double)(windows - 1)) * out->error;
 		out->lower = fmin(boot[(size_t)tail], out->estimate - t);
-		out->upper = fmax(boot[(size_t)ceil(RESAMPLES_QUANTILE - 1 - tail)], out->estimate + t);
+		rc = windows < FEW ? ERR_OK : largest_quantile(s, windows, scored, q, confidence, &most, e);
+		out->upper = fmax(fmax(boot[(size_t)ceil(RESAMPLES_QUANTILE - 1 - tail)], out->estimate + t), most);
 	}
 	free(s);
 	free(weight);
-	return ERR_OK;
+	return rc;
 }

@@ -2,9 +2,11 @@
 #define QUIRE_CALIB_INTERVAL_H
 /*
  * Confidence bounds from windows. Tokens of one window depend on each other, windows are taken as independent, so the
- * window is the unit: of means by Student's t on window means and by the studentized bootstrap (Efron and Tibshirani
- * 1993, ch. 12.5), whichever is wider, because window means of KL have a long right tail that t alone covers badly; of
- * quantiles by the bootstrap over windows, its percentiles or t times its spread. Deterministic.
+ * window is the unit. Means: Student's t on window means; the studentized bootstrap (Efron and Tibshirani 1993, ch. 12.5);
+ * and, above, of values that are never negative the same ratio's distribution for a log-normal of the same coefficient of
+ * variation; the widest of them, because window means of KL have a long right tail that t covers badly, and that few
+ * windows show too little of. Quantiles: the bootstrap over windows, its percentiles or t times its spread; and, above,
+ * the largest value that windows' shares of tokens beyond it allow by the bound of their mean (Woodruff 1952). Deterministic.
  */
 #include <stdbool.h>
 #include <stddef.h>
