@@ -84,32 +84,24 @@ static int column_squares(const struct job *j, double *sum, struct err *e)
 	return ERR_OK;
 }
 
-static void choose_scales(const struct job *j, const double *sum, const float *energy, double lean, float *scale)
+static void choose_scales(const struct job *j, const double *sum, float *scale)
 {
-	double mean = 0, mean_energy = 0;
+	double mean = 0;
 	size_t live = 0;
-	double *weight = calloc(j->channels, sizeof *weight);
-	for (size_t k = 0; k < j->n && energy && weight; k++)
-		weight[channel_of(j, k)] += energy[k];
 	for (size_t k = 0; k < j->channels; k++)
 		if (sum[k] > 0) {
 			mean += log2(sum[k]);
-			mean_energy += weight && energy ? weight[k] * sum[k] : 0;
 			live++;
 		}
 	mean = live ? mean / (double)live : 0;
-	mean_energy = live ? mean_energy / (double)live : 0;
 	for (size_t k = 0; k < j->channels; k++) {
 		double shift = sum[k] > 0 ? 0.5 * (mean - log2(sum[k])) : 0;
-		if (sum[k] > 0 && mean_energy > 0 && weight[k] > 0)
-			shift += 0.5 * lean * log2(weight[k] * sum[k] / mean_energy);
 		/* what training leaves between channels is best left alone (measured); what is far out is brought in */
 		if (fabs(shift) < DEAD_ZONE)
 			shift = 0;
 		shift = shift > MAX_SHIFT ? MAX_SHIFT : shift < -MAX_SHIFT ? -MAX_SHIFT : shift;
 		scale[k] = (float)ldexp(1, (int)lround(shift));
 	}
-	free(weight);
 }
 
 static int scale_readers(const struct job *j, const float *scale, struct err *e)
@@ -153,7 +145,7 @@ static bool has_role(const struct job *j, enum role r)
 	return r != ROLE_UNKNOWN && role_hf_name(j->config->arch, r, j->layer, name) && source_find(overlay_source(j->out), name);
 }
 
-static int one_site(struct job *j, equalize_energy *energy, void *arg, double lean, struct err *e)
+static int one_site(struct job *j, struct err *e)
 {
 	uint64_t dim[2], out[2];
 	/* a layer that reads another layer's KV has no V of its own; a gateless feed-forward is not linear in up */
@@ -168,11 +160,9 @@ static int one_site(struct job *j, equalize_energy *energy, void *arg, double le
 	j->channels = (size_t)out[0];
 	double *sum = calloc(j->channels, sizeof *sum);
 	float *scale = calloc(j->channels, sizeof *scale);
-	size_t n = 0;
-	const float *x = energy ? energy(arg, j->site->reader[0], j->layer, &n) : NULL;
 	int rc = sum && scale ? column_squares(j, sum, e) : err_nomem(e);
 	if (!rc)
-		choose_scales(j, sum, n == j->n ? x : NULL, lean, scale);
+		choose_scales(j, sum, scale);
 	bool moved = false;
 	for (size_t k = 0; k < j->channels && !rc; k++)
 		moved |= scale[k] != 1;
@@ -196,8 +186,7 @@ static bool v_is_shared(const struct config *c, uint32_t layer)
 	return false;
 }
 
-int equalize(const struct config *c, struct tensor_source *source, equalize_energy *energy, void *arg, double lean,
-	     struct overlay *out, struct err *e)
+int equalize(const struct config *c, struct tensor_source *source, struct overlay *out, struct err *e)
 {
 	struct job j = { .config = c, .base = source, .out = out };
 	if (c->arch->norm != NORM_RMS || c->arch->parallel_residual || c->arch->sandwich_norm)
@@ -207,7 +196,7 @@ int equalize(const struct config *c, struct tensor_source *source, equalize_ener
 			j.site = &sites[i];
 			if (j.site->producer == ROLE_V && v_is_shared(c, j.layer))
 				continue;
-			int rc = one_site(&j, energy, arg, lean, e);
+			int rc = one_site(&j, e);
 			if (rc)
 				return rc;
 		}

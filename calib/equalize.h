@@ -13,14 +13,7 @@
 #include "model/arch.h"
 #include "tensor/tensor.h"
 
-/* Mean squares of the input of a role, [n], or NULL when not known; owned by the provider until the next call. */
-typedef const float *equalize_energy(void *arg, enum role r, uint32_t layer, size_t *n);
-
-/*
- * Puts the changed tensors into `out`, an overlay over `source`. Columns whose root mean square is far from the others' get theirs, times
- * (E[x_j^2] |w_j|^2)^(lean / 2) relative to the mean when `energy` is given: more room for channels that matter more.
- */
-int equalize(const struct config *c, struct tensor_source *source, equalize_energy *energy, void *arg, double lean,
-	     struct overlay *out, struct err *e);
+/* Puts the changed tensors into `out`, an overlay over `source`: columns whose root mean square is far from the others' get theirs. */
+int equalize(const struct config *c, struct tensor_source *source, struct overlay *out, struct err *e);
 
 #endif

@@ -102,7 +102,7 @@ static int prepare_best(struct quantizer *q, plan_progress *progress, void *arg,
 	if (rc)
 		return rc;
 	q->equal = overlay_new(q->source, e);
-	rc = q->equal ? equalize(q->config, q->source, NULL, NULL, 0, q->equal, e) : ERR_NOMEM;
+	rc = q->equal ? equalize(q->config, q->source, q->equal, e) : ERR_NOMEM;
 	if (!rc) {
 		struct tensor_source *source = overlay_source(q->equal);
 		q->overlay = overlay_new(source, e);
