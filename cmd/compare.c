@@ -272,7 +272,9 @@ static int figures(struct compare *c, struct variant *v, struct err *e)
 	if (!rc)
 		rc = gate_interval(&v->m, GATE_TOP1, one_sided, &v->top1, e);
 	if (!rc && v->kl.lower < 0)
-		v->kl.lower = 0; /* a divergence is never below; the interval of a mean does not know that */
+		v->kl.lower = 0; /* a divergence is never below, a share never above; the interval of a mean does not know that */
+	if (!rc && v->top1.upper > 1)
+		v->top1.upper = 1;
 	return rc;
 }
 
