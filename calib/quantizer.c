@@ -220,6 +220,23 @@ static void choose_damping(struct quantizer *q)
 		      "calibration text is better)\n", (unsigned long long)tokens, (unsigned long long)worst, DAMPING, q->damping);
 }
 
+/* An importance matrix may lack entries: llama.cpp leaves the head out unless asked. Nothing is done silently without one. */
+static void note_missing(struct quantizer *q)
+{
+	const char *first = NULL;
+	size_t missing = 0, n;
+	for (size_t i = 0; i < q->plan->count; i++) {
+		const struct plan_item *item = &q->plan->items[i];
+		if (!quantizer_takes(item) || stats_importance(q->stats, item->role, item->layer, &n))
+			continue;
+		first = first ? first : item->out.name;
+		missing++;
+	}
+	if (missing)
+		strbuf_printf(&q->notes, "the importance matrix has no entry for %zu of the matrices, the first %s; they are rounded by the search "
+			      "without weights\n", missing, first);
+}
+
 static int check_needs(const struct quantizer *q, struct err *e)
 {
 	const struct stats_info *info = stats_info(q->stats);
@@ -251,6 +268,7 @@ int quantizer_new(const struct quantizer_row *row, const struct config *config, 
 		return rc;
 	}
 	choose_damping(q);
+	note_missing(q);
 	if (row->needs_moments) {
 		q->provider.quantize = feed_back;
 		for (size_t i = 0; i < plan->count; i++)

@@ -93,6 +93,10 @@ exits 7 "statistics of an edited model" "$QUIRE" calibrate "$T/edited" --from "$
 succeeds "a copy in another container" "$QUIRE" convert "$DEMO" -o "$T/copy.quire" -q
 succeeds "is the same model" "$QUIRE" calibrate "$T/copy.quire" --from "$T/whole" -o "$T/copy.gguf"
 
+LC_ALL=C sed 's/model\.layers\.2\.mlp\.up_proj/model.layers.2.mlp.up_proX/' "$DEMO/model.safetensors" >"$T/edited/model.safetensors"
+exits 3 "a model that lacks a tensor" "$QUIRE" calibrate "$T/edited" --data "$T/text.txt" -o "$T/x" --samples 1
+says "a model that lacks a tensor: reason" "missing tensors: model.layers.2.mlp.up_proj.weight"
+
 # importance matrices
 succeeds "importance matrix" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/whole.gguf" --ctx 64 --samples 96 -q
 succeeds "importance matrix, older form" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/whole.dat" --ctx 64 --samples 96 -q

@@ -80,6 +80,12 @@ exits 2 "a method without statistics" "$QUIRE" quantize "$DEMO" -s q4_k -m best 
 says "a method without statistics: reason" "--stats FILE .* or --data"
 exits 2 "statistics without use" "$QUIRE" quantize "$DEMO" -s q4_k -m rtn --stats "$T/stats" $out
 exits 2 "statistics and text" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/stats" --data "$T/text" $out
+LC_ALL=C sed 's/layers\.2\.ffn_down/layers.7.ffn_down/g' "$T/stats" >"$T/lacks"
+exits 3 "statistics that lack a layer" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/lacks" $out
+says "statistics that lack a layer: reason" "lack 'layers.2.ffn_down'"
+LC_ALL=C sed 's/blk\.2\.ffn_down/blk.9.ffn_down/g' "$T/llama.gguf" >"$T/lacks.gguf"
+succeeds "an importance matrix that lacks a layer" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/lacks.gguf" -o "$T/lacking.gguf"
+says "an importance matrix that lacks a layer: warning" "no entry for 1 of the matrices, the first model.layers.2.mlp.down_proj.weight"
 head -c 100000 "$T/stats" >"$T/cut"
 exits 3 "truncated statistics" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/cut" $out
 exits 3 "a text as statistics" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/text" $out
@@ -94,6 +100,9 @@ is "nothing was written" "$(ls -A "$T/none" | wc -l)" 0
 succeeds "few tokens" "$QUIRE" calibrate "$DEMO" --data "$T/text" -o "$T/few" --ctx 64 --samples 1 --collect full
 succeeds "gptq from few tokens" "$QUIRE" quantize "$DEMO" -s q4_k -m gptq --stats "$T/few" -o "$T/few.gguf"
 says "gptq from few tokens: warning" "64 tokens are too few for the second moments of 512 channels; damping is raised"
+
+succeeds "best from few tokens" "$QUIRE" quantize "$DEMO" -s q4_k -m best --stats "$T/few" -o "$T/few2.gguf"
+says "best from few tokens: warning" "64 tokens are too few .*damping is raised"
 
 # folders in compressed-tensors form, and back
 for s in int4-g128 int4-g64-zp int8-row; do
