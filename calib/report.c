@@ -248,8 +248,7 @@ static void json_probes(const struct report *r, struct json_writer *w)
 void report_json(const struct report *r, struct strbuf *out)
 {
 	struct json_writer w = { .out = out, .indent = 2 };
-	jw_object(&w, NULL);
-	jw_string(&w, "schema", REPORT_SCHEMA);
+	jw_document(&w, REPORT_SCHEMA);
 	jw_string(&w, "model", r->id->model_name);
 	jw_string(&w, "data", r->id->data_name);
 	jw_string(&w, "protocol", protocol_rows[r->id->protocol].name);

@@ -107,7 +107,7 @@ static int report(const struct calibrate_options *o, const struct collect_plan *
 	size_t tokens = p->text.count * p->text.ctx;
 	if (o->common.json) {
 		struct json_writer w = { .out = &out, .indent = 2 };
-		jw_object(&w, NULL);
+		jw_document(&w, "quire-calibrate/1");
 		jw_string(&w, "output", o->output);
 		jw_string(&w, "collect", collect_rows[p->head.collect].name);
 		jw_uint(&w, "tokens", tokens);
@@ -267,7 +267,7 @@ static int merge(const struct calibrate_options *o, const char *const *args, siz
 	const struct stats_info *i = stats_info(s);
 	if (o->common.json) {
 		struct json_writer w = { .out = &out, .indent = 2 };
-		jw_object(&w, NULL);
+		jw_document(&w, "quire-calibrate/1");
 		jw_string(&w, "output", o->output);
 		jw_string(&w, "collect", collect_rows[i->collect].name);
 		jw_uint(&w, "tokens", i->tokens);

@@ -207,8 +207,7 @@ void compare_json(const struct compare *c, struct strbuf *out)
 {
 	struct json_writer w = { .out = out, .indent = 2 };
 	struct strbuf verdict = { 0 };
-	jw_object(&w, NULL);
-	jw_string(&w, "schema", "quire-compare/1");
+	jw_document(&w, "quire-compare/1");
 	jw_string(&w, "model", c->model);
 	jw_string(&w, "data", c->o->data);
 	if (c->o->stats)

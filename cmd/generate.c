@@ -293,7 +293,7 @@ static int print_json(const struct generation *g, const char *prompt, size_t len
 {
 	struct strbuf out = { 0 };
 	struct json_writer w = { .out = &out, .indent = 2 };
-	jw_object(&w, NULL);
+	jw_document(&w, "quire-generate/1");
 	jw_string_n(&w, "prompt", prompt, len);
 	jw_string_n(&w, "text", g->stream.text.data ? g->stream.text.data : "", g->stream.text.len);
 	jw_uint(&w, "prompt_tokens", g->stream.prompt);

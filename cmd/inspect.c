@@ -527,7 +527,7 @@ static void json_tensors(const struct facts *f, bool stats, struct json_writer *
 static void json_report(const struct inspect_options *o, const struct facts *f, struct strbuf *b)
 {
 	struct json_writer w = { .out = b, .indent = 2 };
-	jw_object(&w, NULL);
+	jw_document(&w, "quire-inspect/1");
 	jw_string(&w, "path", f->ckpt->path);
 	jw_string(&w, "format", f->ckpt->format->name);
 	json_config(f, &w);

@@ -127,7 +127,7 @@ static int make_plan(struct state *s, struct err *e)
 static void plan_json(const struct state *s, struct strbuf *out)
 {
 	struct json_writer w = { .out = out, .indent = 2 };
-	jw_object(&w, NULL);
+	jw_document(&w, "quire-plan/1");
 	jw_string(&w, "input", s->p->input);
 	jw_string(&w, "recipe", recipe_name(s->p->recipe));
 	jw_uint(&w, "bytes", s->plan.bytes);
@@ -307,7 +307,7 @@ static int summary(const struct state *s, struct err *e)
 	}
 	if (s->p->common->json) {
 		struct json_writer w = { .out = &out, .indent = 2 };
-		jw_object(&w, NULL);
+		jw_document(&w, "quire-output/1");
 		jw_string(&w, "output", s->p->output);
 		jw_string(&w, "format", s->format->name);
 		jw_string(&w, "recipe", recipe_name(s->p->recipe));

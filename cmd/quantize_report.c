@@ -32,8 +32,7 @@ static void as_json(const struct produce *p, const struct calibrated *c, const s
 		    struct strbuf *out)
 {
 	struct json_writer w = { .out = out, .indent = 2 };
-	jw_object(&w, NULL);
-	jw_int(&w, "version", 1);
+	jw_document(&w, "quire-report/1");
 	jw_string(&w, "input", p->input);
 	jw_string(&w, "output", p->output);
 	jw_string(&w, "recipe", recipe_name(p->recipe));

@@ -198,7 +198,7 @@ static int tokenize_run(const void *options, const char *const *args, size_t cou
 	j.t = t;
 	j.json.out = &j.out;
 	if (!rc && j.o->common.json) {
-		jw_object(&j.json, NULL);
+		jw_document(&j.json, "quire-tokenize/1");
 		jw_array(&j.json, "texts");
 	}
 	if (!rc)

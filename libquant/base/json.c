@@ -273,6 +273,12 @@ void jw_object(struct json_writer *w, const char *key)
 	open_container(w, key, '{');
 }
 
+void jw_document(struct json_writer *w, const char *schema)
+{
+	jw_object(w, NULL);
+	jw_string(w, "schema", schema);
+}
+
 void jw_array(struct json_writer *w, const char *key)
 {
 	open_container(w, key, '[');

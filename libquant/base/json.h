@@ -45,6 +45,8 @@ struct json_writer {
 	bool comma;
 };
 void jw_object(struct json_writer *w, const char *key);
+/* The outermost object of what a program may read; "schema" says which keys there are, and in which version: "quire-inspect/1". */
+void jw_document(struct json_writer *w, const char *schema);
 void jw_array(struct json_writer *w, const char *key);
 void jw_end_object(struct json_writer *w);
 void jw_end_array(struct json_writer *w);
