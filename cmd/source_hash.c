@@ -17,8 +17,8 @@
 enum { PIECE = 1 << 20, MAX_FILES = 100000 };
 
 struct source_hash {
-	struct fact *facts;
-	char **paths;
+	struct fact *facts;      /* read by others while the thread runs: digests come in when it is joined */
+	char **paths, (*digests)[65];
 	size_t count;
 	struct arena arena;
 	pthread_t thread;
@@ -52,7 +52,7 @@ static void *hash_all(void *arg)
 {
 	struct source_hash *h = arg;
 	for (size_t i = 0; i < h->count && !h->rc && !atomic_load(&h->stop); i++)
-		h->rc = hash_file(h, h->paths[i], (char *)(uintptr_t)h->facts[i].value);
+		h->rc = hash_file(h, h->paths[i], h->digests[i]);
 	return NULL;
 }
 
@@ -106,6 +106,9 @@ int source_hash_start(const char *input, struct source_hash **out, struct err *e
 		return err_nomem(e);
 	atomic_init(&h->stop, false);
 	int rc = file_is_dir(input) ? add_folder(h, input, e) : add_file(h, input, e);
+	h->digests = rc ? NULL : calloc(h->count + 1, sizeof *h->digests);
+	if (!rc && !h->digests)
+		rc = err_nomem(e);
 	if (!rc && pthread_create(&h->thread, NULL, hash_all, h))
 		rc = err_set(e, ERR_IO, "cannot start a thread");
 	if (rc) {
@@ -130,6 +133,8 @@ int source_hash_join(struct source_hash *h, struct err *e)
 	h->running = false;
 	if (h->rc)
 		*e = h->e;
+	for (size_t i = 0; i < h->count && !h->rc; i++)
+		memcpy((char *)(uintptr_t)h->facts[i].value, h->digests[i], sizeof *h->digests);
 	return h->rc;
 }
 
@@ -142,6 +147,7 @@ void source_hash_free(struct source_hash *h)
 		pthread_join(h->thread, NULL);
 	free(h->facts);
 	free(h->paths);
+	free(h->digests);
 	arena_release(&h->arena);
 	free(h);
 }
