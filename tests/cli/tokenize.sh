@@ -10,7 +10,7 @@ is "id, tab, piece" "$(cat "$T/out")" "$(printf '1\t<s>\n261\t\xe2\x96\x81a')"
 succeeds "--count" "$QUIRE" tokenize "$DEMO" --file "$ROOT/examples/demo.eval.txt" --count
 is "as many tokens as the reference counts" "$(cat "$T/out")" 88045
 succeeds "--json" "$QUIRE" tokenize "$DEMO" a b --json --pieces
-is "--json: text" "$(cat "$T/out")" '{"texts":[{"count":2,"ids":[1,261],"pieces":["<s>","▁a"]},{"count":2,"ids":[1,266],"pieces":["<s>","▁b"]}]}'
+is "--json: text" "$(cat "$T/out")" '{"schema":"quire-tokenize/1","texts":[{"count":2,"ids":[1,261],"pieces":["<s>","▁a"]},{"count":2,"ids":[1,266],"pieces":["<s>","▁b"]}]}'
 
 printf 'a\nb\n' >"$T/two"
 is "standard input is one text" "$("$QUIRE" tokenize "$DEMO" <"$T/two" | wc -l)" 1
