@@ -85,36 +85,41 @@ static const char style[] =
 	"th,td{text-align:right;padding:.25rem .6rem;border-bottom:1px solid var(--line);white-space:nowrap}"
 	"th{color:var(--dim);font-weight:600}th:first-child,td:first-child,.t{text-align:left}"
 	"svg{display:block}.now{fill:var(--bar)}.was{fill:var(--was)}"
-	"@media print{body{margin:0;max-width:none}}";
+	"@media print{body{margin:0;max-width:none;font-size:9px}.wide{overflow:visible}th,td{padding:.15rem .3rem}}";
 
-static void html_row(const struct produce *p, const struct calibrated *c, const struct tensor_report *r, double most, struct strbuf *out)
+static void html_row(const struct produce *p, const struct calibrated *c, const struct tensor_report *r, double most, bool chosen,
+		     struct strbuf *out)
 {
 	enum { WIDTH = 80 };
 	double was = most > 0 ? WIDTH * sqrt(r->before / most) : 0, now = most > 0 ? WIDTH * sqrt(r->after / most) : 0;
 	strbuf_puts(out, "<tr><td>");
 	escaped(out, r->name);
-	strbuf_printf(out, "<td class=t>%s<td class=t>%s<td>%.4f<td>%.3e<td>%.3e<td>", r->codec->name, method_name(p, c, r), r->weight_error,
-		      r->before, r->after);
+	strbuf_printf(out, "<td class=t><svg width=%d height=14 role=img aria-label=\"before and after\"><rect class=was width=%.1f height=6 />"
+		      "<rect class=now y=7 width=%.1f height=6 /></svg><td>%.3e<td>%.3e<td>", WIDTH, was < WIDTH ? was : WIDTH,
+		      now < WIDTH ? now : WIDTH, r->before, r->after);
 	if (r->before > 0)
 		strbuf_printf(out, "%.2f", r->after / r->before);
-	strbuf_puts(out, "<td class=t>");
-	if (r->chosen && strcmp(r->chosen->choice, "feedback"))
-		strbuf_puts(out, r->chosen->choice);
-	else if (r->chosen)
-		strbuf_printf(out, "feedback, %.0f %% of the correction", 100 * r->chosen->aim);
-	strbuf_puts(out, "<td>");
-	if (r->chosen && r->chosen->judged)
-		strbuf_printf(out, "%.3e", r->chosen->held_before - r->chosen->held_after);
-	strbuf_printf(out, "<td>%.2f<td class=t>%s<td class=t><svg width=%d height=14 role=img aria-label=\"before and after\">"
-		      "<rect class=was width=%.1f height=6 /><rect class=now y=7 width=%.1f height=6 /></svg>\n",
-		      r->seconds, r->weighted, WIDTH, was < WIDTH ? was : WIDTH, now < WIDTH ? now : WIDTH);
+	strbuf_printf(out, "<td>%.4f<td class=t>%s<td class=t>%s", r->weight_error, r->codec->name, method_name(p, c, r));
+	if (chosen) {
+		strbuf_puts(out, "<td class=t>");
+		if (r->chosen && strcmp(r->chosen->choice, "feedback"))
+			strbuf_puts(out, r->chosen->choice);
+		else if (r->chosen)
+			strbuf_printf(out, "feedback, %.0f %%", 100 * r->chosen->aim);
+		strbuf_puts(out, "<td>");
+		if (r->chosen && r->chosen->judged)
+			strbuf_printf(out, "%.3e", r->chosen->held_before - r->chosen->held_after);
+	}
+	strbuf_printf(out, "<td class=t>%s<td>%.2f\n", r->weighted, r->seconds);
 }
 
 static void as_html(const struct produce *p, const struct calibrated *c, const struct tensor_report *rows, size_t count,
 		    struct strbuf *out)
 {
 	double most = 0;
+	bool chosen = false;
 	for (size_t i = 0; i < count; i++) {
+		chosen |= rows[i].chosen != NULL;
 		most = rows[i].before > most ? rows[i].before : most;
 		most = rows[i].after > most ? rows[i].after : most;
 	}
@@ -127,11 +132,15 @@ static void as_html(const struct produce *p, const struct calibrated *c, const s
 	strbuf_printf(out, ", method %s, from ", c->row ? c->row->name : p->method->name);
 	escaped(out, p->input);
 	strbuf_puts(out, ".</p><p>Output error is the squared error of what the layer puts out, relative to what it puts out: <i>before</i> with the "
-			 "importance-weighted search, <i>after</i> as written. Bars are on a square-root scale, grey before. Worst first.</p>"
-			 "<div class=wide><table><tr><th>tensor<th class=t>codec<th class=t>method<th>weight error<th>before<th>after<th>ratio"
-			 "<th class=t>chosen<th>gain on held-out tokens<th>seconds<th class=t>weighted by<th class=t>output error\n");
+			 "importance-weighted search, <i>after</i> as written. Bars are on a square-root scale, grey before. Worst first.");
+	if (chosen)
+		strbuf_puts(out, " <i>Chosen</i> on calibration tokens kept apart: error feedback with so much of the correction towards the "
+				 "original's outputs; <i>gain there</i> is how much less the error is than the search's.");
+	strbuf_printf(out, "</p><div class=wide><table><tr><th>tensor<th class=t>output error<th>before<th>after<th>ratio<th>weight error"
+		      "<th class=t>codec<th class=t>method%s<th class=t>weighted by<th>seconds\n",
+		      chosen ? "<th class=t>chosen<th>gain there" : "");
 	for (size_t i = 0; i < count; i++)
-		html_row(p, c, &rows[i], most, out);
+		html_row(p, c, &rows[i], most, chosen, out);
 	strbuf_puts(out, "</table></div></html>\n");
 }
 
