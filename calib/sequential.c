@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "algo/quantize.h"
 #include "base/thread.h"
 #include "calib/aim.h"
 #include "calib/stream.h"
@@ -254,36 +255,37 @@ static void decode_difference(const struct codec *c, const uint8_t *bytes, const
 }
 
 struct searching {
-	const struct codec *codec;
-	const float *w, *weight;
-	size_t rows, n;
-	uint8_t *dst;
+	struct quantize_job job;
+	int (*run)(const struct quantize_job *job, struct err *e);
+	size_t row;          /* bytes */
 	atomic_int failed;
 };
 
 static void search_chunk(void *arg, size_t item, int worker)
 {
 	struct searching *s = arg;
-	size_t row = (size_t)codec_row_bytes(s->codec, s->n), to = (item + 1) * STRIPE < s->rows ? (item + 1) * STRIPE : s->rows;
-	uint8_t *scratch = malloc(s->n > CODEC_MAX_BLOCK ? s->n : CODEC_MAX_BLOCK);
+	struct quantize_job part = s->job;
+	struct err e;
+	size_t at = item * STRIPE, left = part.rows - at;
 	(void)worker;
-	if (!scratch)
+	part.rows = left < STRIPE ? left : STRIPE;
+	part.x += at * part.cols;
+	part.dst += at * s->row;
+	if (s->run(&part, &e))
 		atomic_store(&s->failed, 1);
-	for (size_t r = item * STRIPE; r < to && scratch; r++)
-		codec_encode_row(s->codec, s->w + r * s->n, s->weight, s->n, FIT_SEARCH, scratch, s->dst + r * row);
-	free(scratch);
 }
 
-/* As method imatrix, with the curvature's diagonal. */
+/* Method imatrix, with the curvature's diagonal; rows that a codec holds leave it nothing to fail for but memory. */
 static int search_rows(const struct codec *codec, const struct curvature *c, const float *w, size_t rows, uint8_t *dst, struct err *e)
 {
-	struct searching s = { .codec = codec, .w = w, .rows = rows, .n = c->n, .dst = dst };
+	struct searching s = { .job = { .codec = codec, .x = w, .rows = rows, .cols = c->n, .dst = dst },
+			       .run = method_find("imatrix")->run, .row = (size_t)codec_row_bytes(codec, c->n) };
 	float *weight = malloc(c->n * sizeof *weight);
 	if (!weight)
 		return err_nomem(e);
 	for (size_t i = 0; i < c->n; i++)
 		weight[i] = c->h[i * c->n + i];
-	s.weight = weight;
+	s.job.importance = weight;
 	atomic_init(&s.failed, 0);
 	thread_for((rows + STRIPE - 1) / STRIPE, search_chunk, &s);
 	free(weight);

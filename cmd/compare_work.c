@@ -110,6 +110,16 @@ bool compare_kept(const struct compare *c, struct variant *v)
 	return good;
 }
 
+/* Writes what w holds, whose text it releases, and the path. */
+static int keep_json(char *path, struct json_writer *w, struct err *e)
+{
+	strbuf_putc(w->out, '\n');
+	int rc = w->out->failed || !path ? err_nomem(e) : file_write(path, w->out->data, w->out->len, e);
+	strbuf_release(w->out);
+	free(path);
+	return rc;
+}
+
 int compare_keep(const struct compare *c, struct variant *v, struct err *e)
 {
 	struct run_id id;
@@ -169,11 +179,7 @@ int compare_keep_attribution(const struct variant *v, struct err *e)
 	jw_string(&w, "name", v->name);
 	attribution_json(&v->attribution, "attribution", &w);
 	jw_end_object(&w);
-	strbuf_putc(&text, '\n');
-	int rc = text.failed || !path ? err_nomem(e) : file_write(path, text.data, text.len, e);
-	strbuf_release(&text);
-	free(path);
-	return rc;
+	return keep_json(path, &w, e);
 }
 
 int compare_keep_made(const struct variant *v, struct err *e)
@@ -186,11 +192,7 @@ int compare_keep_made(const struct variant *v, struct err *e)
 	jw_string(&w, "key", v->key);
 	jw_double(&w, "make_seconds", v->make_seconds);
 	jw_end_object(&w);
-	strbuf_putc(&text, '\n');
-	int rc = text.failed || !path ? err_nomem(e) : file_write(path, text.data, text.len, e);
-	strbuf_release(&text);
-	free(path);
-	return rc;
+	return keep_json(path, &w, e);
 }
 
 void compare_kept_made(struct variant *v)
