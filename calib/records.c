@@ -28,11 +28,25 @@ static void hash_tokens(const struct windows *w, char out[IDENTITY_SIZE])
 	identity_finish(&h, out);
 }
 
+/* The tokens of a text, added to a hash. */
+static int add_cut(struct sha256 *h, const struct tokenizer *t, const struct strbuf *text, struct err *e)
+{
+	struct token_ids ids = { 0 };
+	int rc = text->failed ? err_nomem(e) : tokenizer_encode(t, text->data ? text->data : "", text->len, false, &ids, e);
+	for (size_t k = 0; k < ids.count; k++) {
+		uint8_t b[4];
+		store_u32(b, (uint32_t)ids.id[k]);
+		sha256_add(h, b, sizeof b);
+	}
+	sha256_add(h, "", 1); /* between texts */
+	token_ids_release(&ids);
+	return rc;
+}
+
 int run_tokenizer(const struct tokenizer *t, char out[IDENTITY_SIZE], struct err *e)
 {
 	struct sha256 h;
 	struct strbuf text = { 0 };
-	struct token_ids ids = { 0 };
 	char vocabulary[IDENTITY_SIZE];
 	int rc = ERR_OK;
 	identity_tokenizer(t, vocabulary);
@@ -42,22 +56,40 @@ int run_tokenizer(const struct tokenizer *t, char out[IDENTITY_SIZE], struct err
 		int32_t id = (int32_t)i;
 		if (tokenizer_type(t, id) != TOKEN_NORMAL)
 			continue;
-		strbuf_clear(&text);
-		ids.count = 0;
-		rc = tokenizer_decode(t, &id, 1, false, &text, e);
-		if (!rc)
-			rc = tokenizer_encode(t, text.data ? text.data : "", text.len, false, &ids, e);
-		for (size_t k = 0; k < ids.count; k++) {
-			uint8_t b[4];
-			store_u32(b, (uint32_t)ids.id[k]);
-			sha256_add(&h, b, sizeof b);
+		/* at the start of a text, where a space may come before it, and inside */
+		for (int inside = 0; inside < 2 && !rc; inside++) {
+			strbuf_clear(&text);
+			if (inside)
+				strbuf_putc(&text, '\n');
+			rc = tokenizer_decode(t, &id, 1, false, &text, e);
+			if (!rc)
+				rc = add_cut(&h, t, &text, e);
 		}
-		sha256_add(&h, "", 1); /* between pieces */
 	}
 	identity_finish(&h, out);
 	strbuf_release(&text);
-	token_ids_release(&ids);
 	return rc;
+}
+
+void run_merges(const struct tokenizer *t, char out[IDENTITY_SIZE])
+{
+	struct sha256 h;
+	size_t n = tokenizer_merges(t);
+	sha256_init(&h);
+	for (size_t i = 0; i < n; i++) {
+		const char *left, *right;
+		tokenizer_merge(t, i, &left, &right);
+		identity_add(&h, left, strlen(left));
+		identity_add(&h, right, strlen(right));
+	}
+	identity_finish(&h, out);
+	if (!n)
+		out[0] = '\0';
+}
+
+bool run_same_merges(const char *a, const char *b)
+{
+	return !*a || !*b || !strcmp(a, b);
 }
 
 int run_id_make(struct run_id *id, const struct loaded *model, const struct loaded *reference, const struct windows *w,
@@ -70,6 +102,7 @@ int run_id_make(struct run_id *id, const struct loaded *model, const struct load
 		rc = identity_model(&reference->config, reference->checkpoint->source, id->reference, e);
 	if (!rc)
 		rc = run_tokenizer(model->tokenizer, id->tokenizer, e);
+	run_merges(model->tokenizer, id->merges);
 	hash_tokens(w, id->tokens);
 	strncpy(id->tool, "quire " QUIRE_VERSION, sizeof id->tool - 1);
 	return rc;
@@ -88,6 +121,8 @@ int run_id_match(const struct run_id *kept, const struct run_id *now, const char
 	};
 	if (strcmp(kept->tokenizer, now->tokenizer))
 		return err_set(e, ERR_NOT_COMPARABLE, "not comparable with %s: it was made with another tokenizer", kept_name);
+	if (!run_same_merges(kept->merges, now->merges))
+		return err_set(e, ERR_NOT_COMPARABLE, "not comparable with %s: it was made with another tokenizer (other merges)", kept_name);
 	if (kept->protocol != now->protocol)
 		return err_set(e, ERR_NOT_COMPARABLE, "not comparable with %s: it was made with protocol %s, this run uses %s", kept_name,
 			       protocol_rows[kept->protocol].name, protocol_rows[now->protocol].name);
@@ -120,6 +155,8 @@ static void print_header(const struct run_id *id, enum records_kind kind, struct
 	}
 	jw_string(&w, "data_name", id->data_name);
 	jw_string(&w, "tokenizer", id->tokenizer);
+	if (*id->merges)
+		jw_string(&w, "merges", id->merges);
 	jw_string(&w, "tokens", id->tokens);
 	jw_string(&w, "protocol", protocol_rows[id->protocol].name);
 	jw_uint(&w, "ctx", id->ctx);
@@ -232,7 +269,8 @@ static int parse_header(struct run_id *id, const struct json *h, enum records_ki
 		return err_set(e, ERR_INPUT, "the header's protocol is missing or unknown");
 	id->protocol = protocol_rows[p].protocol;
 	if (!get_hash(h, "model", false, id->model) || !get_hash(h, "reference", true, id->reference) ||
-	    !get_hash(h, "tokenizer", false, id->tokenizer) || !get_hash(h, "tokens", false, id->tokens))
+	    !get_hash(h, "tokenizer", false, id->tokenizer) || !get_hash(h, "merges", true, id->merges) ||
+	    !get_hash(h, "tokens", false, id->tokens))
 		return err_set(e, ERR_INPUT, "a hash in the header is missing or not sha256");
 	if (!get_size(h, "ctx", 1 << 24, &id->ctx) || !get_size(h, "windows", UINT32_MAX, &id->windows) ||
 	    !get_size(h, "scored", 1 << 24, &id->scored) || !get_size(h, "vocab", 1 << 24, &id->vocab) ||

@@ -23,6 +23,7 @@ enum { RUN_NAME = 512 };
 /* What two runs must share to be compared. Hashes are hexadecimal, "" when there is none. */
 struct run_id {
 	char model[IDENTITY_SIZE], reference[IDENTITY_SIZE], tokenizer[IDENTITY_SIZE];
+	char merges[IDENTITY_SIZE];      /* of the tokenizer, "" when its container lists none */
 	char tokens[IDENTITY_SIZE];      /* of the tokens of all windows */
 	char model_name[RUN_NAME], reference_name[RUN_NAME], data_name[RUN_NAME], tool[64]; /* for people; not compared */
 	char kv[24], kv_v[24];           /* codecs of the model's KV cache, "" for f32; compared between parts only */
@@ -34,10 +35,15 @@ struct run_id {
 };
 
 /*
- * A hash of what a tokenizer does: its vocabulary, and the tokens that the text of every ordinary piece becomes. A
- * missing merge shows there even when no text at hand needs it; the container that the tokenizer came in does not.
+ * A hash of what a tokenizer does: its vocabulary, and the tokens that the text of every ordinary piece becomes, at the
+ * start of a text and inside one. A missing merge shows there even when no text at hand needs it; the container that the
+ * tokenizer came in does not.
  */
 int run_tokenizer(const struct tokenizer *t, char out[IDENTITY_SIZE], struct err *e);
+/* Of its list of merges, where the container has one: it shows a missing merge that every piece can do without. */
+void run_merges(const struct tokenizer *t, char out[IDENTITY_SIZE]);
+/* Of two such hashes: one that is missing says nothing. */
+bool run_same_merges(const char *a, const char *b);
 /* Fills everything but names and range; reference may be NULL. */
 int run_id_make(struct run_id *id, const struct loaded *model, const struct loaded *reference, const struct windows *w,
 		enum protocol p, struct err *e);

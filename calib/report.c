@@ -89,6 +89,14 @@ static void text_probes(const struct report *r, struct strbuf *out)
 		attribution_text(r->attribution, 24, out);
 }
 
+/* Six decimals, or three digits of what they would not show. */
+static void text_kl(struct strbuf *out, const char *before, double kl, const char *after)
+{
+	strbuf_puts(out, before);
+	strbuf_printf(out, kl > 0 && kl < 1e-4 ? "%.3g" : "%.6f", kl);
+	strbuf_puts(out, after);
+}
+
 void report_text(const struct report *r, struct strbuf *out)
 {
 	const struct summary *s = &r->summary;
@@ -98,12 +106,13 @@ void report_text(const struct report *r, struct strbuf *out)
 	if (*id->reference_name) {
 		strbuf_printf(out, "%-9s         %.4f\n", reference_word(r), s->reference_perplexity);
 		strbuf_printf(out, "perplexity ratio  %.5f +/- %.5f\n", s->perplexity_ratio, s->perplexity_ratio_error);
-		strbuf_printf(out, "KL mean           %.6f +/- %.6f nats\n", s->kl_mean, s->kl_mean_error);
+		text_kl(out, "KL mean           ", s->kl_mean, " +/- ");
+		text_kl(out, "", s->kl_mean_error, " nats\n");
 		if (r->baseline)
-			strbuf_printf(out, "  of which        %.6f from the baseline's sampling\n", s->kl_sampling_error);
-		strbuf_printf(out, "KL median         %.6f\n", s->kl_median);
-		strbuf_printf(out, "KL 99th pct       %.6f\n", s->kl_p99);
-		strbuf_printf(out, "KL max            %.6f\n", s->kl_max);
+			text_kl(out, "  of which        ", s->kl_sampling_error, " from the baseline's sampling\n");
+		text_kl(out, "KL median         ", s->kl_median, "\n");
+		text_kl(out, "KL 99th pct       ", s->kl_p99, "\n");
+		text_kl(out, "KL max            ", s->kl_max, "\n");
 		strbuf_printf(out, "same top token    %.2f %% +/- %.2f %%\n", 100 * s->top1, 100 * s->top1_error);
 	}
 	text_probes(r, out);

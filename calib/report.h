@@ -8,7 +8,7 @@
 #include "calib/records.h"
 
 /* "quire-verify/1": the number rises when a key changes its meaning or goes; new keys may come at any time. */
-#define REPORT_SCHEMA "quire.verify/1"
+#define REPORT_SCHEMA "quire-verify/1"
 
 enum { REPORT_BINS = 16, REPORT_DRAFTS = 64 };
 

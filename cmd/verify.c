@@ -18,7 +18,7 @@ struct verify_options {
 	int64_t ctx, chunks;
 	double limit[GATE_COUNT]; /* NaN: no gate */
 	double confidence, draft_cost;
-	bool merge, github, noise, by_position, copy_test, check_decode, kv_rotate;
+	bool unchanged, merge, github, noise, by_position, copy_test, check_decode, kv_rotate;
 };
 
 static const struct verify_options defaults = {
@@ -26,6 +26,7 @@ static const struct verify_options defaults = {
 	.confidence = 0.95, .draft_cost = (double)NAN, .undecided = "fail",
 };
 
+#define UNCHANGED_KL 1e-6
 #define AT(f) offsetof(struct verify_options, f)
 #define LIMIT(metric) (AT(limit) + (metric) * sizeof(double))
 static const struct option_row rows[] = {
@@ -44,6 +45,7 @@ static const struct option_row rows[] = {
 	{ "max-kl-p99", 0, OPT_DOUBLE, "K", "gate: 99th percentile of KL, at most", LIMIT(GATE_KL_P99) },
 	{ "min-top1", 0, OPT_DOUBLE, "P", "gate: share of equal top tokens (0 to 1), at least", LIMIT(GATE_TOP1) },
 	{ "max-ppl", 0, OPT_DOUBLE, "P", "gate: perplexity, at most", LIMIT(GATE_PPL) },
+	{ "unchanged", 0, OPT_FLAG, NULL, "gate: the reference's distributions but for rounding; --max-kl 1e-6", AT(unchanged) },
 	{ "confidence", 0, OPT_DOUBLE, "C", "of the bounds that gates decide on (default: 0.95)", AT(confidence) },
 	{ "undecided", 0, OPT_STRING, "pass|fail", "what a gate does that the data cannot decide (default: fail)", AT(undecided) },
 	{ "noise", 0, OPT_FLAG, NULL, "measure what other kernels and batches alone would change", AT(noise) },
@@ -63,6 +65,7 @@ static const struct option_row rows[] = {
 /* What a run holds. */
 struct run {
 	const struct verify_options *o;
+	struct verify_options options;   /* what o points to */
 	struct loaded model, reference;
 	struct token_ids ids;
 	struct windows w;
@@ -127,6 +130,9 @@ static int check_gates(const struct verify_options *o, bool has_reference, struc
 			return err_set(e, ERR_USAGE, "--%s needs a reference; add --against REF or --baseline FILE", gate_rows[i].option);
 		if (o->shard)
 			return err_set(e, ERR_USAGE, "--%s judges a whole run; give it to verify --merge, not to a part", gate_rows[i].option);
+		if (o->limit[i] < 0 || (gate_rows[i].minimum && o->limit[i] > 1))
+			return err_set(e, ERR_USAGE, "--%s %g: give %s", gate_rows[i].option, o->limit[i],
+				       gate_rows[i].minimum ? "a share from 0 to 1" : "a limit that is not negative");
 	}
 	if (!(o->confidence >= 0.5 && o->confidence < 1))
 		return err_set(e, ERR_USAGE, "--confidence must be at least 0.5 and below 1");
@@ -189,19 +195,26 @@ static int same_tokens(const struct token_ids *a, const struct token_ids *b, con
 		       path, reference, i);
 }
 
+static bool has_gates(const struct verify_options *o)
+{
+	for (int i = 0; i < GATE_COUNT; i++)
+		if (!isnan(o->limit[i]))
+			return true;
+	return false;
+}
+
 /* The tokens of this text are the same; are the tokenizers? A gate is strict about it. */
 static int same_tokenizers(struct run *r, const char *path, struct err *e)
 {
-	char a[IDENTITY_SIZE], b[IDENTITY_SIZE];
-	bool gated = false;
+	char a[IDENTITY_SIZE], b[IDENTITY_SIZE], merges[2][IDENTITY_SIZE];
 	int rc = run_tokenizer(r->model.tokenizer, a, e);
 	if (!rc)
 		rc = run_tokenizer(r->reference.tokenizer, b, e);
-	if (rc || !strcmp(a, b))
+	run_merges(r->model.tokenizer, merges[0]);
+	run_merges(r->reference.tokenizer, merges[1]);
+	if (rc || (!strcmp(a, b) && run_same_merges(merges[0], merges[1])))
 		return rc;
-	for (int i = 0; i < GATE_COUNT; i++)
-		gated |= !isnan(r->o->limit[i]);
-	if (gated)
+	if (has_gates(r->o))
 		return err_set(e, ERR_NOT_COMPARABLE, "%s and %s have different tokenizers, though they cut this text into the same tokens",
 			       path, r->o->against);
 	warn("%s and %s have different tokenizers, though they cut this text into the same tokens", path, r->o->against);
@@ -428,6 +441,8 @@ static int publish(struct run *r, struct err *e)
 	const struct report *p = &r->report;
 	struct strbuf out = { 0 }, notes = { 0 };
 	int rc = ERR_OK;
+	if ((o->github || o->junit) && !has_gates(o))
+		warn("no gate was given: only logits that are not finite can fail");
 	if (o->common.json)
 		report_json(p, &out);
 	else if (!p->failure)
@@ -491,7 +506,11 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	struct run *r = calloc(1, sizeof *r);
 	if (!r)
 		return err_nomem(e);
-	r->o = options;
+	r->options = *(const struct verify_options *)options;
+	r->o = &r->options;
+	/* a baseline's log-probabilities are rounded to 1/2048 nat, 3e-8 nats of KL at most; other kernels make 1e-12 */
+	if (r->o->unchanged && !(r->o->limit[GATE_KL] <= UNCHANGED_KL))
+		r->options.limit[GATE_KL] = UNCHANGED_KL;
 	r->report.id = &r->id;
 	r->report.confidence = r->o->confidence;
 	r->report.undecided_passes = !strcmp(r->o->undecided, "pass");

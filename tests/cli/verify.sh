@@ -7,7 +7,7 @@ few="--chunks 8 --ctx 128"
 
 # figures
 succeeds "plain" judge "$DEMO" $few --json
-is "schema" "$(json "$T/out" schema)" quire.verify/1
+is "schema" "$(json "$T/out" schema)" quire-verify/1
 is "windows" "$(json "$T/out" chunks)" 8
 is "tokens: half of each window" "$(json "$T/out" tokens)" 504
 is "no gates: pass" "$(json "$T/out" verdict)" pass
