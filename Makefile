@@ -73,12 +73,18 @@ $(B)/tests/%: tests/unit/%.c $(B)/libquire.a
 	$(call SAY,TEST,$@)
 	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -MF $@.d $< $(B)/libquire.a -lcmocka $(LDLIBS_ALL) -o $@
 
+# the commands' own parsers, for the fuzzer
+$(B)/libcmd.a: $(filter-out $(B)/obj/cmd/main.o,$(CMD_OBJ))
+	@rm -f $@
+	$(call SAY,AR,$@)
+	$(Q)ar rcs $@ $^
+
 # FUZZ_MAIN is -fsanitize=fuzzer, or the driver that only replays a corpus
 FUZZ_MAIN ?= tests/fuzz/replay.c
-$(B)/fuzz/%: tests/fuzz/%.c $(B)/libquire.a
+$(B)/fuzz/%: tests/fuzz/%.c $(B)/libcmd.a $(B)/libquire.a
 	@mkdir -p $(@D)
 	$(call SAY,FUZZ,$@)
-	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -MF $@.d $< $(FUZZ_MAIN) $(B)/libquire.a $(LDLIBS_ALL) -o $@
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -MF $@.d $< $(FUZZ_MAIN) $(B)/libcmd.a $(B)/libquire.a $(LDLIBS_ALL) -o $@
 
 $(B)/bench/%: tests/bench/%.c $(B)/libquire.a
 	@mkdir -p $(@D)

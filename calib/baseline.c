@@ -377,7 +377,9 @@ int baseline_measure_visit(void *arg, const struct eval_slice *s, struct err *e)
 	j.rows = calloc(s->n, sizeof *j.rows);
 	int rc = j.rows ? records_block(b, s->window, &raw, e) : err_nomem(e);
 	if (!rc && (rc = baseline_decode(j.rows, s->n, s->vocab, raw, b->block[s->window].raw, e)))
-		err_prefix(e, "%s: window %zu", b->map.path ? b->map.path : "baseline", s->window);
+		err_prefix(e, "window %zu", s->window);
+	if (rc)
+		err_prefix(e, "%s", b->map.path ? b->map.path : "baseline");
 	if (!rc)
 		thread_for(s->n, measure_one, &j);
 	if (!rc && atomic_load(&j.bad))

@@ -44,7 +44,6 @@ static int parse_list(const char *spec, uint32_t layers, uint32_t *source, struc
 int share_map_parse(const char *spec, uint32_t layers, uint32_t *source, struct err *e)
 {
 	uint32_t n;
-	const char *at = spec + 7;
 	if (!strcmp(spec, "pairs")) {
 		for (uint32_t i = 0; i < layers; i++)
 			source[i] = i == 0 || (layers - i) % 2 == 0 ? i : i - 1;
@@ -52,6 +51,7 @@ int share_map_parse(const char *spec, uint32_t layers, uint32_t *source, struct 
 	}
 	if (strncmp(spec, "suffix:", 7))
 		return parse_list(spec, layers, source, e);
+	const char *at = spec + strlen("suffix:");
 	if (!number(&at, &n) || *at || !n || n >= layers)
 		return err_set(e, ERR_USAGE, "map '%.80s': suffix:N takes N from 1 to %u in a model of %u layers", spec, layers - 1, layers);
 	for (uint32_t i = 0; i < layers; i++)

@@ -10,19 +10,24 @@
 /* What unpacks to more than this is no text to calibrate on; a bomb, rather. */
 enum { UNPACKED_MAX = 1 << 30 };
 
+/* In place, when it is packed. */
+static int unpack(struct strbuf *text, struct err *e)
+{
+	int rc = ERR_OK;
+	if (text->len >= 2 && !memcmp(text->data, "\x1f\x8b", 2)) {
+		struct strbuf plain = { 0 };
+		rc = zip_gunzip(text->data, text->len, &plain, UNPACKED_MAX, e);
+		strbuf_release(text);
+		*text = plain;
+	}
+	return rc || text->len ? rc : err_set(e, ERR_INPUT, "the text is empty");
+}
+
 int text_read(const char *path, struct strbuf *out, struct err *e)
 {
 	int rc = file_read(path, out, 0, e);
-	if (!rc && out->len >= 2 && !memcmp(out->data, "\x1f\x8b", 2)) {
-		struct strbuf plain = { 0 };
-		rc = zip_gunzip(out->data, out->len, &plain, UNPACKED_MAX, e);
-		if (rc)
-			err_prefix(e, "%s", path);
-		strbuf_release(out);
-		*out = plain;
-	}
-	if (!rc && !out->len)
-		return err_set(e, ERR_INPUT, "%s: the text is empty", path);
+	if (!rc && unpack(out, e))
+		return err_prefix(e, "%s", path);
 	return rc;
 }
 
@@ -101,6 +106,18 @@ int texts_tokens(const struct tokenizer *t, const char *const *paths, size_t cou
 	sha256_init(&j.hash);
 	for (size_t i = 0; i < count && !rc; i++)
 		rc = one_file(&j, paths[i], e);
+	identity_finish(&j.hash, hash);
+	return rc;
+}
+
+int text_parse(const struct tokenizer *t, struct strbuf *text, bool lines, struct token_ids *ids, char hash[65], struct err *e)
+{
+	struct job j = { .t = t, .ids = ids };
+	*ids = (struct token_ids){ 0 };
+	sha256_init(&j.hash);
+	int rc = unpack(text, e);
+	if (!rc)
+		rc = lines ? json_lines(&j, text, e) : document(&j, text->data, text->len, e);
 	identity_finish(&j.hash, hash);
 	return rc;
 }

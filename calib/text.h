@@ -21,4 +21,7 @@ int text_tokens(const struct tokenizer *t, const char *path, struct token_ids *i
 int texts_tokens(const struct tokenizer *t, const char *const *paths, size_t count, struct token_ids *ids, char hash[65],
 		 struct err *e);
 
+/* A file's bytes, which it may unpack in place; lines: they are JSON lines. ids is zeroed first; release it, and text. */
+int text_parse(const struct tokenizer *t, struct strbuf *text, bool lines, struct token_ids *ids, char hash[65], struct err *e);
+
 #endif

@@ -77,6 +77,7 @@ int variant_add(struct compare *c, struct variant **out, struct err *e);
 int variant_text(char **field, const char *s, size_t n, struct err *e);
 /* Adds the variants of a --plan file; an error names file and line. */
 int compare_plan(struct compare *c, const char *path, struct err *e);
+int compare_plan_text(struct compare *c, const char *text, size_t len, const char *name, struct err *e);
 
 /* Folded variants. NAME is fold's option, or "fold-" and fold's option where quantize has one of that name; NULL: neither. */
 const char *fold_option(const char *name, size_t n);

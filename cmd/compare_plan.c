@@ -131,17 +131,26 @@ static int plan_line(struct compare *c, const char *line, size_t n, struct err *
 	return rc || !v ? rc : check(v, e);
 }
 
+int compare_plan_text(struct compare *c, const char *text, size_t len, const char *name, struct err *e)
+{
+	const char *end = text + len, *at = text;
+	for (size_t line = 1; at < end; line++) {
+		const char *nl = memchr(at, '\n', (size_t)(end - at)), *stop = nl ? nl : end;
+		size_t n = (size_t)(stop - at);
+		int rc = memchr(at, 0, n) ? err_set(e, ERR_USAGE, "a NUL byte; a plan is text") : plan_line(c, at, n, e);
+		if (rc)
+			return err_prefix(e, "%.600s, line %zu", name, line);
+		at = stop + (nl != NULL);
+	}
+	return ERR_OK;
+}
+
 int compare_plan(struct compare *c, const char *path, struct err *e)
 {
 	struct strbuf text = { 0 };
 	int rc = file_read(path, &text, 1 << 20, e);
-	size_t line = 1;
-	for (const char *at = text.data; !rc && at && *at; line++) {
-		size_t n = strcspn(at, "\n");
-		if (plan_line(c, at, n, e))
-			rc = err_prefix(e, "%.600s, line %zu", path, line);
-		at += n + (at[n] == '\n');
-	}
+	if (!rc)
+		rc = compare_plan_text(c, text.data, text.len, path, e);
 	strbuf_release(&text);
 	return rc;
 }
