@@ -2,16 +2,30 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "calib/report.h"
+
+/* XML 1.0 has no way to say control characters, and a path may hold bytes that are no text. */
+static void plain(struct strbuf *out, const char **s)
+{
+	size_t n = utf8_sequence(*s, strlen(*s));
+	if (n > 1 && strncmp(*s, "\xef\xbf\xbe", 3) && strncmp(*s, "\xef\xbf\xbf", 3))
+		strbuf_add(out, *s, n);
+	else
+		strbuf_putc(out, n != 1 ? '?' : (unsigned char)**s < 32 ? ' ' : **s);
+	*s += n ? n : 1;
+}
 
 static void xml_text(struct strbuf *out, const char *s)
 {
-	for (; *s; s++) {
+	while (*s) {
 		const char *name = *s == '&' ? "&amp;" : *s == '<' ? "&lt;" : *s == '>' ? "&gt;" : *s == '"' ? "&quot;" : NULL;
-		if (name)
+		if (name) {
 			strbuf_puts(out, name);
-		else
-			strbuf_putc(out, (unsigned char)*s < 32 ? ' ' : *s); /* XML 1.0 has no way to say control characters */
+			s++;
+		} else {
+			plain(out, &s);
+		}
 	}
 }
 
@@ -108,10 +122,10 @@ void report_annotations(const struct report *r, struct strbuf *out)
 /* In a table a bar would end the cell, and markup should stay text. */
 static void cell(struct strbuf *out, const char *s)
 {
-	for (; *s; s++) {
+	while (*s) {
 		if (strchr("|`*_<>[]\\", *s))
 			strbuf_putc(out, '\\');
-		strbuf_putc(out, (unsigned char)*s < 32 ? ' ' : *s);
+		plain(out, &s);
 	}
 }
 

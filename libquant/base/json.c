@@ -8,25 +8,32 @@
 
 #include "base/map.h"
 
+size_t utf8_sequence(const char *text, size_t room)
+{
+	const unsigned char *s = (const unsigned char *)text;
+	if (!room)
+		return 0;
+	if (*s < 0x80)
+		return 1;
+	size_t more = *s >= 0xc2 && *s < 0xe0 ? 1 : *s >= 0xe0 && *s < 0xf0 ? 2 : *s >= 0xf0 && *s < 0xf5 ? 3 : 0;
+	if (!more || room <= more)
+		return 0;
+	/* second-byte limits exclude overlong forms, surrogates and code points past U+10FFFF */
+	unsigned lo = *s == 0xe0 ? 0xa0 : *s == 0xf0 ? 0x90 : 0x80, hi = *s == 0xed ? 0x9f : *s == 0xf4 ? 0x8f : 0xbf;
+	if (s[1] < lo || s[1] > hi)
+		return 0;
+	for (size_t i = 2; i <= more; i++)
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	return more + 1;
+}
+
 bool utf8_valid(const char *text, size_t len)
 {
-	const unsigned char *s = (const unsigned char *)text, *end = s + len;
-	while (s < end) {
-		if (*s < 0x80) {
-			s++;
-			continue;
-		}
-		int more = *s >= 0xc2 && *s < 0xe0 ? 1 : *s >= 0xe0 && *s < 0xf0 ? 2 : *s >= 0xf0 && *s < 0xf5 ? 3 : 0;
-		if (!more || end - s <= more)
+	for (size_t n; len; text += n, len -= n) {
+		n = utf8_sequence(text, len);
+		if (!n)
 			return false;
-		/* second-byte limits exclude overlong forms, surrogates and code points past U+10FFFF */
-		unsigned lo = *s == 0xe0 ? 0xa0 : *s == 0xf0 ? 0x90 : 0x80, hi = *s == 0xed ? 0x9f : *s == 0xf4 ? 0x8f : 0xbf;
-		if (s[1] < lo || s[1] > hi)
-			return false;
-		for (int i = 2; i <= more; i++)
-			if ((s[i] & 0xc0) != 0x80)
-				return false;
-		s += more + 1;
 	}
 	return true;
 }
@@ -210,8 +217,9 @@ void json_print(const struct json *j, struct strbuf *out)
 static void quoted(struct strbuf *b, const char *s, size_t n)
 {
 	strbuf_putc(b, '"');
-	for (size_t i = 0; i < n; i++) {
+	for (size_t i = 0, len; i < n; i += len ? len : 1) {
 		unsigned char c = (unsigned char)s[i];
+		len = utf8_sequence(s + i, n - i);
 		if (c == '"' || c == '\\')
 			strbuf_printf(b, "\\%c", c);
 		else if (c == '\n')
@@ -222,8 +230,10 @@ static void quoted(struct strbuf *b, const char *s, size_t n)
 			strbuf_puts(b, "\\r");
 		else if (c < 0x20 || c == 0x7f)
 			strbuf_printf(b, "\\u%04x", c);
+		else if (!len)
+			strbuf_puts(b, "\\ufffd"); /* a path may hold any bytes; JSON may not */
 		else
-			strbuf_putc(b, (char)c);
+			strbuf_add(b, s + i, len);
 	}
 	strbuf_putc(b, '"');
 }

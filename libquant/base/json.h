@@ -37,6 +37,8 @@ bool json_is_null(const struct json *j);                                /* missi
 void json_print(const struct json *j, struct strbuf *out);
 
 bool utf8_valid(const char *text, size_t len);
+/* Bytes of the character that text[room] begins with; 0 when it is not UTF-8. */
+size_t utf8_sequence(const char *text, size_t room);
 
 /* Writer. Keys are for members of objects; pass NULL inside arrays. indent 0 writes one line without spaces. */
 struct json_writer {

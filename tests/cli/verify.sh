@@ -114,6 +114,20 @@ is "summary: table" "$(grep -c '^| mean KL | .* | at most 1e-06 | fail |$' "$T/s
 judge "$DEMO" --baseline "$T/base" --github --json >"$T/out" 2>"$T/err"
 is "--json --github: JSON alone on stdout" "$(head -c 1 "$T/out")$(grep -c '^::' "$T/out")" "{0"
 is "summary is added to" "$(grep -c '^### quire verify' "$T/summary")" 2
+# a name that is neither XML nor JSON as it stands: markup, a control character, a byte that is no text
+odd=$T/$(printf 'm&<">|\001\377%%\303\251')
+cp -r "$DEMO" "$odd"
+exits 1 "an odd name" judge "$odd" --baseline "$T/base" --max-kl 0 --github --junit "$T/odd.xml" --json
+if command -v python3 >/dev/null; then
+	cp "$T/out" "$T/odd.json"
+	succeeds "an odd name: the XML parses" python3 -c 'import sys, xml.dom.minidom as m
+t = m.parse(sys.argv[1]); c = t.getElementsByTagName("testcase")
+assert len(c) == 2 and c[0].getAttribute("classname").endswith("m&<\">| ?%\u00e9"), c[0].toxml()
+assert t.getElementsByTagName("testsuite")[0].getAttribute("failures") == "1" and c[1].getElementsByTagName("failure")' "$T/odd.xml"
+	succeeds "an odd name: the JSON parses" python3 -c 'import json, sys
+assert json.load(open(sys.argv[1], encoding="utf-8"))["model"].endswith("m&<\">|\u0001\ufffd%\u00e9")' "$T/odd.json"
+	succeeds "the summary is text" python3 -c 'import sys; open(sys.argv[1], encoding="utf-8").read()' "$T/summary"
+else skip "an odd name: the XML parses" && skip "an odd name: the JSON parses" && skip "the summary is text"; fi
 unset GITHUB_STEP_SUMMARY
 exits 4 "JUnit cannot be written" judge "$DEMO" $few --junit "$T/no/where.xml"
 
