@@ -134,18 +134,20 @@ static void json_interval(struct json_writer *w, const char *key, const struct i
 	jw_end_object(w);
 }
 
-static void json_positions(const struct variant *v, struct json_writer *w)
+/* Positions in the window, as verify's. */
+static void json_positions(const struct compare *c, const struct variant *v, struct json_writer *w)
 {
 	enum { BINS = 16 };
+	size_t first = c->w.ctx - 1 - v->m.scored;
 	struct position_bin bin[BINS];
 	size_t n = measurement_by_position(&v->m, bin, BINS);
 	jw_array(w, "kl_by_position");
 	for (size_t i = 0; i < n; i++) {
 		jw_object(w, NULL);
-		jw_uint(w, "from", bin[i].from);
-		jw_uint(w, "to", bin[i].to);
-		jw_double(w, "kl", bin[i].kl);
-		jw_double(w, "kl_error", bin[i].kl_error);
+		jw_uint(w, "from", first + bin[i].from);
+		jw_uint(w, "to", first + bin[i].to - 1);
+		jw_double(w, "kl_mean", bin[i].kl);
+		jw_double(w, "kl_mean_error", bin[i].kl_error);
 		jw_end_object(w);
 	}
 	jw_end_array(w);
@@ -173,7 +175,7 @@ static void json_variant(const struct compare *c, const struct variant *v, struc
 	jw_bool(w, "made", v->made);
 	jw_bool(w, "measured", v->measured);
 	jw_bool(w, "pareto", v->front);
-	json_positions(v, w);
+	json_positions(c, v, w);
 	if (v->layer) {
 		jw_array(w, "layer_error");
 		for (size_t i = 0; i < c->reference.config.layers; i++)

@@ -1,5 +1,5 @@
 # calibrate against verify over the same tokens, as ratios; then gptq and best from the statistics: time, and peak memory against
-# what --dry-run says. --shape tiny|100m|1b (default 100m), QUIRE_BENCH_LAYERS=N: so many layers only (times of the
+# what --dry-run says; fails when it took more. --shape tiny|100m|1b (default 100m), QUIRE_BENCH_LAYERS=N: so many layers only (times of the
 # quantizers are then also given for all layers, by proportion), QUIRE_BENCH_METHODS="gptq best", QUIRE_BENCH_WINDOWS=8 of 512 tokens
 # (gptq takes as long whatever the number of tokens; 64 are 32k tokens).
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}   # waiting threads must not count as processor time
@@ -26,6 +26,7 @@ for kind in imatrix full; do
 	time=$(took "$QUIRE" calibrate "$T/model" $text --samples "$windows" --collect $kind -o "$T/stats")
 	awk -v k=$kind -v v="$verify" -v t="$time" 'BEGIN { printf "calibrate --collect %-8s %7.2f s  %.2f of the speed of verify\n", k, t, v / t }'
 done
+rc=0
 for m in ${QUIRE_BENCH_METHODS:-gptq}; do
 	"$QUIRE" quantize "$T/model" -s pure-q4_k -m "$m" --stats "$T/stats" -n --json >"$T/plan" 2>/dev/null || exit 1
 	TIMEFORMAT='%U %S'
@@ -36,5 +37,8 @@ for m in ${QUIRE_BENCH_METHODS:-gptq}; do
 		split(u, c, "+")
 		printf "%-5s q4_k %8.1f s, %.1f s of processors", m, s, c[1] + c[2]
 		if (n < w) printf " (%d layers: about %.0f s, %.0f s)", w, s * w / n, (c[1] + c[2]) * w / n
-		printf ", peak %d MiB, planned %d MiB%s\n", p / 1024, d / 1048576, (p * 1024 > d ? ": EXCEEDED" : "") }'
+		over = !(p > 0 && d > 0 && p * 1024 <= d)
+		printf ", peak %d MiB, planned %d MiB%s\n", p / 1024, d / 1048576, (over ? ": EXCEEDED" : "")
+		exit over }' || rc=1
 done
+exit $rc

@@ -45,4 +45,14 @@ run generate generate "$DEMO" "One day" --tokens 4
 schema_is quire-generate/1 "$T/generate"
 run tokenize tokenize "$DEMO" "One day" --pieces
 schema_is quire-tokenize/1 "$T/tokenize"
+judge="--data $DEMO.eval.txt --ctx 64 --chunks 10"
+run against verify "$T/q.quire" --against "$DEMO" $judge --kl-by-position --draft-length 1..2 --copy-test --check-decode --noise --attribute layers \
+	--kv-cache f16 --max-kl 1 --max-ppl 1e6
+run saved verify "$DEMO" $judge --save-baseline "$T/base"
+run baseline verify "$T/q.quire" --data "$DEMO.eval.txt" --baseline "$T/base" --undecided pass --max-kl "$(json "$T/against" kl_mean)"
+schema_is quire-verify/1 "$T/against" "$T/saved" "$T/baseline"
+run compare compare "$DEMO" $judge --schemes Q8_0 --work "$T/work" --stats "$T/stats" --method rtn --attribute layers --max-kl 1
+run two compare "$DEMO" $judge --schemes Q8_0,Q4_0 --work "$T/work" --method rtn
+schema_is quire-compare/1 "$T/compare" "$T/two"
+is "verify and compare number positions alike" "$(grep -c '"from": 32,' "$T/against" "$T/two" | tr '\n' ' ' | sed 's/[^ ]*://g')" "1 2 "
 done_testing
