@@ -87,9 +87,21 @@ void run_merges(const struct tokenizer *t, char out[IDENTITY_SIZE])
 		out[0] = '\0';
 }
 
-bool run_same_merges(const char *a, const char *b)
+static bool same_merges(const char *a, const char *b)
 {
 	return !*a || !*b || !strcmp(a, b);
+}
+
+int run_same_tokenizer(const struct tokenizer *a, const struct tokenizer *b, bool *same, struct err *e)
+{
+	char cut[2][IDENTITY_SIZE], merges[2][IDENTITY_SIZE];
+	int rc = run_tokenizer(a, cut[0], e);
+	if (!rc)
+		rc = run_tokenizer(b, cut[1], e);
+	run_merges(a, merges[0]);
+	run_merges(b, merges[1]);
+	*same = !rc && !strcmp(cut[0], cut[1]) && same_merges(merges[0], merges[1]);
+	return rc;
 }
 
 int run_id_make(struct run_id *id, const struct loaded *model, const struct loaded *reference, const struct windows *w,
@@ -121,7 +133,7 @@ int run_id_match(const struct run_id *kept, const struct run_id *now, const char
 	};
 	if (strcmp(kept->tokenizer, now->tokenizer))
 		return err_set(e, ERR_NOT_COMPARABLE, "not comparable with %s: it was made with another tokenizer", kept_name);
-	if (!run_same_merges(kept->merges, now->merges))
+	if (!same_merges(kept->merges, now->merges))
 		return err_set(e, ERR_NOT_COMPARABLE, "not comparable with %s: it was made with another tokenizer (other merges)", kept_name);
 	if (kept->protocol != now->protocol)
 		return err_set(e, ERR_NOT_COMPARABLE, "not comparable with %s: it was made with protocol %s, this run uses %s", kept_name,

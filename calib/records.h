@@ -42,8 +42,8 @@ struct run_id {
 int run_tokenizer(const struct tokenizer *t, char out[IDENTITY_SIZE], struct err *e);
 /* Of its list of merges, where the container has one: it shows a missing merge that every piece can do without. */
 void run_merges(const struct tokenizer *t, char out[IDENTITY_SIZE]);
-/* Of two such hashes: one that is missing says nothing. */
-bool run_same_merges(const char *a, const char *b);
+/* Whether both hashes are equal; one of merges that is missing says nothing. */
+int run_same_tokenizer(const struct tokenizer *a, const struct tokenizer *b, bool *same, struct err *e);
 /* Fills everything but names and range; reference may be NULL. */
 int run_id_make(struct run_id *id, const struct loaded *model, const struct loaded *reference, const struct windows *w,
 		enum protocol p, struct err *e);

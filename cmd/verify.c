@@ -206,13 +206,9 @@ static bool has_gates(const struct verify_options *o)
 /* The tokens of this text are the same; are the tokenizers? A gate is strict about it. */
 static int same_tokenizers(struct run *r, const char *path, struct err *e)
 {
-	char a[IDENTITY_SIZE], b[IDENTITY_SIZE], merges[2][IDENTITY_SIZE];
-	int rc = run_tokenizer(r->model.tokenizer, a, e);
-	if (!rc)
-		rc = run_tokenizer(r->reference.tokenizer, b, e);
-	run_merges(r->model.tokenizer, merges[0]);
-	run_merges(r->reference.tokenizer, merges[1]);
-	if (rc || (!strcmp(a, b) && run_same_merges(merges[0], merges[1])))
+	bool same;
+	int rc = run_same_tokenizer(r->model.tokenizer, r->reference.tokenizer, &same, e);
+	if (rc || same)
 		return rc;
 	if (has_gates(r->o))
 		return err_set(e, ERR_NOT_COMPARABLE, "%s and %s have different tokenizers, though they cut this text into the same tokens",
@@ -443,6 +439,8 @@ static int publish(struct run *r, struct err *e)
 	int rc = ERR_OK;
 	if ((o->github || o->junit) && !has_gates(o))
 		warn("no gate was given: only logits that are not finite can fail");
+	else if (o->baseline && !has_gates(o))
+		note(&o->common, "no gate was given; with --unchanged or a limit such as --max-kl the exit code says whether it passed");
 	if (o->common.json)
 		report_json(p, &out);
 	else if (!p->failure)

@@ -105,6 +105,10 @@ for name in demo english; do
 		exits 7 "$name: the $which merge is missing" judge "$T/$which" $limits
 		says "$name: the $which merge is missing: reason" 'not comparable with .*: it was made with another tokenizer'
 		exits 7 "$name: the $which merge is missing, no gates" judge "$T/$which"
+		exits 7 "$name: the $which merge is missing, beside the model" "$QUIRE" verify "$T/$which" --against "$M" --data "$text" --ctx 256 --chunks 2 --unchanged
+		says "$name: the $which merge is missing, beside the model: reason" 'tokenizers( differ|, though)'
 	done
+	exits 7 "$name: the first merge is missing: compare" "$QUIRE" compare "$M" "$T/first" --data "$text" --ctx 256 --chunks 2 --work "$T/work" -q
+	says "$name: the first merge is missing: compare: reason" 'cut the text into different tokens'
 done
 done_testing
