@@ -29,6 +29,7 @@ struct variant {
 	char *from;                      /* a checkpoint to quantize instead of the original (a folded one) */
 	char *kv, *kv_v;                 /* codecs of keys and values in the cache; NULL: f32 in the run, --kv-type in sizes */
 	char *kv_rotate;                 /* "yes": Hadamard matrix per head before coding */
+	char *recipe;                    /* a file of PATTERN = CODEC, before those of tensor */
 	struct string_list tensor;       /* PATTERN=CODEC; items are malloc'ed */
 	struct string_list fold;         /* options of fold: "--kv-heads=2"; items are malloc'ed */
 	char *folded;                    /* the folded checkpoint in the work folder */

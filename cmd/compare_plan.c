@@ -45,6 +45,7 @@ static int plan_option(struct variant *v, const struct word *w, struct err *e)
 	} fields[] = {
 		{ "scheme", offsetof(struct variant, scheme) },
 		{ "method", offsetof(struct variant, method) },
+		{ "recipe", offsetof(struct variant, recipe) },
 		{ "file", offsetof(struct variant, file) },
 		{ "from", offsetof(struct variant, from) },
 		{ "kv-cache", offsetof(struct variant, kv) },
@@ -59,7 +60,7 @@ static int plan_option(struct variant *v, const struct word *w, struct err *e)
 			return variant_text((char **)(void *)((char *)v + fields[i].field), w->value, w->value_len, e);
 	if (option)
 		return add_fold(v, option, w, e);
-	return err_set(e, ERR_USAGE, "unknown option '%.*s'; a variant takes scheme, method, tensor, from, file, kv-cache, kv-cache-v, "
+	return err_set(e, ERR_USAGE, "unknown option '%.*s'; a variant takes scheme, method, recipe, tensor, from, file, kv-cache, kv-cache-v, "
 		       "kv-rotate, and of fold kv-heads, layers, share-layers, share-method, window, full-every, kv-budget, group and fold-method",
 		       (int)(w->name_len < 40 ? w->name_len : 40), w->name);
 }
@@ -101,10 +102,10 @@ static int check(const struct variant *v, struct err *e)
 {
 	if (v->kv_rotate && strcmp(v->kv_rotate, "yes"))
 		return err_set(e, ERR_USAGE, "kv-rotate takes yes, not '%.40s'", v->kv_rotate);
-	if (!v->scheme && !v->file && !v->tensor.count && !v->fold.count)
-		return err_set(e, ERR_USAGE, "variant '%.80s' has no scheme, no fold options and no file", v->name);
-	if (v->file && (v->scheme || v->method || v->tensor.count || v->from || v->fold.count))
-		return err_set(e, ERR_USAGE, "variant '%.80s' is a file; it takes no scheme, method, tensor, from or fold options", v->name);
+	if (!v->scheme && !v->recipe && !v->file && !v->tensor.count && !v->fold.count)
+		return err_set(e, ERR_USAGE, "variant '%.80s' has no scheme, no recipe, no fold options and no file", v->name);
+	if (v->file && (v->scheme || v->method || v->recipe || v->tensor.count || v->from || v->fold.count))
+		return err_set(e, ERR_USAGE, "variant '%.80s' is a file; it takes no scheme, method, recipe, tensor, from or fold options", v->name);
 	return ERR_OK;
 }
 

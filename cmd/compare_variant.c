@@ -30,6 +30,7 @@ void variant_release(struct variant *v)
 	free(v->scheme);
 	free(v->method);
 	free(v->file);
+	free(v->recipe);
 	free(v->from);
 	free(v->kv);
 	free(v->kv_v);
@@ -110,15 +111,13 @@ static int add_file(struct compare *c, const char *path, struct err *e)
 /* Else it is a checkpoint as it is, or a folded one in its own types. */
 static bool variant_quantized(const struct variant *v)
 {
-	return v->scheme || v->tensor.count;
+	return v->scheme || v->recipe || v->tensor.count;
 }
 
 static int variant_recipe(const struct variant *v, struct recipe **out, struct err *e)
 {
 	int rc = recipe_new(v->scheme, out, e);
-	for (size_t i = 0; i < v->tensor.count && !rc; i++)
-		rc = recipe_override(*out, v->tensor.item[i], e);
-	return rc;
+	return rc ? rc : produce_recipe(*out, v->recipe, &v->tensor, e);
 }
 
 static const char *method_name(const struct compare *c, const struct variant *v)

@@ -386,3 +386,18 @@ int produce(const struct produce *p, struct err *e)
 	checkpoint_close(s.in);
 	return rc;
 }
+
+int produce_recipe(struct recipe *r, const char *file, const struct string_list *overrides, struct err *e)
+{
+	int rc = ERR_OK;
+	if (file) {
+		struct strbuf text = { 0 };
+		rc = file_read(file, &text, 1 << 20, e);
+		if (!rc && recipe_read(r, text.data ? text.data : "", text.len, e))
+			rc = err_prefix(e, "%.600s", file);
+		strbuf_release(&text);
+	}
+	for (size_t i = 0; i < overrides->count && !rc; i++)
+		rc = recipe_override(r, overrides->item[i], e);
+	return rc;
+}

@@ -45,4 +45,7 @@ const struct fact *source_hash_facts(const struct source_hash *h, size_t *count)
 int source_hash_join(struct source_hash *h, struct err *e);
 void source_hash_free(struct source_hash *h);   /* stops it first; NULL is fine */
 
+/* Adds the rules of a recipe file (NULL: none), then PATTERN=CODEC each; the last that matches wins. */
+int produce_recipe(struct recipe *r, const char *file, const struct string_list *overrides, struct err *e);
+
 #endif

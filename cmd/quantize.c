@@ -62,21 +62,6 @@ static int find_method(const struct quantize_options *o, struct produce *p, stru
 	return ERR_OK;
 }
 
-static int read_recipe(struct recipe *r, const struct quantize_options *o, struct err *e)
-{
-	int rc = ERR_OK;
-	if (o->recipe) {
-		struct strbuf text = { 0 };
-		rc = file_read(o->recipe, &text, 1 << 20, e);
-		if (!rc && recipe_read(r, text.data ? text.data : "", text.len, e))
-			rc = err_prefix(e, "%.600s", o->recipe);
-		strbuf_release(&text);
-	}
-	for (size_t i = 0; i < o->tensor.count && !rc; i++)
-		rc = recipe_override(r, o->tensor.item[i], e);
-	return rc;
-}
-
 static int quantize_run(const void *options, const char *const *args, size_t count, struct err *e)
 {
 	const struct quantize_options *o = options;
@@ -93,7 +78,7 @@ static int quantize_run(const void *options, const char *const *args, size_t cou
 	if (!rc)
 		rc = recipe_new(o->scheme, &p.recipe, e);
 	if (!rc)
-		rc = read_recipe(p.recipe, o, e);
+		rc = produce_recipe(p.recipe, o->recipe, &o->tensor, e);
 	if (!rc)
 		rc = produce(&p, e);
 	recipe_free(p.recipe);

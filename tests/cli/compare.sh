@@ -102,6 +102,17 @@ is "its variants" "$(sed -n 's/^      "name": "\(.*\)",$/\1/p' "$T/out" | head -
 is "a cache of 4.5 bits against 16" "$(sed -n 's/.*"kv_bytes_per_token": \([0-9]*\).*/\1/p' "$T/out" | sort -nu | tr '\n' ' ')" "1440 5120 "
 is "a file serves both that differ in the cache" "$(ls "$W"/Q4_0-*.quire | wc -l)" 3
 
+# a recipe from a file: a change of the file makes another checkpoint
+printf 'attn_v = q8_0  # values\n' >"$T/recipe"
+printf 'r Q4_0 recipe=%s\nt Q4_0 tensor=attn_v=q8_0\n' "$T/recipe" >"$T/plan"
+succeeds "a recipe" compare --plan "$T/plan" --json
+is "is the same as its rules by themselves" "$(grep -oE '"(file_bytes|kl_median)": .*' "$T/out" | sort | uniq -c | awk '$1 == 2' | wc -l)" 2
+printf 'attn_v = q4_k\n' >"$T/recipe"
+succeeds "another recipe in the same file" compare --plan "$T/plan" --json
+is "is made anew" "$(grep -o '"made": [a-z]*' "$T/out" | sort | uniq -c | tr -s ' \n' ' ')" ' 1 "made": false 1 "made": true '
+printf 'r recipe=%s\n' "$T/recipe" >"$T/plan"
+succeeds "a recipe alone" compare --plan "$T/plan"
+
 # folded variants
 C=$ROOT/examples/demo.calib.txt
 cat >"$T/plan" <<-PLAN

@@ -140,12 +140,15 @@ plan() { # CODE PATTERN LINE
 plan 2 'plan, line 1: a line begins with the variant.s name' 'method=rtn Q8_0'
 plan 2 "plan, line 2: 'Q4_0' is not NAME=VALUE" '# x\na Q8_0 Q4_0'
 plan 2 "plan, line 1: kv-rotate takes yes, not 'no'" 'a Q8_0 kv-rotate=no'
-plan 2 "plan, line 1: variant 'a' has no scheme, no fold options and no file" 'a'
+plan 2 "plan, line 1: variant 'a' has no scheme, no recipe, no fold options and no file" 'a'
 plan 2 "plan, line 1: variant 'a' is a file; it takes no scheme" 'a Q8_0 file=x'
 plan 2 "plan, line 1: unknown option 'colour'; a variant takes" 'a Q8_0 colour=red'
 plan 2 "plan, line 2: a NUL byte; a plan is text" 'a Q8_0\nb Q4\000_0'
 plan 2 'nothing to compare' '# nothing'
 plan 4 'none. does not exist' "a Q8_0 from=$T/none"
+plan 4 'none' "a Q8_0 recipe=$T/none"
+printf 'attn_v = q8_0\nattn_q = q9\n' >"$T/recipe"
+plan 3 "variant 'a': .*recipe: line 2: .*q9" "a Q4_0 recipe=$T/recipe"
 plan 2 "two variants are called 'a'" 'a Q8_0\na Q4_0'
 if [ -d "$SHARED/models/english" ]; then
 	refuses 7 'cut the text into different tokens; their tokenizers differ' compare "$SHARED/models/english"

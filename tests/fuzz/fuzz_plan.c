@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	int rc = compare_plan_text(&c, text, size, "plan", &e);
 	for (size_t i = 0; !rc && i < c.count; i++) {
 		const struct variant *v = &c.variants[i];
-		if (!v->name || !*v->name || (!v->scheme && !v->file && !v->tensor.count && !v->fold.count))
+		if (!v->name || !*v->name || (!v->scheme && !v->recipe && !v->file && !v->tensor.count && !v->fold.count))
 			abort();
 		(void)fold_check_words(&c, v, &e);
 	}
