@@ -153,7 +153,35 @@ plan 2 "two variants are called 'a'" 'a Q8_0\na Q4_0'
 if [ -d "$SHARED/models/english" ]; then
 	refuses 7 'cut the text into different tokens; their tokenizers differ' compare "$SHARED/models/english"
 	refuses 7 'cut the text into different tokens \(first at token' verify --against "$SHARED/models/english"
+	mkdir "$T/foreign" && cp "$DEMO"/*.json "$DEMO/model.safetensors" "$T/foreign/" && cp -f "$SHARED/models/english/tokenizer.json" "$T/foreign/"
+	refuses 7 'token id [0-9]+ is outside the model.s vocabulary of 1024; is this its tokenizer' "$QUIRE" verify "$T/foreign" --data "$text" $few -q
 else skip "another tokenizer"; fi
+# one more row of the embedding: the same tokenizer, another vocabulary
+if command -v python3 >/dev/null; then
+	mkdir "$T/padded" && cp "$DEMO"/*.json "$T/padded/" && chmod u+w "$T"/padded/*
+	sed -i 's/"vocab_size": *1024/"vocab_size": 1025/' "$T/padded/config.json"
+	python3 -c '
+import json, struct, sys
+raw = open(sys.argv[1], "rb").read()
+n = struct.unpack("<Q", raw[:8])[0]
+head, body, out, data = json.loads(raw[8:8 + n]), raw[8 + n:], {}, b""
+for name, t in head.items():
+    if name == "__metadata__":
+        continue
+    a, b = t["data_offsets"]
+    piece = body[a:b]
+    if name == "model.embed_tokens.weight":
+        piece += piece[-512:]
+        t["shape"][0] += 1
+    t["data_offsets"] = [len(data), len(data) + len(piece)]
+    out[name] = t
+    data += piece
+text = json.dumps(out).encode()
+open(sys.argv[2], "wb").write(struct.pack("<Q", len(text)) + text + data)' "$DEMO/model.safetensors" "$T/padded/model.safetensors"
+	refuses 7 'the models have vocabularies of 1025 and 1024 tokens' "$QUIRE" verify "$T/padded" --against "$DEMO" --data "$text" $few -q
+	refuses 7 'not comparable with .*: its vocabulary is 1024, this run.s 1025' "$QUIRE" verify "$T/padded" --baseline "$T/base" --data "$text" -q
+	refuses 7 'vocabular' compare "$T/padded"
+else skip "another vocabulary"; fi
 is "nothing was made" "$(ls "$T/work" 2>/dev/null | wc -l)" 0
 
 # a checkpoint that cannot be read is told before anything is made
