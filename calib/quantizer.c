@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "calib/distill.h"
 #include "calib/equalize.h"
 #include "codec/codec.h"
 
@@ -91,6 +92,15 @@ static int check_weights(const struct quantizer *q, struct err *e)
 	return ERR_OK;
 }
 
+/* Codes and scales, once all layers have theirs. */
+static int train(struct quantizer *q, struct tensor_source *source, const struct windows *text, plan_progress *progress, void *arg,
+		 struct err *e)
+{
+	struct distill_options o = distill_defaults;
+	o.passes = q->passes;
+	return distill(q->config, source, q->plan, text, &o, q->overlay, &q->distilled, progress, arg, e);
+}
+
 static int prepare_best(struct quantizer *q, plan_progress *progress, void *arg, struct err *e)
 {
 	const struct sequential_options o = { .damping = q->damping, .sweeps = SWEEPS, .sequential = true, .input = 1, .residual = 1,
@@ -108,6 +118,8 @@ static int prepare_best(struct quantizer *q, plan_progress *progress, void *arg,
 		q->overlay = overlay_new(source, e);
 		rc = q->overlay ? sequential_quantize(q->config, source, q->plan, &text, &o, q->overlay, &q->report,
 						      &q->report_count, progress, arg, e) : ERR_NOMEM;
+		if (!rc && q->passes)
+			rc = train(q, source, &text, progress, arg, e);
 	}
 	windows_release(&text);
 	return rc;
@@ -166,7 +178,9 @@ static uint64_t memory_best(const struct quantizer *q)
 		most = m > most ? m : most;
 	}
 	/* two streams of hidden states; per batch and stream the activations of a layer */
-	return results + weights + 2 * tokens * c->hidden * 4 + 2 * batch * (4 * c->hidden + 8 * widest) * 4 + widest * widest * 4 + most;
+	uint64_t layers = 2 * tokens * c->hidden * 4 + 2 * batch * (4 * c->hidden + 8 * widest) * 4 + widest * widest * 4 + most;
+	uint64_t after = q->passes ? distill_memory(c, q->plan, tokens, q->ctx) : 0;
+	return results + weights + (layers > after ? layers : after);
 }
 
 static uint64_t memory_awq(const struct quantizer *q)
@@ -252,8 +266,18 @@ static int check_needs(const struct quantizer *q, struct err *e)
 	return ERR_OK;
 }
 
+/* How many passes of training method best makes; the refusal is only worth a note to those who asked. */
+static void choose_passes(struct quantizer *q, int passes)
+{
+	uint64_t windows = q->ctx ? q->tokens / q->ctx : 0;
+	const char *refusal = !q->row->needs_tokens ? "the method runs no model" : distill_refusal(q->config, q->plan, windows);
+	q->passes = refusal ? 0 : passes < 0 ? distill_passes(q->config, q->plan, q->tokens) : (unsigned)passes;
+	if (refusal && passes > 0)
+		strbuf_printf(&q->notes, "the codes are not trained: %s\n", refusal);
+}
+
 int quantizer_new(const struct quantizer_row *row, const struct config *config, struct tensor_source *source, struct plan *plan,
-		  struct stats *stats, struct quantizer **out, struct err *e)
+		  struct stats *stats, int passes, struct quantizer **out, struct err *e)
 {
 	struct quantizer *q = calloc(1, sizeof *q);
 	if (!q)
@@ -269,6 +293,7 @@ int quantizer_new(const struct quantizer_row *row, const struct config *config, 
 	}
 	choose_damping(q);
 	note_missing(q);
+	choose_passes(q, passes);
 	if (row->needs_moments) {
 		q->provider.quantize = feed_back;
 		for (size_t i = 0; i < plan->count; i++)
@@ -285,9 +310,11 @@ uint64_t quantizer_memory(const struct quantizer *q)
 }
 
 uint64_t quantizer_estimate(const struct quantizer_row *row, const struct config *config, struct tensor_source *source,
-			    struct plan *plan, uint64_t tokens, uint64_t ctx)
+			    struct plan *plan, uint64_t tokens, uint64_t ctx, int passes)
 {
-	const struct quantizer q = { .row = row, .config = config, .source = source, .plan = plan, .tokens = tokens, .ctx = ctx };
+	struct quantizer q = { .row = row, .config = config, .source = source, .plan = plan, .tokens = tokens, .ctx = ctx };
+	choose_passes(&q, passes);
+	strbuf_release(&q.notes);
 	return quantizer_memory(&q);
 }
 
@@ -322,6 +349,11 @@ const struct sequential_report *quantizer_measured(const struct quantizer *q, si
 {
 	*count = q->report_count;
 	return q->report;
+}
+
+const struct distill_report *quantizer_trained(const struct quantizer *q)
+{
+	return q->passes ? &q->distilled : NULL;
 }
 
 void quantizer_undo(const struct quantizer *q, const struct plan_item *item, float *x, size_t rows, size_t cols)

@@ -8,6 +8,7 @@
  */
 #include <stdbool.h>
 
+#include "calib/distill.h"
 #include "calib/sequential.h"
 #include "calib/stats.h"
 #include "plan/plan.h"
@@ -29,15 +30,16 @@ const struct quantizer_row *quantizer_default(const struct stats *s);
 
 /*
  * The plan must be made with method "imatrix"; items that the method takes over are changed in it. stats must be checked
- * against the model. All arguments must outlive the quantizer. ERR_INPUT when the statistics lack what the method needs.
+ * against the model. passes: of training by method best (distill.h), 0 none, -1 as many as are worth their time. The other
+ * arguments must outlive the quantizer. ERR_INPUT when the statistics lack what the method needs.
  */
 int quantizer_new(const struct quantizer_row *row, const struct config *config, struct tensor_source *source, struct plan *plan,
-		  struct stats *stats, struct quantizer **out, struct err *e);
+		  struct stats *stats, int passes, struct quantizer **out, struct err *e);
 /* Upper bound for the peak of the whole run. */
 uint64_t quantizer_memory(const struct quantizer *q);
 /* The same before there are statistics: from this many tokens in windows of ctx. */
 uint64_t quantizer_estimate(const struct quantizer_row *row, const struct config *config, struct tensor_source *source,
-			    struct plan *plan, uint64_t tokens, uint64_t ctx);
+			    struct plan *plan, uint64_t tokens, uint64_t ctx, int passes);
 /* What the user should know (too few tokens ...), lines; "" when there is nothing. */
 const char *quantizer_notes(const struct quantizer *q);
 /* Runs what comes before the plan. ERR_INPUT: weights or activations that are not finite, moments without information. */
@@ -49,6 +51,8 @@ struct tensor_source *quantizer_reference(struct quantizer *q);
 const struct plan_stats *quantizer_stats(struct quantizer *q);
 /* What prepare measured itself, for reports; count 0 when it did not. */
 const struct sequential_report *quantizer_measured(const struct quantizer *q, size_t *count);
+/* What training did, after prepare; NULL when there was none. */
+const struct distill_report *quantizer_trained(const struct quantizer *q);
 /* Turns decoded rows [rows, cols] of an item, as written, back into what stands for the source's rows. */
 void quantizer_undo(const struct quantizer *q, const struct plan_item *item, float *x, size_t rows, size_t cols);
 void quantizer_free(struct quantizer *q);

@@ -18,6 +18,8 @@ struct quantizer {
 	struct overlay *equal, *overlay;     /* best: channels brought in line, and the quantized tensors over them */
 	struct sequential_report *report;
 	size_t report_count;
+	unsigned passes;                     /* of training */
+	struct distill_report distilled;
 	struct awq *awq;
 	float *scaled;                       /* importance of scaled channels, until the next call */
 	/* error feedback: the curvature that came last, since matrices share inputs */

@@ -146,13 +146,14 @@ static void take_measured(const struct quantizer *q, struct tensor_report *r)
 {
 	size_t count = 0;
 	const struct sequential_report *m = q ? quantizer_measured(q, &count) : NULL;
+	const struct distill_report *trained = q ? quantizer_trained(q) : NULL;
 	for (size_t i = 0; i < count; i++)
 		if (!strcmp(m[i].name, r->name)) {
 			r->before = m[i].before;
 			r->after = m[i].after;
 			r->seconds = m[i].seconds;
 			r->chosen = &m[i];
-			r->weighted = "inputs as quantized";
+			r->weighted = trained && trained->kept ? "inputs as quantized, before training" : "inputs as quantized";
 		}
 }
 

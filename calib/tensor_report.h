@@ -14,7 +14,7 @@ struct tensor_report {
 	uint32_t layer;
 	const struct codec *codec;
 	const char *method;
-	const char *weighted;      /* "second moments", "importance", "weights", or "inputs as quantized" */
+	const char *weighted;      /* "second moments", "importance", "weights", or "inputs as quantized", with training "..., before training" */
 	double weight_error;       /* |W - Q| / |W|, Frobenius */
 	double before, after;      /* output error of the importance-weighted search, and of what was written */
 	double seconds;

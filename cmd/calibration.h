@@ -4,6 +4,8 @@
 #include "calib/quantizer.h"
 #include "cmd/produce.h"
 
+enum { MOST_PASSES = 1000 }; /* of training */
+
 /* ERR_USAGE with the names of all methods, plain and calibrated. */
 int method_unknown(const char *name, struct err *e);
 
@@ -14,6 +16,7 @@ struct calibration {
 	const char *const *texts;
 	size_t text_count, samples, ctx;   /* ctx 0: the default */
 	uint64_t seed;
+	int passes;                        /* as for quantizer_new */
 };
 
 struct calibrated {

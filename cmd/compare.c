@@ -10,10 +10,11 @@
 
 #include "calib/gate.h"
 #include "calib/text.h"
+#include "cmd/calibration.h"
 #include "codec/codec.h"
 #include "formats/file.h"
 
-static const struct compare_options defaults = { .protocol = "llama", .to = "quire", .kv_type = "f16", .confidence = 0.95 };
+static const struct compare_options defaults = { .protocol = "llama", .to = "quire", .kv_type = "f16", .confidence = 0.95, .distill = -1 };
 
 #define FIELD(name) offsetof(struct compare_options, name)
 static const struct option_row rows[] = {
@@ -23,6 +24,7 @@ static const struct option_row rows[] = {
 	{ "stats", 0, OPT_STRING, "STATS", "statistics of calibrate, for methods that use them", FIELD(stats) },
 	{ "calib", 0, OPT_LIST, "TEXT", "text for fold options, and for statistics of changed models", FIELD(calib) },
 	{ "method", 0, OPT_STRING, "NAME", "as quantize --method (default: best with statistics, else search)", FIELD(method) },
+	{ "distill", 0, OPT_INT, "N", "as quantize --distill (default: up to 12 passes)", FIELD(distill) },
 	{ "work", 0, OPT_STRING, "DIR", "keep variants and figures here (default: quire-compare)", FIELD(work) },
 	{ "to", 0, OPT_STRING, "quire|gguf", "format of the variants (default: quire)", FIELD(to) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", FIELD(ctx) },
@@ -65,6 +67,8 @@ static int check_options(struct compare *c, struct err *e)
 	enum attribute_by by;
 	if (!o->data)
 		return err_set(e, ERR_USAGE, "compare needs a text: --data FILE");
+	if (o->distill < -1 || o->distill > MOST_PASSES)
+		return err_set(e, ERR_USAGE, "--distill takes 0 to %d passes", MOST_PASSES);
 	if (o->ctx < 0 || o->chunks < 0)
 		return err_set(e, ERR_USAGE, "--ctx and --chunks must not be negative");
 	if (!(o->confidence >= 0.5 && o->confidence < 1))

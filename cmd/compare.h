@@ -16,7 +16,7 @@
 struct compare_options {
 	struct common common;
 	const char *data, *stats, *schemes, *plan, *method, *work, *to, *protocol, *csv, *html, *attribute, *kv_type;
-	int64_t ctx, chunks;
+	int64_t ctx, chunks, distill;
 	double confidence, max_kl;
 	uint64_t budget;
 	bool fastest;

@@ -143,9 +143,10 @@ static int find_method(const struct compare *c, const struct variant *v, struct 
 		return err_set(e, ERR_USAGE, "method %s needs statistics of the changed model; give a text to gather them on: --calib TEXT", name);
 	if (row && !has_own_weights(v) && !c->o->stats)
 		return err_set(e, ERR_USAGE, "method %s needs statistics of the model: --stats FILE (see quire calibrate)", name);
-	*k = (struct calibration){ .row = row, .stats = c->o->stats };
+	*k = (struct calibration){ .row = row, .stats = c->o->stats, .passes = (int)c->o->distill };
 	if (row && has_own_weights(v))
-		*k = (struct calibration){ .row = row, .texts = c->o->calib.item, .text_count = c->o->calib.count, .samples = CALIB_SAMPLES };
+		*k = (struct calibration){ .row = row, .texts = c->o->calib.item, .text_count = c->o->calib.count, .samples = CALIB_SAMPLES,
+					   .passes = (int)c->o->distill };
 	p->calibration = row ? k : NULL;
 	return ERR_OK;
 }
@@ -307,8 +308,12 @@ static int key_of(struct compare *c, struct variant *v, struct err *e)
 			add_text(&h, base);
 			add_text(&h, variant_quantized(v) ? recipe_name(r) : "");
 			add_text(&h, variant_quantized(v) ? method_name(c, v) : "");
-			if (uses_stats)
+			if (uses_stats) {
+				char passes[16];
+				snprintf(passes, sizeof passes, "%d", (int)c->o->distill);
 				add_text(&h, has_own_weights(v) ? c->calib_key : c->stats_key);
+				add_text(&h, passes);
+			}
 			add_text(&h, c->o->to);
 		}
 	}

@@ -299,6 +299,7 @@ static int summary(const struct state *s, struct err *e)
 	struct strbuf out = { 0 };
 	char size[32];
 	double seconds = s->p->seconds + now() - s->start, bits = plan_bits_per_weight(&s->plan);
+	const struct distill_report *trained = s->calibrated.q ? quantizer_trained(s->calibrated.q) : NULL;
 	struct mapped m;
 	uint64_t file = 0;
 	if (!file_is_dir(s->p->output) && !mapped_open(&m, s->p->output, NULL)) {
@@ -318,6 +319,15 @@ static int summary(const struct state *s, struct err *e)
 		jw_double(&w, "bits_per_weight", bits);
 		if (s->calibrated.row)
 			jw_string(&w, "method", s->calibrated.row->name);
+		if (trained) {
+			jw_object(&w, "distilled");
+			jw_double(&w, "held_out_kl_before", trained->before);
+			jw_double(&w, "held_out_kl", trained->after);
+			jw_uint(&w, "passes_kept", trained->kept);
+			jw_uint(&w, "codes", trained->codes);
+			jw_uint(&w, "codes_moved", trained->moved);
+			jw_end_object(&w);
+		}
 		if (s->proof) {
 			jw_object(&w, "proof");
 			jw_uint(&w, "tensors", s->proved.tensors);
@@ -341,6 +351,11 @@ static int summary(const struct state *s, struct err *e)
 		if (s->p->common->verbose)
 			strbuf_printf(&out, ", peak memory %s", size_text((uint64_t)peak_kib() * 1024, size));
 		strbuf_putc(&out, '\n');
+		if (trained && trained->kept)
+			strbuf_printf(&out, "training: %u passes, %llu of %llu codes moved, KL on held-out windows %.3g -> %.3g\n", trained->kept,
+				      (unsigned long long)trained->moved, (unsigned long long)trained->codes, trained->before, trained->after);
+		else if (trained)
+			strbuf_puts(&out, "training: no pass lowered the KL on held-out windows; the codes stay as they were\n");
 		if (s->proof)
 			strbuf_printf(&out, "proof: %zu tensors read back as meant, values of %zu looked at, %llu alarms\n",
 				      s->proved.tensors, s->proved.quantized, (unsigned long long)s->proved.constant);

@@ -11,10 +11,10 @@ struct quantize_options {
 	const char *output, *to, *scheme, *method, *recipe;
 	const char *stats, *report;
 	struct string_list tensor, data;
-	int64_t samples, ctx, seed;
+	int64_t samples, ctx, seed, distill;
 	bool compress, dry_run, force, requantize, no_source_hash, no_proof;
 };
-static const struct quantize_options defaults = { .samples = 128 };
+static const struct quantize_options defaults = { .samples = 128, .distill = -1 };
 
 #define FIELD(name) offsetof(struct quantize_options, name)
 static const struct option_row quantize_rows[] = {
@@ -27,6 +27,7 @@ static const struct option_row quantize_rows[] = {
 	{ "samples", 0, OPT_INT, "N", "windows chosen from --data; 0: all of it (default: 128)", FIELD(samples) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window of --data (default: 512 or the model's)", FIELD(ctx) },
 	{ "seed", 0, OPT_INT, "N", "which windows of --data are chosen (default: 0)", FIELD(seed) },
+	{ "distill", 0, OPT_INT, "N", "best: passes of training over the text; 0: none (default: 4 to 12 if worth it)", FIELD(distill) },
 	{ "recipe", 0, OPT_STRING, "FILE", "lines PATTERN = CODEC, on top of the scheme", FIELD(recipe) },
 	{ "tensor", 't', OPT_LIST, "PATTERN=CODEC", "codec for tensors or roles by name; repeatable, the last wins", FIELD(tensor) },
 	{ "to", 0, OPT_STRING, "gguf|quire|hf|safetensors", "the format, whatever the suffix", FIELD(to) },
@@ -56,8 +57,12 @@ static int find_method(const struct quantize_options *o, struct produce *p, stru
 		return err_set(e, ERR_USAGE, "method %s needs statistics of the model: --stats FILE (see quire calibrate) or --data TEXT", name);
 	if (o->samples < 0 || o->ctx < 0 || o->seed < 0)
 		return err_set(e, ERR_USAGE, "--samples, --ctx and --seed must not be negative");
+	if (o->distill < -1 || o->distill > MOST_PASSES)
+		return err_set(e, ERR_USAGE, "--distill takes 0 to %d passes", MOST_PASSES);
+	if (o->distill > 0 && (!have || (row && !row->needs_tokens)))
+		return err_set(e, ERR_USAGE, "--distill goes with method best and statistics");
 	*c = (struct calibration){ .row = row, .stats = o->stats, .texts = o->data.item, .text_count = o->data.count,
-				   .samples = (size_t)o->samples, .ctx = (size_t)o->ctx, .seed = (uint64_t)o->seed };
+				   .samples = (size_t)o->samples, .ctx = (size_t)o->ctx, .seed = (uint64_t)o->seed, .passes = (int)o->distill };
 	p->calibration = have ? c : NULL;
 	return ERR_OK;
 }

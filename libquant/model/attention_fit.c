@@ -7,6 +7,7 @@
 #include "base/thread.h"
 #include "kernel/blas.h"
 #include "kernel/kernel.h"
+#include "model/rms.h"
 
 /* Rows of a weight's gradient that one item takes. */
 enum { GRADIENT_ROWS = 64 };
@@ -29,6 +30,8 @@ struct run {
 	const struct attention_batch *b;
 	struct attention_weights *grad;
 	const float *k, *v;              /* own or given */
+	const float *dy;                 /* gradient by the output */
+	float *dx;                       /* by the input, or NULL */
 };
 
 void attention_fit_release(struct attention_fit *f)
@@ -129,11 +132,8 @@ static void norm_heads(const struct attention_fit *f, float *x, float *raw, floa
 {
 	size_t d = f->shape.dim;
 	memcpy(raw, x, f->ctx * heads * d * sizeof *x);
-	for (size_t i = 0; i < f->ctx * heads; i++, x += d) {
-		inverse[i] = 1 / sqrtf(kernels()->sum_squares(x, d) / (float)d + f->eps);
-		for (size_t j = 0; j < d; j++)
-			x[j] *= inverse[i] * weight[j];
-	}
+	for (size_t i = 0; i < f->ctx * heads; i++)
+		inverse[i] = rms_norm(raw + i * d, weight, 0, d, f->eps, x + i * d);
 }
 
 /* The gradient by what went into the norm, in place. */
@@ -141,15 +141,8 @@ static void norm_back(const struct attention_fit *f, float *dx, const float *raw
 		      size_t heads)
 {
 	size_t d = f->shape.dim;
-	for (size_t i = 0; i < f->ctx * heads; i++, dx += d, raw += d) {
-		float dot = 0, r = inverse[i];
-		for (size_t j = 0; j < d; j++) {
-			dx[j] *= weight[j];
-			dot += dx[j] * raw[j];
-		}
-		for (size_t j = 0; j < d; j++)
-			dx[j] = r * (dx[j] - raw[j] * r * r * dot / (float)d);
-	}
+	for (size_t i = 0; i < f->ctx * heads; i++)
+		rms_norm_back(dx + i * d, raw + i * d, inverse[i], weight, 0, d);
 }
 
 static void project(void *arg, size_t seq, int worker)
@@ -211,7 +204,6 @@ static void attend(void *arg, size_t item, int worker)
 	blas_gemm(false, false, n, d, n, 1, p, n, r->v + seq * n * kv + g * d, kv, 0, f->work->a + seq * n * q + h * d, q);
 }
 
-/* Output, its error, and what the error means for the heads' outputs. */
 static void output(void *arg, size_t seq, int worker)
 {
 	(void)worker;
@@ -219,18 +211,32 @@ static void output(void *arg, size_t seq, int worker)
 	const struct attention_weights *w = r->w;
 	struct attention_fit_work *k = r->f->work;
 	size_t n = r->f->ctx, q = (size_t)w->heads * w->dim, hidden = w->hidden;
-	float *y = k->y + seq * n * hidden;
-	const float *target = r->b->target + seq * n * hidden;
+	blas_gemm(false, true, n, hidden, q, 1, k->a + seq * n * q, q, w->o, q, 0, k->y + seq * n * hidden, hidden);
+}
+
+static void misfit(void *arg, size_t seq, int worker)
+{
+	(void)worker;
+	const struct run *r = arg;
+	size_t size = r->f->ctx * r->w->hidden;
+	float *y = r->f->work->y + seq * size;
+	const float *target = r->b->target + seq * size;
 	double sum = 0;
-	blas_gemm(false, true, n, hidden, q, 1, k->a + seq * n * q, q, w->o, q, 0, y, hidden);
-	for (size_t i = 0; i < n * hidden; i++) {
+	for (size_t i = 0; i < size; i++) {
 		float error = y[i] - target[i];
 		sum += (double)error * error;
 		y[i] = 2 * error;
 	}
-	k->loss[seq] = sum;
-	if (r->grad)
-		blas_gemm(false, false, n, q, hidden, 1, y, hidden, w->o, q, 0, k->da + seq * n * q, q);
+	r->f->work->loss[seq] = sum;
+}
+
+/* What the output's gradient means for the heads' outputs. */
+static void output_back(void *arg, size_t seq, int worker)
+{
+	(void)worker;
+	const struct run *r = arg;
+	size_t n = r->f->ctx, q = (size_t)r->w->heads * r->w->dim, hidden = r->w->hidden;
+	blas_gemm(false, false, n, q, hidden, 1, r->dy + seq * n * hidden, hidden, r->w->o, q, 0, r->f->work->da + seq * n * q, q);
 }
 
 /* dS = P * (dP - rows of sum P dP), in place of dP. */
@@ -304,7 +310,7 @@ static void weights_back(void *arg, size_t item, int worker)
 		size_t rows, cols;
 	} part[] = {
 		{ k->dq, r->b->x, r->grad->q, q, w->cols },
-		{ k->y, k->a, r->grad->o, w->hidden, q },
+		{ r->dy, k->a, r->grad->o, w->hidden, q },
 		{ k->dk, x_kv, r->grad->k, kv, w->cols },
 		{ k->dv, x_kv, r->grad->v, kv, w->cols },
 	};
@@ -326,28 +332,88 @@ static size_t slices(size_t rows)
 	return (rows + GRADIENT_ROWS - 1) / GRADIENT_ROWS;
 }
 
+/* By the input, from what the projections' outputs got. */
+static void input_back(void *arg, size_t seq, int worker)
+{
+	(void)worker;
+	const struct run *r = arg;
+	const struct attention_weights *w = r->w;
+	const struct attention_fit_work *k = r->f->work;
+	size_t n = r->f->ctx, q = (size_t)w->heads * w->dim, kv = (size_t)w->kv_heads * w->dim, cols = w->cols;
+	float *dx = r->dx + seq * n * cols;
+	blas_gemm(false, false, n, cols, q, 1, k->dq + seq * n * q, q, w->q, cols, 0, dx, cols);
+	if (r->b->keys || r->b->x_kv)
+		return;
+	blas_gemm(false, false, n, cols, kv, 1, k->dk + seq * n * kv, kv, w->k, cols, 1, dx, cols);
+	blas_gemm(false, false, n, cols, kv, 1, k->dv + seq * n * kv, kv, w->v, cols, 1, dx, cols);
+}
+
+static void back(struct run *r)
+{
+	const struct attention_weights *w = r->w;
+	size_t q = (size_t)w->heads * w->dim, kv = (size_t)w->kv_heads * w->dim, seqs = r->b->seqs;
+	thread_for(seqs, output_back, r);
+	thread_for(seqs * w->kv_heads, attend_back, r);
+	thread_for(seqs, positions_back, r);
+	if (r->grad)
+		thread_for(slices(q) + slices(w->hidden) + (r->b->keys ? 0 : 2 * slices(kv)), weights_back, r);
+	if (r->dx)
+		thread_for(seqs, input_back, r);
+}
+
+static int heads(struct run *r, struct err *e)
+{
+	const struct attention_fit_work *k = r->f->work;
+	if (r->b->seqs > k->seqs)
+		return err_set(e, ERR_BUG, "%zu sequences exceed the room for %zu", r->b->seqs, k->seqs);
+	if (thread_count() > k->workers)
+		return err_set(e, ERR_BUG, "more workers than the fit has scratch for");
+	thread_for(r->b->seqs, project, r);
+	thread_for(r->b->seqs * r->w->heads, attend, r);
+	return ERR_OK;
+}
+
+static struct run run_of(const struct attention_fit *f, const struct attention_weights *w, const struct attention_batch *b)
+{
+	const struct attention_fit_work *k = f->work;
+	return (struct run){ .f = f, .w = w, .b = b, .k = b->keys ? b->keys : k->k, .v = b->values ? b->values : k->v, .dy = k->y };
+}
+
 int attention_fit_run(struct attention_fit *f, const struct attention_weights *w, const struct attention_batch *b,
 		      struct attention_weights *grad, double *loss, struct err *e)
 {
-	struct attention_fit_work *k = f->work;
-	struct run r = { .f = f, .w = w, .b = b, .grad = grad, .k = b->keys ? b->keys : k->k, .v = b->values ? b->values : k->v };
-	if (b->seqs > k->seqs)
-		return err_set(e, ERR_BUG, "%zu sequences exceed the room for %zu", b->seqs, k->seqs);
-	if (thread_count() > k->workers)
-		return err_set(e, ERR_BUG, "more workers than the fit has scratch for");
-	thread_for(b->seqs, project, &r);
-	thread_for(b->seqs * w->heads, attend, &r);
-	if (!b->target)
-		return ERR_OK;
+	struct run r = run_of(f, w, b);
+	int rc = heads(&r, e);
+	if (rc || !b->target)
+		return rc;
 	thread_for(b->seqs, output, &r);
+	thread_for(b->seqs, misfit, &r);
 	*loss = 0;
 	for (size_t i = 0; i < b->seqs; i++)
-		*loss += k->loss[i];
-	if (!grad)
-		return ERR_OK;
-	thread_for(b->seqs * w->kv_heads, attend_back, &r);
-	thread_for(b->seqs, positions_back, &r);
-	size_t q = (size_t)w->heads * w->dim, kv = (size_t)w->kv_heads * w->dim;
-	thread_for(slices(q) + slices(w->hidden) + (b->keys ? 0 : 2 * slices(kv)), weights_back, &r);
+		*loss += f->work->loss[i];
+	r.grad = grad;
+	if (grad)
+		back(&r);
 	return ERR_OK;
+}
+
+int attention_fit_forward(struct attention_fit *f, const struct attention_weights *w, const struct attention_batch *b,
+			  const float **y, struct err *e)
+{
+	struct run r = run_of(f, w, b);
+	int rc = heads(&r, e);
+	if (!rc)
+		thread_for(b->seqs, output, &r);
+	*y = f->work->y;
+	return rc;
+}
+
+void attention_fit_back(struct attention_fit *f, const struct attention_weights *w, const struct attention_batch *b,
+			const float *dy, struct attention_weights *grad, float *dx)
+{
+	struct run r = run_of(f, w, b);
+	r.dy = dy;
+	r.grad = grad;
+	r.dx = dx;
+	back(&r);
 }

@@ -37,6 +37,15 @@ void attention_fit_release(struct attention_fit *f);
  */
 int attention_fit_run(struct attention_fit *f, const struct attention_weights *w, const struct attention_batch *b,
 		      struct attention_weights *grad, double *loss, struct err *e);
+/* The output alone, [seqs * ctx, hidden] until the next run; the batch has no target. */
+int attention_fit_forward(struct attention_fit *f, const struct attention_weights *w, const struct attention_batch *b,
+			  const float **y, struct err *e);
+/*
+ * After either with the same w and b: gradients of something whose gradient by the output is dy [seqs * ctx, hidden], by
+ * the weights (grad, may be NULL) and by the input (dx [seqs * ctx, cols], may be NULL; with x_kv only what goes through W_Q).
+ */
+void attention_fit_back(struct attention_fit *f, const struct attention_weights *w, const struct attention_batch *b,
+			const float *dy, struct attention_weights *grad, float *dx);
 /* W_O's input of the last run: [seqs * ctx, heads * dim]. */
 const float *attention_fit_heads(const struct attention_fit *f);
 /* Twice the output's error of the last run, [seqs * ctx, hidden]. */

@@ -8,6 +8,7 @@
 #include "model/attention.h"
 #include "model/kv.h"
 #include "model/model_impl.h"
+#include "model/rms.h"
 #include "model/rope.h"
 #include "model/weight.h"
 
@@ -136,10 +137,7 @@ static void each_rows(size_t n, void (*fn)(void *, size_t, int), struct rows *a)
 
 static void norm_rms(const struct rows *a, const float *x, float *y)
 {
-	float one = a->arch->norm == NORM_RMS_PLUS_ONE ? 1 : 0;
-	float scale = 1 / sqrtf(kernels()->sum_squares(x, a->dim) / (float)a->dim + a->config->norm_eps);
-	for (size_t i = 0; i < a->dim; i++)
-		y[i] = x[i] * scale * (a->weight[i] + one);
+	rms_norm(x, a->weight, a->arch->norm == NORM_RMS_PLUS_ONE ? 1 : 0, a->dim, a->config->norm_eps, y);
 }
 
 static void norm_layer(const struct rows *a, const float *x, float *y)

@@ -36,7 +36,7 @@ run plan quantize "$DEMO" -s Q4_0 -o "$T/q.quire" --dry-run
 schema_is quire-plan/1 "$T/plan"
 run calibrate calibrate "$DEMO" --data "$calib" --samples 8 --collect full -o "$T/stats"
 schema_is quire-calibrate/1 "$T/calibrate"
-run quantize quantize "$DEMO" -s Q4_0 --method best --stats "$T/stats" --report "$T/report.json" -o "$T/q.quire"
+run quantize quantize "$DEMO" -s Q4_0 --method best --distill 1 --stats "$T/stats" --report "$T/report.json" -o "$T/q.quire"
 run fold fold "$DEMO" --kv-heads 4 --method mean --data "$calib" --samples 8 -o "$T/folded"
 run share fold "$DEMO" --share-layers suffix:1 --share-method reuse --data "$calib" --samples 8 -o "$T/shared"
 schema_is quire-output/1 "$T/quantize" "$T/fold" "$T/share"

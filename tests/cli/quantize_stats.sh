@@ -10,7 +10,7 @@ succeeds "importance matrix" "$QUIRE" calibrate "$DEMO" --data "$T/text" -o "$T/
 # the same type and size, closer and closer on text that calibration did not see
 for m in rtn imatrix awq gptq best; do
 	stats="--stats $T/stats"
-	if [ $m = rtn ]; then stats=; fi
+	case $m in rtn) stats= ;; best) stats="$stats --distill 6" ;; esac
 	succeeds "$m" "$QUIRE" quantize "$DEMO" -s q3_k -m $m $stats -o "$T/$m.gguf" --report "$T/$m.json" --json
 	is "$m: the proof saw every tensor" "$(sed -n '/"proof"/,/}/p' "$T/out" | sed -n 's/.*"tensors": *\([0-9]*\).*/\1/p')" 47
 	is "$m: the same size" "$(stat -c %s "$T/$m.gguf")" "$(stat -c %s "$T/rtn.gguf")"
@@ -23,6 +23,19 @@ below "imatrix is closer than rounding" "$kl_imatrix" "$kl_rtn"
 below "gptq is closer than imatrix" "$kl_gptq" "$kl_imatrix"
 below "best is closer than gptq" "$kl_best" "$kl_gptq"
 below "best is far closer than rounding" "$kl_best" "$(awk -v a="$kl_rtn" 'BEGIN { print .5 * a }')"
+
+# training: judged on windows that it does not see, and left out where it cannot be done
+succeeds "best without training" "$QUIRE" quantize "$DEMO" -s q3_k --stats "$T/stats" --distill 0 -o "$T/untrained.gguf" --json
+is "best without training: nothing is said of it" "$(grep -c distilled "$T/out")" 0
+succeeds "best without training: judged" "$QUIRE" verify "$T/untrained.gguf" --against "$DEMO" --data "$T/eval" --ctx 256 --chunks 12 --json
+below "training brings best closer" "$kl_best" "$(json "$T/out" kl_mean)"
+succeeds "training too short to help" "$QUIRE" quantize "$DEMO" -s q8_0 --stats "$T/stats" --distill 1 -o "$T/idle.quire"
+prints "training too short to help: says so" '^training: '
+exits 2 "training by another method" "$QUIRE" quantize "$DEMO" -s q4_k -m gptq --stats "$T/stats" --distill 2 -o "$T/no.gguf"
+says "training by another method: reason" "--distill goes with method best"
+exits 2 "training without text" "$QUIRE" quantize "$DEMO" -s q4_k --distill 2 -o "$T/no.gguf"
+exits 2 "too many passes" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/stats" --distill 1001 -o "$T/no.gguf"
+says "too many passes: reason" "0 to 1000"
 
 # the report: never worse than the weighted search on its own objective, worst first
 worse() { awk '/"output_error_before"/ { b = $2 + 0 } /"output_error":/ { if ($2 + 0 > b * 1.000001) n++ } END { print n + 0 }' "$1"; }
@@ -40,8 +53,9 @@ exits 2 "a report of another kind" "$QUIRE" quantize "$DEMO" -s q4_0 -o "$T/x.gg
 few="-t *.layers.[2-4].*=keep"
 set -f
 for m in imatrix awq gptq best; do
-	succeeds "$m: one thread" "$QUIRE" quantize "$DEMO" -s q4_k -m $m --stats "$T/stats" $few -o "$T/t1.quire" -f --threads 1 -q
-	succeeds "$m: three threads" "$QUIRE" quantize "$DEMO" -s q4_k -m $m --stats "$T/stats" $few -o "$T/t3.quire" -f --threads 3 -q
+	case $m in best) train="--distill 2" ;; *) train= ;; esac
+	succeeds "$m: one thread" "$QUIRE" quantize "$DEMO" -s q4_k -m $m $train --stats "$T/stats" $few -o "$T/t1.quire" -f --threads 1 -q
+	succeeds "$m: three threads" "$QUIRE" quantize "$DEMO" -s q4_k -m $m $train --stats "$T/stats" $few -o "$T/t3.quire" -f --threads 3 -q
 	if cmp -s "$T/t1.quire" "$T/t3.quire"; then ok "$m: the same bytes"; else not_ok "$m: the same bytes"; fi
 done
 set +f
@@ -53,10 +67,10 @@ succeeds "imatrix is the default with an importance matrix" "$QUIRE" quantize "$
 prints "imatrix is the default with an importance matrix: method" '^method imatrix,'
 succeeds "a plan with text runs nothing" "$QUIRE" quantize "$DEMO" -s q4_k -d "$T/text" -n --json
 planned=$(json "$T/out" peak_memory)
-succeeds "text instead of statistics" "$QUIRE" quantize "$DEMO" -s q4_k -d "$T/text" --samples 4 -o "$T/data.quire" --json
+succeeds "text instead of statistics" "$QUIRE" quantize "$DEMO" -s q4_k -d "$T/text" --samples 4 --distill 1 -o "$T/data.quire" --json
 if [ -n "${SANITIZED:-}" ]; then skip "memory stays below the plan's: a sanitizer adds its own"; elif [ "$(($(json "$T/out" peak_kib) * 1024))" -le "$planned" ]; then ok "memory stays below the plan's"; else not_ok "memory: $(json "$T/out" peak_kib) KiB, planned $planned"; fi
 is "nothing is left of gathering" "$(ls "$T" | grep -c 'stats$')" 1
-succeeds "the same from a file" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/small" -o "$T/file.quire" -q
+succeeds "the same from a file" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/small" --distill 1 -o "$T/file.quire" -q
 if cmp -s "$T/data.quire" "$T/file.quire"; then ok "text and statistics give the same file"; else not_ok "text and statistics give the same file"; fi
 succeeds "an importance matrix" "$QUIRE" quantize "$DEMO" -s q4_k -m imatrix --stats "$T/llama.gguf" -o "$T/foreign.gguf"
 succeeds "awq from an importance matrix" "$QUIRE" quantize "$DEMO" -s q4_k -m awq --stats "$T/llama.gguf" -o "$T/foreign2.gguf"
