@@ -12,7 +12,7 @@
 const struct distill_options distill_defaults = { .passes = 12, .batch = 8, .rate = 0.01, .scale_rate = 0.001, .held_out = 8 };
 
 /* Floating-point operations that are worth it unasked: minutes on two cores. Fewer passes than LEAST gain nothing. */
-static const double WORTH = 2e13;
+static const double WORTH = 3e13;
 enum { LEAST = 4 };
 /* Fewer tokens are learned by heart, and too few of them are left to tell. */
 enum { LEAST_TOKENS = 8192 };

@@ -91,23 +91,27 @@ static void read_rows(void *arg, size_t item, int worker)
 	free(codes);
 }
 
+/* Sub-blocks under one super-scale move together: each by itself, storing would choose another one after every step. */
+static bool super_scaled(const struct codec *c)
+{
+	return c->sub && c->sub < c->block;
+}
+
 /*
  * The parameters of the block at element `at` of a row, as the format can hold them. A block whose scales have not moved
  * keeps p, what it was unpacked to: storing again might choose other super-scales.
  */
 static void block_of(const struct latent *l, size_t r, size_t at, size_t len, struct block_params *p)
 {
-	size_t first = r * l->subs + at / l->sub, count = (len + l->sub - 1) / l->sub, all = l->rows * l->subs;
-	bool moved = false;
-	for (size_t k = first; k < first + count; k++)
-		moved |= l->turn[k] != 1 || l->turn[all + k] != 0;
-	if (!moved)
+	size_t block = r * l->blocks + at / l->block, first = r * l->subs + at / l->sub, count = (len + l->sub - 1) / l->sub;
+	float turn = l->turn[block], shift = l->turn[l->rows * l->blocks + block];
+	if (turn == 1 && shift == 0)
 		return;
 	memset(p, 0, sizeof *p);
 	for (size_t k = 0; k < count; k++) {
-		float scale = l->scale0[first + k];
-		p->scale[k] = scale * l->turn[first + k];
-		p->offset[k] = l->offset0[first + k] + scale * l->reach * l->turn[all + first + k];
+		float scale = l->scale0[first + k], offset = l->offset0[first + k];
+		p->scale[k] = scale * turn;
+		p->offset[k] = offset + shift * (super_scaled(l->codec) ? offset : scale * l->reach);
 	}
 	l->codec->store(l->codec, p, len);
 }
@@ -150,27 +154,32 @@ static void round_rows(void *arg, size_t item, int worker)
 	}
 }
 
-/* By the latents, and with the codes as they are by the scales and offsets. */
-static void scale_gradient(void *arg, size_t item, int worker)
+/* By the latents, and with the codes as they are by what moves the scales and offsets of each block. */
+static void split_gradient(void *arg, size_t item, int worker)
 {
 	struct sweep *s = arg;
 	struct latent *l = s->l;
-	size_t all = l->rows * l->subs;
+	float *flat = l->shared->flat, *flat_scales = l->shared->flat_scales;
+	size_t all = l->rows * l->blocks;
 	(void)worker;
-	for (size_t r = item * ROWS; r < row_end(l, item); r++)
+	for (size_t r = item * ROWS; r < row_end(l, item); r++) {
+		const float *grad = l->grad + r * l->stride, *value = l->value + r * l->stride;
+		memset(flat_scales + r * l->blocks, 0, l->blocks * sizeof *flat_scales);
+		memset(flat_scales + all + r * l->blocks, 0, l->blocks * sizeof *flat_scales);
 		for (size_t k = 0; k < l->subs; k++) {
-			size_t at = r * l->subs + k, end = (k + 1) * l->sub < l->n ? (k + 1) * l->sub : l->n;
-			const float *grad = l->grad + r * l->stride, *value = l->value + r * l->stride;
-			float scale = l->scale[at], offset = l->offset[at];
-			double by_value = 0, sum = 0;
+			size_t block = r * l->blocks + k * l->sub / l->block, end = (k + 1) * l->sub < l->n ? (k + 1) * l->sub : l->n;
+			float scale = l->scale[r * l->subs + k], offset = l->offset[r * l->subs + k];
+			double by_scale = 0, sum = 0;
 			for (size_t i = k * l->sub; i < end; i++) {
-				l->shared->flat[r * l->n + i] = grad[i] * scale;
-				by_value += (double)grad[i] * (value[i] - offset);
-				sum += grad[i];
+				flat[r * l->n + i] = grad[i] * scale;
+				by_scale += (double)grad[i] * (double)(value[i] - offset);
+				sum += (double)grad[i];
 			}
-			l->shared->flat_scales[at] = (float)by_value;
-			l->shared->flat_scales[all + at] = l->codec->has_offset ? (float)(sum * scale * l->reach) : 0;
+			flat_scales[block] += (float)by_scale;
+			if (l->codec->has_offset)
+				flat_scales[all + block] += (float)(sum * (double)(super_scaled(l->codec) ? offset : scale * l->reach));
 		}
+	}
 }
 
 /* The bytes that the latents stand for, and how many codes are not those that error feedback chose. */
@@ -222,19 +231,21 @@ int latent_open(struct latent *l, const struct plan_item *item, struct tensor_so
 			      .value = value, .grad = grad, .stride = stride, .shared = shared };
 	l->sub = l->codec->sub ? l->codec->sub : l->codec->block ? l->codec->block : l->n;
 	l->subs = (l->n + l->sub - 1) / l->sub;
+	l->block = l->codec->block ? l->codec->block : l->n;
+	l->blocks = (l->n + l->block - 1) / l->block;
 	l->reach = level_gap(l->codec) * (float)((1 << l->codec->bits) - 1) / 2;
-	size_t all = l->rows * l->subs;
+	size_t all = l->rows * l->subs, turns = l->rows * l->blocks;
 	l->scale = malloc(all * sizeof *l->scale);
 	l->offset = malloc(all * sizeof *l->offset);
 	l->scale0 = malloc(all * sizeof *l->scale0);
 	l->offset0 = malloc(all * sizeof *l->offset0);
-	l->turn = malloc(2 * all * sizeof *l->turn);
+	l->turn = malloc(2 * turns * sizeof *l->turn);
 	l->u = malloc(l->rows * l->n * sizeof *l->u);
 	if (!l->scale || !l->offset || !l->scale0 || !l->offset0 || !l->turn || !l->u)
 		return err_nomem(e);
-	for (size_t i = 0; i < all; i++) {
+	for (size_t i = 0; i < turns; i++) {
 		l->turn[i] = 1;
-		l->turn[all + i] = 0;
+		l->turn[turns + i] = 0;
 	}
 	rc = source_read_f32(source, item->out.name, &original, &meta, e);
 	struct sweep s = { .l = l, .original = original };
@@ -250,7 +261,7 @@ int latent_open(struct latent *l, const struct plan_item *item, struct tensor_so
 	if (!rc)
 		rc = adam_init(&l->scales, 1, shared->steps, shared->scale_rate, e);
 	if (!rc)
-		rc = adam_add(&l->scales, l->turn, shared->flat_scales, 2 * all, e);
+		rc = adam_add(&l->scales, l->turn, shared->flat_scales, 2 * turns, e);
 	if (!rc) {
 		l->codes.matrix[0].scale = (double)level_gap(l->codec);
 		l->scales.matrix[0].scale = 1;
@@ -274,7 +285,7 @@ void latent_close(struct latent *l)
 int latent_step(struct latent *l, struct err *e)
 {
 	struct sweep s = { .l = l };
-	int rc = each_row(&s, scale_gradient, e);
+	int rc = each_row(&s, split_gradient, e);
 	adam_step(&l->codes);
 	adam_step(&l->scales);
 	return rc ? rc : each_row(&s, round_rows, e);

@@ -12,7 +12,7 @@
 struct latent_shared {
 	int steps;                  /* of gradient descent */
 	double rate, scale_rate;    /* see distill.h */
-	float *flat, *flat_scales;  /* scratch for gradients: [rows, cols], [2, rows, sub-blocks] of the largest */
+	float *flat, *flat_scales;  /* scratch for gradients: [rows, cols], [2, rows, blocks] of the largest */
 };
 
 /* A quantized matrix: what its codes are rounded from. */
@@ -20,11 +20,12 @@ struct latent {
 	const struct plan_item *item;
 	const struct codec *codec;
 	const uint8_t *bytes;    /* as quantized, the overlay's */
-	size_t rows, n, sub, subs; /* sub-block length; sub-blocks of a row */
+	size_t rows, n;
+	size_t sub, subs, block, blocks; /* lengths, and how many a row has */
 	float *scale, *offset;   /* [rows, subs] as stored */
 	float *scale0, *offset0; /* [rows, subs] as error feedback left them */
 	float *u;                /* [rows, n] in units of levels: rounds to the code */
-	float *turn;             /* [2, rows, subs] scale over scale0; what offset gained, in units of `reach` scales */
+	float *turn;             /* [2, rows, blocks] scales over scale0; what offsets gained: in units of `reach` scales, or of themselves */
 	float reach;             /* half the span of the levels */
 	uint8_t *best;           /* bytes of the last latent_keep, or NULL */
 	float *value, *grad;     /* [rows, stride] the layer's weights and their gradient */

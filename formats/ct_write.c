@@ -240,6 +240,14 @@ static size_t count_schemes(const struct plan *p)
 	return count;
 }
 
+static bool has_zero_points(const struct plan *p)
+{
+	for (size_t i = 0; i < p->count; i++)
+		if (ct_holds(p->items[i].out.codec) && p->items[i].out.codec->has_offset)
+			return true;
+	return false;
+}
+
 /* Linear modules that stay as they are. A tied head is a module of its own without a tensor. */
 static void print_ignore(struct json_writer *w, const struct plan *p)
 {
@@ -281,6 +289,9 @@ int ct_config_add(const struct plan *p, const struct config *config, struct strb
 	print_ignore(&w, p);
 	jw_null(&w, "kv_cache_scheme");
 	jw_null(&w, "global_compression_ratio");
+	/* transformers 5 makes room for unpacked zero points when it keeps weights compressed, and cannot load packed ones */
+	if (has_zero_points(p))
+		jw_bool(&w, "dequantize", true);
 	jw_end_object(&w);
 	strbuf_puts(&out, "\n}\n");
 	bool failed = out.failed;

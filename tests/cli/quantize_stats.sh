@@ -127,5 +127,6 @@ for s in int4-g128 int4-g64-zp int8-row; do
 	succeeds "$s: packed, judged" "$QUIRE" verify "$T/$s.quire" --data "$T/eval" --ctx 256 --chunks 2 --json
 	is "$s: the same perplexity" "$(json "$T/out" perplexity)" "$want"
 	is "$s: config.json says what it is" "$(grep -c '"quant_method": "compressed-tensors"' "$T/$s/config.json")" 1
+	is "$s: only zero points are decoded while loading" "$(grep -c '"dequantize": true' "$T/$s/config.json")" "$(case $s in *-zp) echo 1 ;; *) echo 0 ;; esac)"
 done
 done_testing

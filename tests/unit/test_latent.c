@@ -131,7 +131,7 @@ static void follows_a_gradient(void **state)
 			ok(latent_step(&m->latent, &e));
 		}
 		double after = miss(m, target);
-		if (!(after < 0.8 * before))
+		if (!(after < 0.85 * before))
 			fail_msg("%s: the distance was %g and is %g", c->name, before, after);
 		uint64_t moved;
 		ok(latent_keep(&m->latent, &moved, &e));
