@@ -15,7 +15,7 @@ const struct distill_options distill_defaults = { .passes = 12, .batch = 8, .rat
 static const double WORTH = 3e13;
 enum { LEAST = 4 };
 /* Fewer tokens are learned by heart, and too few of them are left to tell. */
-enum { LEAST_TOKENS = 8192 };
+enum { LEAST_TOKENS = 16384 };
 
 struct layer {
 	struct layer_weights w;

@@ -34,7 +34,6 @@ struct latent {
 	struct adam codes, scales;
 };
 
-
 /*
  * The matrix as the source `quantized` holds it, which must outlive the latent, leaning to where `original` has it. value
  * and grad are the caller's, [rows, stride]; value gets the weights.
