@@ -79,6 +79,9 @@ succeeds "a budget" compare --schemes Q8_0,Q4_0 --budget 3M
 prints "takes the nearest that fits" '^take Q4_0: the nearest to the original of at most 3\.0 MiB'
 succeeds "a limit of KL" compare --schemes Q8_0,Q4_0,Q4_0/rtn --max-kl 0.0005
 prints "takes the smallest below it" '^take Q8_0: the smallest with a KL below 0.0005'
+succeeds "the fastest" compare --schemes Q8_0,Q4_0,Q4_0/rtn --max-kl 1 --fastest --json
+fastest=$(awk -F'"' '/"name":/ { n = $4 } /"tokens_per_second":/ { split($0, x, ": "); if (x[2] + 0 > m) { m = x[2] + 0; f = n } } END { print f }' "$T/out")
+is "the fastest: the one with the most tokens per second" "$(json "$T/out" take)" "$fastest"
 exits 1 "a budget that nothing fits" compare --schemes Q8_0,Q4_0 --budget 1M
 says "it says how far off" 'the smallest, Q4_0, is [0-9.]+ KiB|MiB .* over the budget'
 exits 1 "a limit that nothing meets" compare --schemes Q4_0 --max-kl 1e-6 --html "$T/none.html"
