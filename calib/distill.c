@@ -46,9 +46,14 @@ struct distiller {
 	uint64_t done, total;
 };
 
+static bool trained(enum role r)
+{
+	return r < ROLE_COUNT && role_rows[r].linear && r != ROLE_HEAD;
+}
+
 static bool takes(const struct plan_item *item)
 {
-	return quantizer_takes(item) && item->role != ROLE_HEAD;
+	return trained(item->role) && quantizer_takes(item);
 }
 
 static size_t held_windows(const struct windows *text, unsigned held_out)
@@ -66,11 +71,6 @@ const char *distill_refusal(const struct config *c, const struct plan *p, uint64
 	if (windows < 2)
 		return "a single window of text";
 	return layer_fit_refusal(c);
-}
-
-static bool trained(enum role r)
-{
-	return r < ROLE_COUNT && role_rows[r].linear && r != ROLE_HEAD;
 }
 
 unsigned distill_passes(const struct config *c, const struct plan *p, uint64_t tokens)
@@ -259,7 +259,7 @@ static int keep_pass(struct distiller *d, struct distill_report *r, struct err *
 	r->moved = 0;
 	for (uint32_t i = 0; i < d->c->layers; i++)
 		for (int k = 0; k < d->layer[i].count && !rc; k++) {
-			uint64_t moved;
+			uint64_t moved = 0;
 			rc = latent_keep(&d->layer[i].latent[k], &moved, e);
 			r->moved += moved;
 		}

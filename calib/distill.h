@@ -13,7 +13,7 @@ struct distill_options {
 	unsigned passes;     /* over the text */
 	size_t batch;        /* windows per step */
 	double rate;         /* step length of codes, relative to the distance of neighbours */
-	double scale_rate;   /* of scales, relative to each; of offsets, to half a block's span */
+	double scale_rate;   /* of scales, relative to each; of offsets, to themselves under a super-scale, else to half a block's span */
 	unsigned held_out;   /* one window of so many, the last ones, is only judged on, and decides which pass is kept */
 	uint64_t seed;       /* order of windows */
 };

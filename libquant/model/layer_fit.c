@@ -188,8 +188,7 @@ static float norm(const struct step *s, enum role r, const float *x, float *y)
 /* d by norm(x) becomes d by x. */
 static void norm_back(const struct step *s, enum role r, const float *x, float *d)
 {
-	const struct kernels *k = kernels();
-	float inverse = 1 / sqrtf(k->sum_squares(x, s->hidden) / (float)s->hidden + s->f->c->norm_eps);
+	float inverse = rms_inverse(x, s->hidden, s->f->c->norm_eps);
 	rms_norm_back(d, x, inverse, model_vector(s->f->m, r, s->layer), one_of(s), s->hidden);
 }
 

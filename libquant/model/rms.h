@@ -6,10 +6,15 @@
 
 #include "kernel/kernel.h"
 
+static inline float rms_inverse(const float *x, size_t n, float eps)
+{
+	return 1 / sqrtf(kernels()->sum_squares(x, n) / (float)n + eps);
+}
+
 /* y[n] = x / rms(x) * (weight + one); returns 1 / rms(x). y may be x. */
 static inline float rms_norm(const float *x, const float *weight, float one, size_t n, float eps, float *y)
 {
-	float inverse = 1 / sqrtf(kernels()->sum_squares(x, n) / (float)n + eps);
+	float inverse = rms_inverse(x, n, eps);
 	for (size_t i = 0; i < n; i++)
 		y[i] = x[i] * inverse * (weight[i] + one);
 	return inverse;
