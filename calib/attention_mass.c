@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/thread.h"
-#include "calib/rotation.h"
 #include "calib/stream.h"
 #include "kernel/blas.h"
 #include "kernel/kernel.h"
@@ -15,7 +14,8 @@ struct mass {
 	const struct config *c;
 	const struct layer_config *l;
 	size_t ctx, window, seqs;
-	struct rotation rotation;
+	struct phase_table table;
+	struct phases phases;    /* of layer l */
 	float *q, *k;            /* of a batch, after RoPE */
 	float *scratch;          /* per worker: [ctx, ctx] */
 	double *sum;             /* [seqs * heads] of the batch */
@@ -51,11 +51,11 @@ static void see_qkv(void *arg, uint32_t layer, const float *q, const float *k, c
 	memcpy(m->q, q, n * qw * sizeof *q);
 	if (k)
 		memcpy(m->k, k, n * kw * sizeof *k);
-	for (size_t t = 0; t < n && m->l->rope; t++) {
+	for (size_t t = 0; t < n && m->phases.cosine; t++) {
 		size_t at = t % m->ctx * half;
-		rope_rotate(m->q + t * qw, m->l->heads, d, half, m->rotation.cosine + at, m->rotation.sine + at);
+		rope_rotate(m->q + t * qw, m->l->heads, d, half, m->phases.cosine + at, m->phases.sine + at);
 		if (k)
-			rope_rotate(m->k + t * kw, m->l->kv_heads, d, half, m->rotation.cosine + at, m->rotation.sine + at);
+			rope_rotate(m->k + t * kw, m->l->kv_heads, d, half, m->phases.cosine + at, m->phases.sine + at);
 	}
 }
 
@@ -100,13 +100,14 @@ int attention_mass(struct model *model, const struct windows *text, size_t windo
 	m.scratch = malloc((size_t)thread_count() * text->ctx * text->ctx * sizeof(float));
 	m.sum = malloc(s.batch * heads * sizeof *m.sum);
 	if (!rc)
-		rc = m.q && m.k && m.scratch && m.sum ? rotation_init(&m.rotation, model, text->ctx, e) : err_nomem(e);
+		rc = m.q && m.k && m.scratch && m.sum ? phase_table_fill(&m.table, model, 0, text->ctx, e) : err_nomem(e);
 	for (uint32_t i = 0; i < c->layers && !rc; i++) {
 		struct model_tap tap = { .qkv = see_qkv, .arg = &m };
 		double total = 0;
 		struct visit v = { &m, &total, 0 };
 		struct stream_visit sv = { .done = batch_done, .tap = &tap, .arg = &v };
 		m.l = &c->layer[i];
+		m.phases = phases_of(&m.table, i);
 		rc = stream_layer(&s, i, 0, text->count, true, &sv, e);
 		outside[i] = v.items ? total / (double)v.items : 0;
 	}
@@ -115,6 +116,6 @@ int attention_mass(struct model *model, const struct windows *text, size_t windo
 	free(m.k);
 	free(m.scratch);
 	free(m.sum);
-	rotation_release(&m.rotation);
+	phase_table_release(&m.table);
 	return rc;
 }

@@ -8,9 +8,9 @@
 #include "calib/fold_weights.h"
 #include "calib/gather.h"
 #include "calib/refit_down.h"
-#include "calib/rotation.h"
 #include "calib/stats_file.h"
 #include "codec/codec.h"
+#include "model/rope.h"
 
 struct driver {
 	const struct config *from, *to;
@@ -28,7 +28,7 @@ struct driver {
 	float *target;           /* [tokens, hidden] */
 	float *x;                /* [tokens, cols] */
 	float *output;           /* [batch tokens, hidden] of attention */
-	struct rotation rotation;
+	struct phase_table phases;
 	size_t first;            /* of the batch that runs */
 	bool gathering;
 	int tap_rc;
@@ -197,8 +197,9 @@ static int refit(struct driver *d, struct attention_weights *w, struct fold_repo
 {
 	const struct config *c = d->to;
 	const struct layer_config *l = &c->layer[d->layer];
+	struct phases phases = phases_of(&d->phases, d->layer);
 	struct attention_fit f = { .shape = *w, .ctx = d->text->ctx, .window = l->window, .scale = 1 / sqrtf((float)c->head_dim),
-				   .softcap = c->attn_softcap, .cosine = l->rope ? d->rotation.cosine : NULL, .sine = d->rotation.sine,
+				   .softcap = c->attn_softcap, .cosine = phases.cosine, .sine = phases.sine,
 				   .q_norm = model_vector(d->teacher_model, ROLE_Q_NORM, d->layer),
 				   .k_norm = model_vector(d->teacher_model, ROLE_K_NORM, d->layer), .eps = c->norm_eps };
 	struct stream_visit v = { .at = batch_at, .tap = &(struct model_tap){ .input = see_input, .arg = d }, .arg = d };
@@ -293,7 +294,7 @@ static int prepare_text(struct driver *d, struct err *e)
 	d->x = malloc(d->tokens * d->cols * sizeof *d->x);
 	d->target = malloc(d->tokens * c->hidden * sizeof *d->target);
 	d->output = malloc(d->student.batch * d->text->ctx * c->hidden * sizeof *d->output);
-	return d->x && d->target && d->output ? rotation_init(&d->rotation, d->teacher_model, d->text->ctx, e) : err_nomem(e);
+	return d->x && d->target && d->output ? phase_table_fill(&d->phases, d->teacher_model, 0, d->text->ctx, e) : err_nomem(e);
 }
 
 int fold_run(struct model *model, struct tensor_source *source, const struct config *to, const struct windows *text,
@@ -317,7 +318,7 @@ int fold_run(struct model *model, struct tensor_source *source, const struct con
 	free(d.target);
 	free(d.x);
 	free(d.output);
-	rotation_release(&d.rotation);
+	phase_table_release(&d.phases);
 	return rc;
 }
 

@@ -6,8 +6,8 @@
 
 #include "calib/fold_weights.h"
 #include "calib/refit_down.h"
-#include "calib/rotation.h"
 #include "calib/share_parts.h"
+#include "model/rope.h"
 
 /* What layers that others read leave for them. */
 struct owner {
@@ -31,7 +31,7 @@ struct driver {
 	bool changed;            /* some layer before this one differs from the original's */
 	float *x;                /* [tokens, cols] */
 	float *target;           /* [tokens, hidden] */
-	struct rotation rotation;
+	struct phase_table phases;
 	/* what the taps work on */
 	struct stream *stream;
 	float *see_x, *see_y;    /* inputs and outputs of an attention layer go here; NULL: nowhere */
@@ -97,9 +97,10 @@ static struct attention_fit fit_of(const struct driver *d, uint32_t layer, const
 {
 	const struct layer_config *l = &d->to->layer[layer];
 	const struct model *m = d->student_model;
+	struct phases phases = phases_of(&d->phases, layer);
 	return (struct attention_fit){ .shape = *shape, .ctx = d->text->ctx, .window = l->window,
 				       .scale = 1 / sqrtf((float)d->to->head_dim), .softcap = d->to->attn_softcap,
-				       .cosine = l->rope ? d->rotation.cosine : NULL, .sine = d->rotation.sine, .q_norm = model_vector(m, ROLE_Q_NORM, layer),
+				       .cosine = phases.cosine, .sine = phases.sine, .q_norm = model_vector(m, ROLE_Q_NORM, layer),
 				       .k_norm = model_vector(m, ROLE_K_NORM, layer), .eps = d->to->norm_eps };
 }
 
@@ -373,7 +374,7 @@ static int prepare(struct driver *d, struct err *e)
 		return rc;
 	d->x = malloc(d->tokens * d->cols * sizeof *d->x);
 	d->target = malloc(d->tokens * c->hidden * sizeof *d->target);
-	return d->x && d->target ? rotation_init(&d->rotation, d->teacher_model, d->text->ctx, e) : err_nomem(e);
+	return d->x && d->target ? phase_table_fill(&d->phases, d->teacher_model, 0, d->text->ctx, e) : err_nomem(e);
 }
 
 int share_run(struct model *teacher, struct tensor_source *source, const struct config *to, const struct windows *text,
@@ -402,7 +403,7 @@ int share_run(struct model *teacher, struct tensor_source *source, const struct 
 	free(d.w);
 	free(d.x);
 	free(d.target);
-	rotation_release(&d.rotation);
+	phase_table_release(&d.phases);
 	return rc;
 }
 

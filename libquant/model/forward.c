@@ -20,8 +20,7 @@ struct model_run {
 	float *gate, *up;                /* [tokens, ffn] */
 	float **kept;                    /* per layer that others read, without a cache: K then V of the last pass */
 	size_t *kept_tokens;
-	float *cosine, *sine;            /* of positions rope_first ... */
-	size_t rope_first, rope_count;
+	struct phase_table phases;
 	float *scratch;
 	size_t stride;                   /* floats per worker */
 	int workers;
@@ -95,13 +94,14 @@ void model_run_free(struct model_run *r)
 {
 	if (!r)
 		return;
-	float *all[] = { r->x, r->y, r->q, r->k, r->v, r->att, r->gate, r->up, r->cosine, r->sine, r->scratch };
+	float *all[] = { r->x, r->y, r->q, r->k, r->v, r->att, r->gate, r->up, r->scratch };
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		free(all[i]);
 	for (uint32_t i = 0; r->kept && i < r->m->config->layers; i++)
 		free(r->kept[i]);
 	free(r->kept);
 	free(r->kept_tokens);
+	phase_table_release(&r->phases);
 	free(r);
 }
 
@@ -186,32 +186,11 @@ static void rotate_rows(void *arg, size_t item, int worker)
 			    a->sine + t % a->len * a->half);
 }
 
-static void rotate(const struct model_run *r, float *x, size_t n, size_t len, size_t heads)
+static void rotate(const struct config *c, struct phases phases, float *x, size_t n, size_t len, size_t heads)
 {
-	const struct config *c = r->m->config;
 	struct rows a = { .out = x, .n = n, .len = len, .heads = heads, .dim = c->head_dim, .half = c->rope.dims / 2,
-			  .cosine = r->cosine, .sine = r->sine };
+			  .cosine = phases.cosine, .sine = phases.sine };
 	each_rows(n, rotate_rows, &a);
-}
-
-/* The table is the same for every layer of a pass. */
-static int positions(struct model_run *r, size_t first, size_t len, struct err *e)
-{
-	size_t half = r->m->config->rope.dims / 2;
-	bool ok = true;
-	if (r->rope_count >= len && r->rope_first == first)
-		return ERR_OK;
-	free(r->cosine);
-	free(r->sine);
-	r->rope_count = 0;
-	r->cosine = floats(len, half, &ok);
-	r->sine = floats(len, half, &ok);
-	if (!ok)
-		return err_nomem(e);
-	rope_table(r->m->inv_freq, half, r->m->rope_scale, first, len, r->cosine, r->sine);
-	r->rope_first = first;
-	r->rope_count = len;
-	return ERR_OK;
 }
 
 static void act_rows(void *arg, size_t item, int worker)
@@ -311,11 +290,12 @@ static void project(struct model_run *r, const struct pass *p)
 	}
 	if (p->tap && p->tap->qkv)
 		p->tap->qkv(p->tap->arg, p->layer, r->q, p->owner ? r->k : NULL, p->owner ? r->v : NULL, p->n);
-	if (!p->l->rope)
+	struct phases phases = phases_of(&r->phases, p->layer);
+	if (!phases.cosine)
 		return;
-	rotate(r, r->q, p->n, p->len, p->l->heads);
+	rotate(c, phases, r->q, p->n, p->len, p->l->heads);
 	if (p->owner)
-		rotate(r, r->k, p->n, p->len, p->l->kv_heads);
+		rotate(c, phases, r->k, p->n, p->len, p->l->kv_heads);
 }
 
 static int attend(struct model_run *r, struct attention *a, struct err *e)
@@ -486,7 +466,7 @@ int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs,
 	p.owner = p.l->kv_source == layer;
 	if (!p.n)
 		return ERR_OK;
-	if ((rc = reserve(r, r->stride, e)) || (rc = positions(r, p.start, len, e)))
+	if ((rc = reserve(r, r->stride, e)) || (rc = phase_table_fill(&r->phases, m, p.start, len, e)))
 		return rc;
 	if (part != LAYER_FEED_FORWARD) {
 		norm(m, ROLE_ATTN_NORM, layer, hidden, r->x, p.n, c->hidden);

@@ -19,7 +19,7 @@ struct layer_fit {
 	const struct model *m;
 	const struct config *c;
 	size_t seqs, ctx;
-	float *cosine, *sine;            /* [ctx, rope dims / 2] */
+	struct phase_table phases;
 	float *q_norm, *k_norm;          /* [head_dim], plus one where the architecture adds it */
 	struct attention_fit attention;
 	float *x;                        /* [tokens, hidden + 1]: the attention's input, its last column 1 where there are biases */
@@ -87,13 +87,11 @@ int layer_fit_new(const struct model *m, size_t seqs, size_t ctx, struct layer_f
 {
 	const struct config *c = model_config(m);
 	struct layer_fit *f = *out = calloc(1, sizeof *f);
-	size_t n = seqs * ctx, ffn = widest_ffn(c), half = c->rope.dims / 2;
+	size_t n = seqs * ctx, ffn = widest_ffn(c);
 	bool ok = true;
 	if (!f)
 		return err_nomem(e);
 	*f = (struct layer_fit){ .m = m, .c = c, .seqs = seqs, .ctx = ctx, .workers = thread_count(), .stride = head_stride(c) };
-	f->cosine = room(ctx * half, &ok);
-	f->sine = room(ctx * half, &ok);
 	f->q_norm = room(c->head_dim, &ok);
 	f->k_norm = room(c->head_dim, &ok);
 	f->x = room(n * (c->hidden + 1), &ok);
@@ -109,12 +107,11 @@ int layer_fit_new(const struct model *m, size_t seqs, size_t ctx, struct layer_f
 	f->head = room((size_t)c->vocab * c->hidden, &ok);
 	f->logits = room((size_t)f->workers * f->stride, &ok);
 	f->kl = calloc(n / HEAD_TOKENS + 1, sizeof *f->kl);
-	if (!ok || !f->kl) {
+	if (!ok || !f->kl || phase_table_fill(&f->phases, m, 0, ctx, e)) {
 		layer_fit_free(f);
 		*out = NULL;
 		return err_nomem(e);
 	}
-	rope_table(m->inv_freq, half, m->rope_scale, 0, ctx, f->cosine, f->sine);
 	for (size_t i = 0; i < c->vocab; i++)
 		weight_row(model_head(m), i, f->head + i * c->hidden);
 	return ERR_OK;
@@ -124,10 +121,11 @@ void layer_fit_free(struct layer_fit *f)
 {
 	if (!f)
 		return;
-	float *all[] = { f->cosine, f->sine, f->q_norm, f->k_norm, f->x, f->dy, f->z, f->middle, f->dx, f->gate, f->up,
+	float *all[] = { f->q_norm, f->k_norm, f->x, f->dy, f->z, f->middle, f->dx, f->gate, f->up,
 			 f->act, f->slope, f->d, f->head, f->logits };
 	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
 		free(all[i]);
+	phase_table_release(&f->phases);
 	attention_fit_release(&f->attention);
 	free(f->kl);
 	free(f);
@@ -157,6 +155,7 @@ static int attention_for(struct layer_fit *f, uint32_t layer, const struct atten
 {
 	const struct layer_config *l = &f->c->layer[layer];
 	struct attention_fit *a = &f->attention;
+	struct phases phases = phases_of(&f->phases, layer);
 	const struct attention_weights *had = &a->shape;
 	bool fits = a->work && had->heads == w->heads && had->kv_heads == w->kv_heads && had->cols == w->cols;
 	if (!fits)
@@ -167,8 +166,8 @@ static int attention_for(struct layer_fit *f, uint32_t layer, const struct atten
 	a->window = l->window;
 	a->scale = 1 / sqrtf((float)f->c->head_dim);
 	a->softcap = f->c->attn_softcap;
-	a->cosine = l->rope ? f->cosine : NULL;
-	a->sine = l->rope ? f->sine : NULL;
+	a->cosine = phases.cosine;
+	a->sine = phases.sine;
 	a->q_norm = head_norm(f, ROLE_Q_NORM, layer, f->q_norm);
 	a->k_norm = head_norm(f, ROLE_K_NORM, layer, f->k_norm);
 	a->eps = f->c->norm_eps;

@@ -1,6 +1,9 @@
 #include "model/rope.h"
 
 #include <math.h>
+#include <stdlib.h>
+
+#include "model/model_impl.h"
 
 static float keep(const struct rope *r, float f, size_t j)
 {
@@ -78,4 +81,38 @@ void rope_rotate(float *x, size_t heads, size_t head_dim, size_t half, const flo
 			x[j] = a * cosine[j] - b * sine[j];
 			x[j + half] = b * cosine[j] + a * sine[j];
 		}
+}
+
+int phase_table_fill(struct phase_table *t, const struct model *m, size_t first, size_t n, struct err *e)
+{
+	size_t half = m->config->rope.dims / 2, size;
+	if (t->model == m && t->count >= n && t->first == first)
+		return ERR_OK;
+	phase_table_release(t);
+	if (__builtin_mul_overflow(n, half, &size) || size > SIZE_MAX / sizeof(float) / 2)
+		return err_nomem(e);
+	t->cosine = malloc((size + 1) * sizeof(float));
+	t->sine = malloc((size + 1) * sizeof(float));
+	if (!t->cosine || !t->sine) {
+		phase_table_release(t);
+		return err_nomem(e);
+	}
+	t->model = m;
+	t->first = first;
+	t->count = n;
+	rope_table(m->inv_freq, half, m->rope_scale, first, n, t->cosine, t->sine);
+	return ERR_OK;
+}
+
+void phase_table_release(struct phase_table *t)
+{
+	free(t->cosine);
+	free(t->sine);
+	*t = (struct phase_table){ 0 };
+}
+
+struct phases phases_of(const struct phase_table *t, uint32_t layer)
+{
+	bool turns = t->model && t->model->config->layer[layer].rope;
+	return turns ? (struct phases){ t->cosine, t->sine } : (struct phases){ NULL, NULL };
 }

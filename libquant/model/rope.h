@@ -7,7 +7,7 @@
  */
 #include <stddef.h>
 
-#include "model/config.h"
+#include "model/model.h"
 
 /* inv[dims/2] angles per position; returns what cosines and sines are multiplied by. */
 float rope_frequencies(const struct rope *r, float *inv);
@@ -15,5 +15,24 @@ float rope_frequencies(const struct rope *r, float *inv);
 void rope_table(const float *inv, size_t half, float scale, size_t first, size_t n, float *cosine, float *sine);
 /* Turns `heads` heads of head_dim at x; cosine and sine are one row of the table. */
 void rope_rotate(float *x, size_t heads, size_t head_dim, size_t half, const float *cosine, const float *sine);
+
+/*
+ * What RoPE gives the positions of a window: the one place where a layer of a model gets its phases from, with the model's
+ * scaling, divisors and attention factor. Zeroed: empty.
+ */
+struct phase_table {
+	const struct model *model;
+	size_t first, count;
+	float *cosine, *sine;        /* [count, rope dims / 2] */
+};
+/* Of positions first ... first + n - 1; does nothing when the table holds these. The model must outlive it. ERR_NOMEM. */
+int phase_table_fill(struct phase_table *t, const struct model *m, size_t first, size_t n, struct err *e);
+void phase_table_release(struct phase_table *t);
+
+/* A layer's, [count, rope dims / 2], borrowed from the table; NULL: it has no positions. */
+struct phases {
+	const float *cosine, *sine;
+};
+struct phases phases_of(const struct phase_table *t, uint32_t layer);
 
 #endif

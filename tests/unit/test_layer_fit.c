@@ -13,6 +13,7 @@
 #include "calib/fold_weights.h"
 #include "formats/checkpoint.h"
 #include "model/layer_fit.h"
+#include "model/rope.h"
 #include "check.h"
 
 enum { SEQS = 2, CTX = 12, TOKENS = SEQS * CTX, LAYERS = 8 };
@@ -37,8 +38,8 @@ static float *matrix(struct trained *t, enum role r, uint32_t layer)
 	return out;
 }
 
-/* A golden model, and as its teacher the same with other hidden states at the end. */
-static void trained_open(struct trained *t, const char *name)
+/* A golden model (flat: its second layer without positions), and as its teacher the same with other hidden states at the end. */
+static void trained_open(struct trained *t, const char *name, bool flat)
 {
 	char path[256];
 	struct rng rng = { 1 };
@@ -46,6 +47,7 @@ static void trained_open(struct trained *t, const char *name)
 	snprintf(path, sizeof path, "tests/golden/model/%s", name);
 	ok(checkpoint_open(path, &t->checkpoint, &e));
 	ok(checkpoint_config(t->checkpoint, &t->config, &e));
+	t->config.layer[1].rope = !flat;
 	ok(model_open(&t->config, t->checkpoint->source, &t->model, &e));
 	const struct config *c = &t->config;
 	assert_true(c->layers <= LAYERS);
@@ -107,27 +109,57 @@ static double loss(struct trained *t, bool gradient)
 	return kl;
 }
 
-static const char *const cases[] = { "llama-mha", "llama-gqa-bias", "llama-gelu", "llama-llama3", "mistral-window", "qwen2-bias", "qwen3" };
+static const char *const cases[] = { "llama-mha", "llama-gqa-bias", "llama-gelu", "llama-llama3", "llama-linear", "llama-yarn", "mistral-window", "qwen2-bias", "qwen3" };
 enum { CASES = sizeof cases / sizeof *cases };
 
 /* The same hidden states as the reference forward pass gives. */
 static void runs_the_model(void **state)
 {
 	(void)state;
-	for (size_t i = 0; i < CASES; i++) {
+	for (size_t i = 0; i < 2 * CASES; i++) {
 		struct trained t;
-		trained_open(&t, cases[i]);
+		trained_open(&t, cases[i / 2], i % 2);
 		struct model_run *r = model_run_new(t.model, SEQS, CTX, &e);
 		float *hidden = some(TOKENS * t.config.hidden, sizeof *hidden);
 		ok(model_forward(r, t.tokens, SEQS, CTX, NULL, NULL, hidden, &e));
 		loss(&t, false);
 		double d = distance(t.in[t.config.layers], hidden, TOKENS * t.config.hidden);
 		if (!(d < 1e-5))
-			fail_msg("%s: hidden states differ by %g", cases[i], d);
+			fail_msg("%s: hidden states differ by %g", cases[i / 2], d);
 		free(hidden);
 		model_run_free(r);
 		trained_close(&t);
 	}
+}
+
+/* Scaling and attention factor are in the phases, also of positions further on; what the table holds is not made again. */
+static void phases_of_layers(void **state)
+{
+	struct trained t;
+	struct phase_table p = { 0 };
+	float inverse[64], cosine[64], sine[64];
+	(void)state;
+	trained_open(&t, "llama-yarn", true);
+	const struct rope *r = &t.config.rope;
+	size_t half = r->dims / 2;
+	assert_null(phases_of(&p, 0).cosine);
+	float scale = rope_frequencies(r, inverse);
+	assert_true(scale > 1.05f);
+	for (size_t first = 0; first < 80; first += 40) {
+		ok(phase_table_fill(&p, t.model, first, CTX, &e));
+		struct phases a = phases_of(&p, 0);
+		rope_table(inverse, half, scale, first + CTX - 1, 1, cosine, sine);
+		assert_memory_equal(a.cosine + (CTX - 1) * half, cosine, half * sizeof *cosine);
+		assert_memory_equal(a.sine + (CTX - 1) * half, sine, half * sizeof *sine);
+		assert_null(phases_of(&p, 1).cosine);
+		assert_null(phases_of(&p, 1).sine);
+		ok(phase_table_fill(&p, t.model, first, CTX - 1, &e));
+		assert_ptr_equal(phases_of(&p, 0).cosine, a.cosine);
+	}
+	assert_int_equal(phase_table_fill(&p, t.model, 0, SIZE_MAX / 8, &e), ERR_NOMEM);
+	assert_null(phases_of(&p, 0).cosine);
+	phase_table_release(&p);
+	trained_close(&t);
 }
 
 /* The slope of the loss along the gradient itself, measured, is the gradient's square. */
@@ -160,7 +192,7 @@ static void gradients_are_slopes(void **state)
 	for (size_t i = 0; i < CASES; i++)
 		for (uint32_t layer = 0; layer < 2; layer++) {
 			struct trained t;
-			trained_open(&t, cases[i]);
+			trained_open(&t, cases[i], false);
 			struct layer_weights *g = &t.grad, *w = &t.w[layer];
 			size_t ffn = (size_t)t.config.ffn * t.config.hidden;
 			loss(&t, true);
@@ -184,7 +216,7 @@ static void threads_do_not_change_bits(void **state)
 	for (int threads = 1; threads <= 3; threads += 2) {
 		struct trained t;
 		thread_set(threads);
-		trained_open(&t, "llama-gqa-bias");
+		trained_open(&t, "llama-gqa-bias", false);
 		size_t size = TOKENS * t.config.hidden, n = attention_weights_count(&t.w[0].attention, 1);
 		was = was ? was : some(size + n, sizeof *was);
 		loss(&t, true);
@@ -206,6 +238,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(runs_the_model),
+		cmocka_unit_test(phases_of_layers),
 		cmocka_unit_test(gradients_are_slopes),
 		cmocka_unit_test(threads_do_not_change_bits),
 	};
