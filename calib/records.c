@@ -43,7 +43,8 @@ static int add_cut(struct sha256 *h, const struct tokenizer *t, const struct str
 	return rc;
 }
 
-int run_tokenizer(const struct tokenizer *t, char out[IDENTITY_SIZE], struct err *e)
+/* contexts: 1: pieces at the start of a text; 2: inside one as well, where no space comes before them. */
+static int hash_tokenizer(const struct tokenizer *t, int contexts, char out[IDENTITY_SIZE], struct err *e)
 {
 	struct sha256 h;
 	struct strbuf text = { 0 };
@@ -56,8 +57,7 @@ int run_tokenizer(const struct tokenizer *t, char out[IDENTITY_SIZE], struct err
 		int32_t id = (int32_t)i;
 		if (tokenizer_type(t, id) != TOKEN_NORMAL)
 			continue;
-		/* at the start of a text, where a space may come before it, and inside */
-		for (int inside = 0; inside < 2 && !rc; inside++) {
+		for (int inside = 0; inside < contexts && !rc; inside++) {
 			strbuf_clear(&text);
 			if (inside)
 				strbuf_putc(&text, '\n');
@@ -69,6 +69,11 @@ int run_tokenizer(const struct tokenizer *t, char out[IDENTITY_SIZE], struct err
 	identity_finish(&h, out);
 	strbuf_release(&text);
 	return rc;
+}
+
+int run_tokenizer(const struct tokenizer *t, char out[IDENTITY_SIZE], struct err *e)
+{
+	return hash_tokenizer(t, 2, out, e);
 }
 
 void run_merges(const struct tokenizer *t, char out[IDENTITY_SIZE])
@@ -117,6 +122,14 @@ int run_id_make(struct run_id *id, const struct loaded *model, const struct load
 	run_merges(model->tokenizer, id->merges);
 	hash_tokens(w, id->tokens);
 	strncpy(id->tool, "quire " QUIRE_VERSION, sizeof id->tool - 1);
+	return rc;
+}
+
+int run_id_older(const struct run_id *kept, const struct tokenizer *t, bool *older, struct err *e)
+{
+	char hash[IDENTITY_SIZE];
+	int rc = *kept->merges ? ERR_OK : hash_tokenizer(t, 1, hash, e);
+	*older = !rc && !*kept->merges && !strcmp(kept->tokenizer, hash);
 	return rc;
 }
 

@@ -53,6 +53,12 @@ int run_id_make(struct run_id *id, const struct loaded *model, const struct load
  */
 int run_id_match(const struct run_id *kept, const struct run_id *now, const char *kept_name, struct err *e);
 
+/*
+ * Whether the kept run is of a version that knew the tokenizer t by another hash (pieces at the start of a text only, no
+ * merges). It says less, so that such a run is not comparable, but not because of the tokenizer.
+ */
+int run_id_older(const struct run_id *kept, const struct tokenizer *t, bool *older, struct err *e);
+
 enum records_kind { RECORDS_BASELINE, RECORDS_PART };
 
 struct records_writer {

@@ -258,6 +258,19 @@ static void put_names(struct run *r, const char *path)
 	}
 }
 
+static int match_baseline(struct run *r, struct err *e)
+{
+	const struct run_id *kept = &r->baseline.id;
+	bool older = false;
+	int rc = strcmp(kept->tokenizer, r->id.tokenizer) ? run_id_older(kept, r->model.tokenizer, &older, e) : ERR_OK;
+	if (rc)
+		return rc;
+	if (older)
+		return err_set(e, ERR_NOT_COMPARABLE, "not comparable with %s: it is of an older version, which told fewer tokenizers apart; make it again",
+			       r->o->baseline);
+	return run_id_match(kept, &r->id, r->o->baseline, e);
+}
+
 /* Windows, and who is who: hashes only where something is kept or compared. */
 static int identify(struct run *r, const char *path, struct err *e)
 {
@@ -277,7 +290,7 @@ static int identify(struct run *r, const char *path, struct err *e)
 		rc = run_id_make(&r->id, &r->model, o->against ? &r->reference : NULL, &r->w, protocol, e);
 	put_names(r, path);
 	if (!rc && o->baseline) {
-		rc = run_id_match(&r->baseline.id, &r->id, o->baseline, e);
+		rc = match_baseline(r, e);
 		memcpy(r->id.reference, r->baseline.id.model, IDENTITY_SIZE);
 	}
 	part_range(&r->w, r->shard, r->shards, &r->from, &r->to);

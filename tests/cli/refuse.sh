@@ -68,6 +68,13 @@ says "a step summary that cannot be written: the reason" "cannot write '.*no/whe
 succeeds "--junit without gates" verify --junit "$T/j.xml"
 says "--junit without gates: a warning" 'no gate was given: only logits that are not finite can fail'
 
+# a baseline of a version whose tokenizer hashes meant less; of another tokenizer it would say that
+older=$ROOT/tests/golden/records/older.base
+refuses 7 'older.base: it is of an older version, which told fewer tokenizers apart; make it again' verify --baseline "$older"
+if [ -d "$SHARED/models/english" ]; then
+	refuses 7 'older.base: it was made with another tokenizer$' "$QUIRE" verify "$SHARED/models/english" --data "$text" $few -q --baseline "$older"
+else skip "a baseline of an older version, of another tokenizer"; fi
+
 # verify: merging
 for i in 1 2; do verify --shard $i/2 -o "$T/part$i"; verify --against "$DEMO" --shard $i/2 -o "$T/with$i"; done
 verify --kv-cache q8_0 --shard 1/2 -o "$T/cache"
@@ -156,28 +163,31 @@ if [ -d "$SHARED/models/english" ]; then
 	mkdir "$T/foreign" && cp "$DEMO"/*.json "$DEMO/model.safetensors" "$T/foreign/" && cp -f "$SHARED/models/english/tokenizer.json" "$T/foreign/"
 	refuses 7 'token id [0-9]+ is outside the model.s vocabulary of 1024; is this its tokenizer' "$QUIRE" verify "$T/foreign" --data "$text" $few -q
 else skip "another tokenizer"; fi
-# one more row of the embedding: the same tokenizer, another vocabulary
+# one more row of the embedding: the same tokenizer, another vocabulary; and a layer less
 if command -v python3 >/dev/null; then
-	mkdir "$T/padded" && cp "$DEMO"/*.json "$T/padded/" && chmod u+w "$T"/padded/*
+	mkdir "$T/padded" "$T/short" && cp "$DEMO"/*.json "$T/padded/" && cp "$DEMO"/*.json "$T/short/" && chmod u+w "$T"/padded/* "$T"/short/*
 	sed -i 's/"vocab_size": *1024/"vocab_size": 1025/' "$T/padded/config.json"
-	python3 -c '
+	sed -i 's/"num_hidden_layers": *5/"num_hidden_layers": 4/' "$T/short/config.json"
+	for what in padded short; do
+		python3 -c '
 import json, struct, sys
 raw = open(sys.argv[1], "rb").read()
 n = struct.unpack("<Q", raw[:8])[0]
 head, body, out, data = json.loads(raw[8:8 + n]), raw[8 + n:], {}, b""
 for name, t in head.items():
-    if name == "__metadata__":
+    if name == "__metadata__" or sys.argv[3] == "short" and ".layers.4." in name:
         continue
     a, b = t["data_offsets"]
     piece = body[a:b]
-    if name == "model.embed_tokens.weight":
+    if name == "model.embed_tokens.weight" and sys.argv[3] == "padded":
         piece += piece[-512:]
         t["shape"][0] += 1
     t["data_offsets"] = [len(data), len(data) + len(piece)]
     out[name] = t
     data += piece
 text = json.dumps(out).encode()
-open(sys.argv[2], "wb").write(struct.pack("<Q", len(text)) + text + data)' "$DEMO/model.safetensors" "$T/padded/model.safetensors"
+open(sys.argv[2], "wb").write(struct.pack("<Q", len(text)) + text + data)' "$DEMO/model.safetensors" "$T/$what/model.safetensors" $what
+	done
 	refuses 7 'the models have vocabularies of 1025 and 1024 tokens' "$QUIRE" verify "$T/padded" --against "$DEMO" --data "$text" $few -q
 	refuses 7 'not comparable with .*: its vocabulary is 1024, this run.s 1025' "$QUIRE" verify "$T/padded" --baseline "$T/base" --data "$text" -q
 	refuses 7 'vocabular' compare "$T/padded"

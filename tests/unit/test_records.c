@@ -176,6 +176,37 @@ static void files(void **state)
 	strbuf_release(&b);
 }
 
+/* A window has at most 256 MiB of records, to write and to read. */
+static void large_windows(void **state)
+{
+	(void)state;
+	const size_t most = (size_t)1 << 28, packed = most / 1000;
+	struct run_id id = { .model = HASH, .tokenizer = HASH, .tokens = HASH, .ctx = 8, .windows = 1, .scored = 4, .vocab = 10, .to = 1 };
+	struct records_writer w;
+	uint8_t fixed[12];
+	ok(records_create(&w, scratch("large"), RECORDS_PART, &id, &e));
+	refused(records_add(&w, "a", most + 1, &e), ERR_UNSUPPORTED, "a window of 268435457 bytes of records is too large; use a smaller --ctx");
+	records_abort(&w);
+	/* as many bytes as deflate could make so much of */
+	char *bytes = some(packed, 1);
+	for (size_t over = 0; over < 2; over++) {
+		struct strbuf b = { 0 };
+		put_header(&b, "quirebas", HEADER);
+		store_u32(fixed, (uint32_t)packed);
+		store_u32(fixed + 4, (uint32_t)(most + over));
+		store_u32(fixed + 8, zip_crc32(0, bytes, packed));
+		strbuf_add(&b, fixed, sizeof fixed);
+		strbuf_add(&b, bytes, packed);
+		put_block(&b, "efgh", 4);
+		if (over)
+			refused(parse(&b), ERR_INPUT, "the block of window 0 claims an impossible size");
+		else
+			ok(parse(&b));
+		strbuf_release(&b);
+	}
+	free(bytes);
+}
+
 /* One row of a vocabulary of two, both in its top: loss[4], top, sampled, tail[2], codes [2 + 2], ids [2 + 2]. */
 static void rows_of_a_baseline(void **state)
 {
@@ -288,6 +319,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(headers),
 		cmocka_unit_test(files),
+		cmocka_unit_test(large_windows),
 		cmocka_unit_test(rows_of_a_baseline),
 		cmocka_unit_test(comparable),
 		cmocka_unit_test(parts),

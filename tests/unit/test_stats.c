@@ -340,6 +340,38 @@ static void check_tells_models_and_tokenizers_apart(void **state)
 	stats_close(s);
 }
 
+/* A source whose third tensor comes with one byte too few or too many. */
+struct wrong_size {
+	struct tensor_source source;
+	struct tensor_source *base;
+	long by;
+};
+
+static int get_wrong(struct tensor_source *s, size_t i, struct tensor_bytes *out, struct err *err)
+{
+	struct wrong_size *w = (struct wrong_size *)s;
+	int rc = w->base->get(w->base, i, out, err);
+	if (!rc && i == 2)
+		out->size = (size_t)((long)out->size + w->by);
+	return rc;
+}
+
+static void identity_checks_the_size_of_tensors(void **state)
+{
+	(void)state;
+	char hash[IDENTITY_SIZE], same[IDENTITY_SIZE], want[256];
+	struct tensor_source *base = demo.checkpoint->source;
+	assert_int_equal(identity_model(&demo.config, base, hash, &e), ERR_OK);
+	snprintf(want, sizeof want, "tensor %s: its bytes have another size than its shape", base->tensors[2].name);
+	for (long by = -1; by <= 1; by++) {
+		struct wrong_size w = { .source = { .tensors = base->tensors, .count = base->count, .get = get_wrong }, .base = base, .by = by };
+		assert_int_equal(source_index(&w.source, &e), ERR_OK);
+		assert_int_equal(identity_model(&demo.config, &w.source, same, &e), by ? ERR_INPUT : ERR_OK);
+		assert_string_equal(by ? e.message : same, by ? want : hash);
+		map_release(&w.source.index);
+	}
+}
+
 /* A moment is E[x x^T] of the very inputs a layer gets, whose diagonal is the importance. */
 static void moments_and_importance_agree(void **state)
 {
@@ -476,6 +508,7 @@ int main(void)
 		cmocka_unit_test(goes_on_after_an_interruption),
 		cmocka_unit_test(does_not_trust_a_damaged_or_foreign_working_file),
 		cmocka_unit_test(check_tells_models_and_tokenizers_apart),
+		cmocka_unit_test(identity_checks_the_size_of_tensors),
 		cmocka_unit_test(moments_and_importance_agree),
 		cmocka_unit_test(keeps_keys_and_values),
 		cmocka_unit_test(names_the_layer_whose_activations_are_not_finite),
