@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "calib/compare.h"
+#include "codec/codec.h"
 
 const struct attribute_row attribute_rows[] = {
 	{ ATTRIBUTE_LAYERS, "layers", "all weights of a layer together" },
@@ -76,6 +77,30 @@ static bool same_shape(const struct tensor *a, const struct tensor *b)
 	return a->ndim == b->ndim && !memcmp(a->dim, b->dim, a->ndim * sizeof *a->dim);
 }
 
+/* Rows that have nothing to do with each other: then channels have another order. */
+static bool rows_moved(const struct weight *a, const struct weight *b, struct err *e, int *rc)
+{
+	enum { ROWS = 16 };
+	size_t n = (size_t)tensor_cols(a->tensor), rows = (size_t)tensor_rows(a->tensor);
+	rows = rows < ROWS ? rows : ROWS;
+	float *x = malloc(2 * n * sizeof *x), *y = x + n;
+	double difference = 0, square = 0;
+	if (!x) {
+		*rc = err_nomem(e);
+		return false;
+	}
+	for (size_t r = 0; r < rows; r++) {
+		a->tensor->codec->decode(a->tensor->codec, a->bytes.data + r * (size_t)codec_row_bytes(a->tensor->codec, n), x, n);
+		b->tensor->codec->decode(b->tensor->codec, b->bytes.data + r * (size_t)codec_row_bytes(b->tensor->codec, n), y, n);
+		for (size_t i = 0; i < n; i++) {
+			difference += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
+			square += (double)y[i] * y[i];
+		}
+	}
+	free(x);
+	return difference > square;
+}
+
 static int add_place(struct work *k, enum role r, uint32_t layer, struct err *e)
 {
 	const struct weight *x = model_weight(k->model->model, r, layer), *y = model_weight(k->reference->model, r, layer);
@@ -96,6 +121,12 @@ static int add_place(struct work *k, enum role r, uint32_t layer, struct err *e)
 		return err_set(e, ERR_NOT_COMPARABLE,
 			       "%s of layer %u differs from the reference's, so scales were moved between tensors and one alone cannot be put back; attribute by layers",
 			       role_rows[r].name, layer);
+	int rc = ERR_OK;
+	if (r == ROLE_UP && k->by != ATTRIBUTE_LAYERS && rows_moved(x, y, e, &rc))
+		return err_set(e, ERR_NOT_COMPARABLE, "channels of layer %u have another order than the reference's, so no matrix alone can be put back; "
+			       "attribute by layers, or quantize with --keep-channels", layer);
+	if (rc)
+		return rc;
 	size_t g = group_of(k, r, layer);
 	k->out->groups[g].bytes += x->tensor->nbytes;
 	k->out->groups[g].reference_bytes += y->tensor->nbytes;

@@ -39,8 +39,8 @@ struct attribution {
 
 /*
  * Groups whose tensors are the same in both models are left out. ERR_NOT_COMPARABLE when the models have other shapes
- * (a folded model), or when single tensors are asked for and the norms differ: then scales were moved between
- * tensors, and one alone put back would break the layer.
+ * (a folded model), or when single tensors are asked for and the norms differ or channels have another order: then scales
+ * were moved between tensors, or rows, and one alone put back would break the layer.
  */
 int attribute(const struct loaded *model, const struct loaded *reference, const struct windows *w, enum attribute_by by,
 	      struct attribution *out, plan_progress *progress, void *progress_arg, struct err *e);

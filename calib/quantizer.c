@@ -112,14 +112,16 @@ static int prepare_best(struct quantizer *q, plan_progress *progress, void *arg,
 	if (rc)
 		return rc;
 	q->equal = overlay_new(q->source, e);
-	rc = q->equal ? equalize(q->config, q->source, q->equal, e) : ERR_NOMEM;
+	rc = !q->equal ? ERR_NOMEM : q->keep_channels ? ERR_OK : equalize(q->config, q->source, q->equal, e);
+	if (!rc && !q->keep_channels)
+		rc = arrangement_new(q->config, overlay_source(q->equal), q->plan, &text, progress, arg, &q->arrangement, e);
 	if (!rc) {
-		struct tensor_source *source = overlay_source(q->equal);
-		q->overlay = overlay_new(source, e);
-		rc = q->overlay ? sequential_quantize(q->config, source, q->plan, &text, &o, q->overlay, &q->report,
-						      &q->report_count, progress, arg, e) : ERR_NOMEM;
+		struct tensor_source *reference = quantizer_reference(q);
+		q->overlay = overlay_new(reference, e);
+		rc = q->overlay ? sequential_quantize(q->config, overlay_source(q->equal), q->arrangement, q->plan, &text, &o, q->overlay,
+						      &q->report, &q->report_count, progress, arg, e) : ERR_NOMEM;
 		if (!rc && q->passes)
-			rc = train(q, source, &text, progress, arg, e);
+			rc = train(q, reference, &text, progress, arg, e);
 	}
 	windows_release(&text);
 	return rc;
@@ -174,12 +176,14 @@ static uint64_t memory_best(const struct quantizer *q)
 			continue;
 		results += item->out.nbytes;
 		/* moments of own, cross and residual, fitted and held out, their solution, the corrected weights, and what feedback takes */
-		uint64_t m = feedback_memory(item) + n * n * 40 + c->hidden * n * 16 + rows * n * 24;
+		uint64_t m = feedback_memory(item) + n * n * 40 + c->hidden * n * 16 + rows * n * 32;
 		most = m > most ? m : most;
 	}
 	/* two streams of hidden states; per batch and stream the activations of a layer */
 	uint64_t layers = 2 * tokens * c->hidden * 4 + 2 * batch * (4 * c->hidden + 8 * widest) * 4 + widest * widest * 4 + most;
 	uint64_t after = q->passes ? distill_memory(c, q->plan, tokens, q->ctx) : 0;
+	uint64_t before = q->keep_channels ? 0 : arrangement_memory(c, tokens, q->ctx);
+	layers = layers > before ? layers : before;
 	return results + weights + (layers > after ? layers : after);
 }
 
@@ -277,12 +281,13 @@ static void choose_passes(struct quantizer *q, int passes)
 }
 
 int quantizer_new(const struct quantizer_row *row, const struct config *config, struct tensor_source *source, struct plan *plan,
-		  struct stats *stats, int passes, struct quantizer **out, struct err *e)
+		  struct stats *stats, const struct quantizer_options *o, struct quantizer **out, struct err *e)
 {
 	struct quantizer *q = calloc(1, sizeof *q);
 	if (!q)
 		return err_nomem(e);
-	*q = (struct quantizer){ .row = row, .config = config, .source = source, .plan = plan, .stats = stats };
+	*q = (struct quantizer){ .row = row, .config = config, .source = source, .plan = plan, .stats = stats,
+				 .keep_channels = o->keep_channels };
 	q->tokens = (uint64_t)stats_info(stats)->windows * stats_info(stats)->ctx;
 	q->ctx = stats_info(stats)->ctx;
 	q->provider = (struct plan_stats){ .importance = importance, .arg = q };
@@ -293,7 +298,7 @@ int quantizer_new(const struct quantizer_row *row, const struct config *config, 
 	}
 	choose_damping(q);
 	note_missing(q);
-	choose_passes(q, passes);
+	choose_passes(q, o->passes);
 	if (row->needs_moments) {
 		q->provider.quantize = feed_back;
 		for (size_t i = 0; i < plan->count; i++)
@@ -310,10 +315,11 @@ uint64_t quantizer_memory(const struct quantizer *q)
 }
 
 uint64_t quantizer_estimate(const struct quantizer_row *row, const struct config *config, struct tensor_source *source,
-			    struct plan *plan, uint64_t tokens, uint64_t ctx, int passes)
+			    struct plan *plan, uint64_t tokens, uint64_t ctx, const struct quantizer_options *o)
 {
-	struct quantizer q = { .row = row, .config = config, .source = source, .plan = plan, .tokens = tokens, .ctx = ctx };
-	choose_passes(&q, passes);
+	struct quantizer q = { .row = row, .config = config, .source = source, .plan = plan, .tokens = tokens, .ctx = ctx,
+			       .keep_channels = o->keep_channels };
+	choose_passes(&q, o->passes);
 	strbuf_release(&q.notes);
 	return quantizer_memory(&q);
 }
@@ -337,7 +343,7 @@ struct tensor_source *quantizer_source(struct quantizer *q)
 
 struct tensor_source *quantizer_reference(struct quantizer *q)
 {
-	return q->equal ? overlay_source(q->equal) : q->source;
+	return q->arrangement ? arrangement_source(q->arrangement) : q->equal ? overlay_source(q->equal) : q->source;
 }
 
 const struct plan_stats *quantizer_stats(struct quantizer *q)
@@ -370,6 +376,7 @@ void quantizer_free(struct quantizer *q)
 	if (!q)
 		return;
 	overlay_free(q->overlay);
+	arrangement_free(q->arrangement);
 	overlay_free(q->equal);
 	awq_free(q->awq);
 	curvature_free(q->curvature);

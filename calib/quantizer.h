@@ -28,25 +28,31 @@ const struct quantizer_row *quantizer_find(const char *name);
 /* The best that these statistics allow. */
 const struct quantizer_row *quantizer_default(const struct stats *s);
 
+/* Of method best. */
+struct quantizer_options {
+	int passes;                 /* of training (distill.h): 0 none, -1 as many as are worth their time */
+	bool keep_channels;         /* in their order and scale */
+};
+
 /*
  * The plan must be made with method "imatrix"; items that the method takes over are changed in it. stats must be checked
- * against the model. passes: of training by method best (distill.h), 0 none, -1 as many as are worth their time. The other
- * arguments must outlive the quantizer. ERR_INPUT when the statistics lack what the method needs.
+ * against the model. The arguments but the options must outlive the quantizer. ERR_INPUT when the statistics lack what the
+ * method needs.
  */
 int quantizer_new(const struct quantizer_row *row, const struct config *config, struct tensor_source *source, struct plan *plan,
-		  struct stats *stats, int passes, struct quantizer **out, struct err *e);
+		  struct stats *stats, const struct quantizer_options *o, struct quantizer **out, struct err *e);
 /* Upper bound for the peak of the whole run. */
 uint64_t quantizer_memory(const struct quantizer *q);
 /* The same before there are statistics: from this many tokens in windows of ctx. */
 uint64_t quantizer_estimate(const struct quantizer_row *row, const struct config *config, struct tensor_source *source,
-			    struct plan *plan, uint64_t tokens, uint64_t ctx, int passes);
+			    struct plan *plan, uint64_t tokens, uint64_t ctx, const struct quantizer_options *o);
 /* What the user should know (too few tokens ...), lines; "" when there is nothing. */
 const char *quantizer_notes(const struct quantizer *q);
 /* Runs what comes before the plan. ERR_INPUT: weights or activations that are not finite, moments without information. */
 int quantizer_prepare(struct quantizer *q, plan_progress *progress, void *arg, struct err *e);
 /* For plan_execute; valid until quantizer_free. */
 struct tensor_source *quantizer_source(struct quantizer *q);
-/* The model in floats that the result stands for: the source, or a rescaled one with the same function. */
+/* The model in floats that the result stands for: the source, or one with other channels and the same function. */
 struct tensor_source *quantizer_reference(struct quantizer *q);
 const struct plan_stats *quantizer_stats(struct quantizer *q);
 /* What prepare measured itself, for reports; count 0 when it did not. */

@@ -15,7 +15,11 @@ struct quantizer {
 	struct plan_stats provider;
 	struct strbuf notes;
 	double damping;
-	struct overlay *equal, *overlay;     /* best: channels brought in line, and the quantized tensors over them */
+	/* best: outliers brought in line; channels in their new order over that; the quantized tensors over both */
+	struct overlay *equal;
+	struct arrangement *arrangement;
+	struct overlay *overlay;
+	bool keep_channels;
 	struct sequential_report *report;
 	size_t report_count;
 	unsigned passes;                     /* of training */

@@ -33,11 +33,14 @@ struct side {
 	struct stream stream;
 	float *input;    /* [batch tokens, widest input] */
 	enum role watch;
+	const struct arrangement *arrangement; /* of the student's channels, which the teacher has not; or NULL */
+	float *scratch;  /* [widest input] */
 };
 
 struct driver {
 	const struct config *config;
-	struct tensor_source *source;
+	struct tensor_source *source;   /* of both models */
+	struct tensor_source *weights;  /* what is quantized: the same, its channels arranged */
 	const struct plan *plan;
 	const struct windows *text;
 	const struct sequential_options *o;
@@ -57,10 +60,12 @@ struct driver {
 
 static void watch_input(void *arg, enum role r, uint32_t layer, const float *x, size_t n, size_t dim)
 {
-	(void)layer;
 	struct side *s = arg;
-	if (r == s->watch)
-		memcpy(s->input, x, n * dim * sizeof *x);
+	if (r != s->watch)
+		return;
+	memcpy(s->input, x, n * dim * sizeof *x);
+	if (s->arrangement)
+		arrangement_input(s->arrangement, r, layer, s->input, n, dim, s->scratch);
 }
 
 static size_t widest_input(const struct config *c)
@@ -82,7 +87,8 @@ static int side_init(struct driver *d, struct side *s, struct err *e)
 	if (rc)
 		return rc;
 	s->input = malloc(s->stream.batch * d->text->ctx * widest_input(d->config) * sizeof(float));
-	return s->input ? ERR_OK : err_nomem(e);
+	s->scratch = malloc(widest_input(d->config) * sizeof(float));
+	return s->input && s->scratch ? ERR_OK : err_nomem(e);
 }
 
 static void side_release(struct side *s)
@@ -91,6 +97,7 @@ static void side_release(struct side *s)
 		stream_close(&s->stream);
 	model_close(s->model);
 	free(s->input);
+	free(s->scratch);
 }
 
 /*
@@ -361,7 +368,7 @@ static int choose(const struct driver *d, const struct plan_item *item, const st
 {
 	const struct tensor *meta;
 	float *w;
-	int rc = source_read_f32(d->source, item->out.name, &w, &meta, e);
+	int rc = source_read_f32(d->weights, item->out.name, &w, &meta, e);
 	if (rc)
 		return rc;
 	size_t all = (size_t)tensor_rows(meta), n = (size_t)tensor_cols(meta);
@@ -424,7 +431,7 @@ static int quantize_one(struct driver *d, const struct plan_item *item, const st
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	const struct tensor *meta;
 	float *w;
-	int rc = source_read_f32(d->source, item->out.name, &w, &meta, e);
+	int rc = source_read_f32(d->weights, item->out.name, &w, &meta, e);
 	if (rc)
 		return rc;
 	size_t rows = (size_t)tensor_rows(meta);
@@ -527,13 +534,13 @@ static int driver_init(struct driver *d, struct err *e)
 	return ERR_OK;
 }
 
-int sequential_quantize(const struct config *config, struct tensor_source *source, const struct plan *plan,
-			const struct windows *text, const struct sequential_options *o, struct overlay *out,
+int sequential_quantize(const struct config *config, struct tensor_source *source, struct arrangement *arrangement,
+			const struct plan *plan, const struct windows *text, const struct sequential_options *o, struct overlay *out,
 			struct sequential_report **report, size_t *report_count, plan_progress *progress, void *progress_arg,
 			struct err *e)
 {
-	struct driver d = { .config = config, .source = source, .plan = plan, .text = text, .o = o, .out = out,
-			    .progress = progress, .progress_arg = progress_arg };
+	struct driver d = { .config = config, .source = source, .weights = arrangement ? arrangement_source(arrangement) : source,
+			    .teacher.arrangement = arrangement, .plan = plan, .text = text, .o = o, .out = out, .progress = progress, .progress_arg = progress_arg };
 	int rc = config->arch->parallel_residual ? err_set(e, ERR_UNSUPPORTED, "layer-after-layer quantization of layers whose halves run "
 							   "in parallel is not supported; use --method gptq") : driver_init(&d, e);
 	for (uint32_t layer = 0; layer < config->layers && !rc; layer++) {

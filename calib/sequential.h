@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "algo/feedback.h"
+#include "calib/arrange.h"
 #include "calib/evaluate.h"
 #include "plan/plan.h"
 
@@ -44,11 +45,11 @@ struct sequential_report {
 
 /*
  * Quantizes the items of a plan whose role is linear and whose codec quantizes; the rest of the plan is left to
- * plan_execute. Results go to `out` (an overlay over the model's source) as tensors in the plan's codec. report:
- * one entry per quantized item, malloc'ed.
+ * plan_execute. Results go to `out` as tensors in the plan's codec, over the arrangement's source or, without one (NULL),
+ * over the model's. report: one entry per quantized item, malloc'ed.
  */
-int sequential_quantize(const struct config *config, struct tensor_source *source, const struct plan *plan,
-			const struct windows *text, const struct sequential_options *o, struct overlay *out,
+int sequential_quantize(const struct config *config, struct tensor_source *source, struct arrangement *arrangement,
+			const struct plan *plan, const struct windows *text, const struct sequential_options *o, struct overlay *out,
 			struct sequential_report **report, size_t *report_count, plan_progress *progress, void *progress_arg,
 			struct err *e);
 

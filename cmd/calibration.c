@@ -112,11 +112,11 @@ int calibrated_plan(struct calibrated *c, const struct produce *p, const struct 
 		    struct plan *plan, struct err *e)
 {
 	if (!c->stats) {
-		c->memory = quantizer_estimate(c->row, config, in->source, plan, c->tokens, c->ctx, p->calibration->passes);
+		c->memory = quantizer_estimate(c->row, config, in->source, plan, c->tokens, c->ctx, &p->calibration->options);
 		c->memory = c->gathering > c->memory ? c->gathering : c->memory;
 		return ERR_OK;
 	}
-	int rc = quantizer_new(c->row, config, in->source, plan, c->stats, p->calibration->passes, &c->q, e);
+	int rc = quantizer_new(c->row, config, in->source, plan, c->stats, &p->calibration->options, &c->q, e);
 	if (rc)
 		return p->calibration->stats ? err_prefix(e, "%.400s", p->calibration->stats) : rc;
 	c->memory = quantizer_memory(c->q);

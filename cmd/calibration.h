@@ -16,7 +16,7 @@ struct calibration {
 	const char *const *texts;
 	size_t text_count, samples, ctx;   /* ctx 0: the default */
 	uint64_t seed;
-	int passes;                        /* as for quantizer_new */
+	struct quantizer_options options;
 };
 
 struct calibrated {

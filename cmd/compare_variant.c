@@ -131,6 +131,12 @@ static bool has_own_weights(const struct variant *v)
 	return v->from || v->fold.count;
 }
 
+/* Single matrices can be attributed where channels stay what they are. */
+static struct quantizer_options quantizer_wishes(const struct compare *c)
+{
+	return (struct quantizer_options){ .passes = (int)c->o->distill, .keep_channels = c->o->attribute && strcmp(c->o->attribute, "layers") };
+}
+
 /* Variants of one run may mix plain methods and calibrated ones. */
 static int find_method(const struct compare *c, const struct variant *v, struct produce *p, struct calibration *k, struct err *e)
 {
@@ -143,10 +149,10 @@ static int find_method(const struct compare *c, const struct variant *v, struct 
 		return err_set(e, ERR_USAGE, "method %s needs statistics of the changed model; give a text to gather them on: --calib TEXT", name);
 	if (row && !has_own_weights(v) && !c->o->stats)
 		return err_set(e, ERR_USAGE, "method %s needs statistics of the model: --stats FILE (see quire calibrate)", name);
-	*k = (struct calibration){ .row = row, .stats = c->o->stats, .passes = (int)c->o->distill };
+	*k = (struct calibration){ .row = row, .stats = c->o->stats, .options = quantizer_wishes(c) };
 	if (row && has_own_weights(v))
 		*k = (struct calibration){ .row = row, .texts = c->o->calib.item, .text_count = c->o->calib.count, .samples = CALIB_SAMPLES,
-					   .passes = (int)c->o->distill };
+					   .options = quantizer_wishes(c) };
 	p->calibration = row ? k : NULL;
 	return ERR_OK;
 }
@@ -309,10 +315,11 @@ static int key_of(struct compare *c, struct variant *v, struct err *e)
 			add_text(&h, variant_quantized(v) ? recipe_name(r) : "");
 			add_text(&h, variant_quantized(v) ? method_name(c, v) : "");
 			if (uses_stats) {
-				char passes[16];
-				snprintf(passes, sizeof passes, "%d", (int)c->o->distill);
+				struct quantizer_options wishes = quantizer_wishes(c);
+				char text[32];
+				snprintf(text, sizeof text, "%d%s", wishes.passes, wishes.keep_channels ? " keep" : "");
 				add_text(&h, has_own_weights(v) ? c->calib_key : c->stats_key);
-				add_text(&h, passes);
+				add_text(&h, text);
 			}
 			add_text(&h, c->o->to);
 		}

@@ -12,7 +12,7 @@ struct quantize_options {
 	const char *stats, *report;
 	struct string_list tensor, data;
 	int64_t samples, ctx, seed, distill;
-	bool compress, dry_run, force, requantize, no_source_hash, no_proof;
+	bool keep_channels, compress, dry_run, force, requantize, no_source_hash, no_proof;
 };
 static const struct quantize_options defaults = { .samples = 128, .distill = -1 };
 
@@ -28,6 +28,7 @@ static const struct option_row quantize_rows[] = {
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window of --data (default: 512 or the model's)", FIELD(ctx) },
 	{ "seed", 0, OPT_INT, "N", "which windows of --data are chosen (default: 0)", FIELD(seed) },
 	{ "distill", 0, OPT_INT, "N", "best: training passes; 0: none (default: 4 to 12 if short)", FIELD(distill) },
+	{ "keep-channels", 0, OPT_FLAG, NULL, "best: channels stay in their order and scale (for adapters)", FIELD(keep_channels) },
 	{ "recipe", 0, OPT_STRING, "FILE", "lines PATTERN = CODEC, on top of the scheme", FIELD(recipe) },
 	{ "tensor", 't', OPT_LIST, "PATTERN=CODEC", "codec for tensors or roles by name; repeatable, the last wins", FIELD(tensor) },
 	{ "to", 0, OPT_STRING, "gguf|quire|hf|safetensors", "the format, whatever the suffix", FIELD(to) },
@@ -62,7 +63,8 @@ static int find_method(const struct quantize_options *o, struct produce *p, stru
 	if (o->distill > 0 && (!have || (row && !row->needs_tokens)))
 		return err_set(e, ERR_USAGE, "--distill goes with method best and statistics");
 	*c = (struct calibration){ .row = row, .stats = o->stats, .texts = o->data.item, .text_count = o->data.count,
-				   .samples = (size_t)o->samples, .ctx = (size_t)o->ctx, .seed = (uint64_t)o->seed, .passes = (int)o->distill };
+				   .samples = (size_t)o->samples, .ctx = (size_t)o->ctx, .seed = (uint64_t)o->seed,
+				   .options = { .passes = (int)o->distill, .keep_channels = o->keep_channels } };
 	p->calibration = have ? c : NULL;
 	return ERR_OK;
 }

@@ -37,6 +37,14 @@ exits 2 "training without text" "$QUIRE" quantize "$DEMO" -s q4_k --distill 2 -o
 exits 2 "too many passes" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/stats" --distill 1001 -o "$T/no.gguf"
 says "too many passes: reason" "0 to 1000"
 
+# channels in another order cannot be swapped back one matrix at a time
+parts() { "$QUIRE" verify "$1" --against "$DEMO" --data "$T/eval" --ctx 256 --chunks 2 --attribute "$2" --json; }
+exits 7 "other channels, matrix by matrix" parts "$T/untrained.gguf" roles
+says "other channels, matrix by matrix: reason" "another order.*--keep-channels"
+succeeds "other channels, layer by layer" parts "$T/untrained.gguf" layers
+succeeds "channels as they were" "$QUIRE" quantize "$DEMO" -s q3_k --stats "$T/stats" --distill 0 --keep-channels -o "$T/kept.gguf" -q
+succeeds "channels as they were, matrix by matrix" parts "$T/kept.gguf" roles
+
 # the report: never worse than the weighted search on its own objective, worst first
 worse() { awk '/"output_error_before"/ { b = $2 + 0 } /"output_error":/ { if ($2 + 0 > b * 1.000001) n++ } END { print n + 0 }' "$1"; }
 is "best is nowhere worse than the search" "$(worse "$T/best.json")" 0
