@@ -23,6 +23,8 @@ struct budget {
 	struct ladder *fold;     /* [layers] */
 	double *share;           /* [layers] KL of reading the layer before it; INFINITY: cannot */
 	double element;          /* bytes, of the cache that is planned for */
+	double base;             /* KL before any step: that of windows */
+	uint32_t *unwindowed;    /* [layers] windows that the model has; see alone */
 	uint64_t done, total;
 };
 
@@ -139,6 +141,24 @@ static int measure(struct budget *b, const struct kv_codecs *kv, double *kl, str
 	return rc;
 }
 
+static void swap_windows(struct budget *b)
+{
+	for (uint32_t i = 0; i < b->c->layers; i++) {
+		uint32_t w = b->c->layer[i].window;
+		b->c->layer[i].window = b->unwindowed[i];
+		b->unwindowed[i] = w;
+	}
+}
+
+/* Without new windows: beside their KL that of one step would be lost in noise, or below zero. */
+static int alone(struct budget *b, double *kl, struct err *e)
+{
+	swap_windows(b);
+	int rc = measure(b, NULL, kl, e);
+	swap_windows(b);
+	return rc;
+}
+
 static int measure_layer(struct budget *b, uint32_t i, struct err *e)
 {
 	struct config *c = b->c;
@@ -147,7 +167,7 @@ static int measure_layer(struct budget *b, uint32_t i, struct err *e)
 	int rc = ERR_OK;
 	for (uint32_t k = 1; k < f->count && !rc; k++) {
 		l->kv_heads = f->heads[k];
-		rc = measure(b, NULL, &f->kl[k], e);
+		rc = alone(b, &f->kl[k], e);
 		/* fewer heads are never taken for better: that is noise */
 		f->kl[k] = f->kl[k] > f->kl[k - 1] ? f->kl[k] : f->kl[k - 1];
 	}
@@ -156,7 +176,7 @@ static int measure_layer(struct budget *b, uint32_t i, struct err *e)
 	if (rc || !i || !alike(c, i, i - 1) || f->heads[0] != b->fold[i - 1].heads[0])
 		return rc;
 	l->kv_source = i - 1;
-	rc = measure(b, NULL, &b->share[i], e);
+	rc = alone(b, &b->share[i], e);
 	l->kv_source = i;
 	return rc;
 }
@@ -247,10 +267,10 @@ static int spend(struct budget *b, const struct budget_cache *cache, struct budg
 	size_t room = (size_t)b->c->layers * (LEVELS + 1);
 	reset(b);
 	b->element = cache->element;
-	*out = (struct budget_plan){ .step = calloc(room, sizeof *out->step), .cache = cache, .kl = cache->kl };
+	*out = (struct budget_plan){ .step = calloc(room, sizeof *out->step), .cache = cache, .windows = b->base, .kl = b->base + cache->kl };
 	if (!out->step)
 		return err_nomem(e);
-	out->before = cache_bytes(b->c, r->tokens, F16);
+	out->before = cache_bytes(model_config(r->model), r->tokens, F16);
 	out->stored = out->after = cache_bytes(b->c, r->tokens, b->element);
 	while (out->after > r->bytes) {
 		struct budget_step s;
@@ -294,6 +314,14 @@ static void climb(struct ladder *f, uint32_t heads)
 			f->heads[f->count++] = n;
 }
 
+static bool windows_added(const struct budget *b)
+{
+	for (uint32_t i = 0; i < b->c->layers; i++)
+		if (b->c->layer[i].window != b->unwindowed[i])
+			return true;
+	return false;
+}
+
 static int measure_all(struct budget *b, struct err *e)
 {
 	const struct budget_request *r = b->r;
@@ -301,8 +329,10 @@ static int measure_all(struct budget *b, struct err *e)
 	for (uint32_t i = 0; i < b->c->layers; i++)
 		b->total += b->fold[i].count;
 	b->total += r->caches;
+	swap_windows(b);
 	for (size_t i = 0; i < r->caches && !rc; i++)
 		rc = damage(b, r->source, &r->cache[i].codecs, &r->cache[i].kl, e);
+	swap_windows(b);
 	for (uint32_t i = 0; i < b->c->layers && !rc; i++)
 		rc = measure_layer(b, i, e);
 	return rc;
@@ -322,11 +352,15 @@ static int make(struct budget *b, struct budget_plan *out, struct err *e)
 	/* what fits as it is needs nothing measured */
 	for (size_t i = 0; i < r->caches; i++)
 		fits |= r->cache[i].element >= F16 && cache_bytes(c, r->tokens, r->cache[i].element) <= r->bytes;
-	int rc = fits ? ERR_OK : measure_all(b, e);
+	int rc = windows_added(b) ? damage(b, r->source, NULL, &b->base, e) : ERR_OK;
+	if (!rc && !fits)
+		rc = measure_all(b, e);
 	if (!rc)
 		rc = choose(b, out, e);
 	if (!rc && !fits)
 		rc = measure(b, &out->cache->codecs, &out->together, e);
+	else if (!rc)
+		out->together = b->base;
 	uint32_t most = 0;
 	for (uint32_t i = 0; i < c->layers; i++)
 		most = c->layer[i].kv_heads > most ? c->layer[i].kv_heads : most;
@@ -344,7 +378,11 @@ int budget_make(const struct budget_request *r, struct config *c, struct budget_
 			       (unsigned long long)r->bytes, (unsigned long long)r->tokens, (unsigned long long)least);
 	b.fold = calloc(c->layers, sizeof *b.fold);
 	b.share = calloc(c->layers, sizeof *b.share);
-	int rc = b.fold && b.share ? make(&b, out, e) : err_nomem(e);
+	b.unwindowed = calloc(c->layers, sizeof *b.unwindowed);
+	for (uint32_t i = 0; i < c->layers && b.unwindowed; i++)
+		b.unwindowed[i] = model_config(r->model)->layer[i].window;
+	int rc = b.fold && b.share && b.unwindowed ? make(&b, out, e) : err_nomem(e);
+	free(b.unwindowed);
 	free(b.fold);
 	free(b.share);
 	return rc;

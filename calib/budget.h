@@ -33,7 +33,8 @@ struct budget_plan {
 	struct budget_step *step;
 	size_t count;
 	const struct budget_cache *cache; /* what it is to be stored in */
-	uint64_t before, stored, after;   /* bytes: at f16, then in that codec, then all steps taken */
+	uint64_t before, stored, after;   /* bytes: of the model at f16, then in that codec and with the windows, then all steps taken */
+	double windows;          /* KL of windows that the configuration has and the model has not; 0 without */
 	double kl;               /* predicted, of all: the sum */
 	double together;         /* the whole plan in closed forms */
 };
@@ -54,7 +55,7 @@ struct budget_request {
 	void *progress_arg;
 };
 /*
- * c: a configuration of the model that may be written to; it gets head counts and sources of the plan. ERR_USAGE when the
+ * c: a configuration of the model, but that layers may have windows; it gets head counts and sources of the plan. ERR_USAGE when the
  * budget cannot be met (the message has the smallest). Release with budget_plan_release; the request's caches outlive it.
  */
 int budget_make(const struct budget_request *r, struct config *c, struct budget_plan *out, struct err *e);

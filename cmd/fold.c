@@ -110,7 +110,7 @@ static int plan_heads(struct work *w, struct err *e)
 	if (!rc)
 		rc = windowing_check(&w->windowing, c, e);
 	if (!rc)
-		rc = budgeting_check(&w->budget, c, e);
+		rc = budgeting_check(&w->budget, c, w->windowing.window, e);
 	if (!rc)
 		rc = checkpoint_config(w->in.checkpoint, &w->to, e);
 	if (!rc && (rc = checkpoint_config(w->in.checkpoint, &w->folded, e)))
@@ -375,13 +375,23 @@ static int check_options(struct work *w, const struct produce *p, struct err *e)
 	if (!rc)
 		rc = windowing_options(&w->windowing, o->window, o->full_every, has_text(o) || o->dry_run, e);
 	if (!rc)
-		rc = budgeting_options(&w->budget, o->kv_budget, o->kv_cache, has_text(o), !o->kv_heads && !o->share_layers && !o->window,
-				       w->sharing.automatic, e);
+		rc = budgeting_options(&w->budget, o->kv_budget, o->kv_cache, has_text(o), !o->kv_heads && !o->share_layers, w->sharing.automatic,
+				       e);
 	if (!rc && w->budget.shares) {
 		w->sharing.goal.bytes = w->budget.bytes;
 		w->sharing.goal.tokens = w->budget.tokens;
 	}
 	return rc ? rc : produce_check(p, e);
+}
+
+static int choose_windows(struct work *w, struct err *e)
+{
+	struct windows fit = w->text;
+	fit.count -= w->held;
+	int rc = windowing_choose(&w->windowing, w->in.model, w->text.count ? &fit : NULL, &w->to, e);
+	for (uint32_t i = 0; i < w->to.layers && !rc; i++)
+		w->folded.layer[i].window = w->to.layer[i].window;
+	return rc;
 }
 
 static int make(struct work *w, struct err *e)
@@ -398,13 +408,9 @@ static int make(struct work *w, struct err *e)
 			     w->method->moments ? w->method->name : "search");
 	if (!rc && !w->text.count && has_text(o) && (!o->dry_run || w->sharing.automatic) && (w->changed || w->sharing.spec || w->windowing.window))
 		rc = choose_text(w, e);
-	if (!rc && w->windowing.window) {
-		struct windows fit = w->text;
-		fit.count -= w->held;
-		rc = windowing_choose(&w->windowing, w->in.model, w->text.count ? &fit : NULL, &w->to, e);
-	}
-	for (uint32_t i = 0; i < w->to.layers && !rc && w->windowing.window; i++)
-		w->folded.layer[i].window = w->to.layer[i].window;
+	/* a budget is planned for the windows, which are chosen by then */
+	if (!rc && w->windowing.window && !w->budget.plan.cache)
+		rc = choose_windows(w, e);
 	if (!rc && w->changed && !o->dry_run)
 		rc = fold(w, &refit, e);
 	if (!rc && w->sharing.spec)
@@ -422,6 +428,8 @@ enum { PLAN_FIT = 32, PLAN_JUDGE = 16 };
 static int plan_budget(struct work *w, struct err *e)
 {
 	int rc = choose_text(w, e);
+	if (!rc && w->windowing.window)
+		rc = choose_windows(w, e);
 	if (rc)
 		return rc;
 	struct windows few = w->text;

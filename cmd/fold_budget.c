@@ -19,8 +19,8 @@ int budgeting_options(struct budgeting *b, const char *spec, const char *codecs,
 	if (!spec)
 		return ERR_OK;
 	if (!alone && !shares)
-		return err_set(e, ERR_USAGE, "--kv-budget plans heads and layers itself; give it without --kv-heads, --share-layers and --window, "
-			       "or with --share-layers auto");
+		return err_set(e, ERR_USAGE, "--kv-budget plans heads and layers itself; give it without --kv-heads and --share-layers, or with "
+			       "--share-layers auto");
 	size_t n = at ? (size_t)(at - spec) : sizeof size;
 	if (n < sizeof size) {
 		memcpy(size, spec, n);
@@ -55,11 +55,11 @@ static int find_caches(struct budgeting *b, size_t dim, struct err *e)
 	return ERR_OK;
 }
 
-int budgeting_check(struct budgeting *b, const struct config *c, struct err *e)
+int budgeting_check(struct budgeting *b, const struct config *c, bool windows, struct err *e)
 {
 	char want[32], least[32];
 	int rc = find_caches(b, c->head_dim, e);
-	uint64_t smallest = b->spec && !b->shares ? budget_smallest(c, b->cache, b->caches, b->tokens) : 0;
+	uint64_t smallest = b->spec && !b->shares && !windows ? budget_smallest(c, b->cache, b->caches, b->tokens) : 0;
 	if (rc || !b->spec || b->bytes >= smallest)
 		return rc;
 	const struct budget_cache *cache = &b->cache[0];
@@ -91,12 +91,16 @@ static void say_plan(const struct budgeting *b, const struct damage *damage, str
 	const struct budget_plan *p = &b->plan;
 	const struct budget_cache *cache = p->cache;
 	char size[32], before[32];
-	double kl = cache->kl;
+	double kl = p->windows + cache->kl;
+	bool f16 = !strcmp(cache->name, "f16");
+	if (p->windows > 0 && !f16)
+		strbuf_printf(out, "windows                      KL +%.5f by themselves\n", p->windows);
 	for (size_t i = 0; i < b->caches && b->caches > 1; i++)
 		strbuf_printf(out, "cache in %-10s%s  KL +%.5f by itself\n", b->cache[i].name, cache == &b->cache[i] ? " (taken)" : "        ",
 			      b->cache[i].kl);
 	if (p->stored != p->before)
-		strbuf_printf(out, "step 0   cache in %-13s  KL +%.5f, %.5f in all  cache %s\n", cache->name, kl, kl, size_text(p->stored, size));
+		strbuf_printf(out, "step 0   %s%-*s  KL +%.5f, %.5f in all  cache %s\n", f16 ? "" : "cache in ", f16 ? 22 : 13,
+			      f16 ? "windows" : cache->name, f16 ? kl : cache->kl, kl, size_text(p->stored, size));
 	for (size_t i = 0; i < p->count; i++) {
 		const struct budget_step *s = &p->step[i];
 		kl += s->kl;
@@ -108,7 +112,7 @@ static void say_plan(const struct budgeting *b, const struct damage *damage, str
 		strbuf_printf(out, "  KL +%.5f, %.5f in all  cache %s\n", s->kl, kl, size_text(s->bytes, size));
 	}
 	strbuf_printf(out, "KV budget         %s -> %s at %llu tokens (%s%s)\n", size_text(p->before, before), size_text(p->after, size),
-		      (unsigned long long)b->tokens, strcmp(cache->name, "f16") ? "f16 -> " : "", cache->name);
+		      (unsigned long long)b->tokens, f16 ? "" : "f16 -> ", cache->name);
 	strbuf_printf(out, "KL                %.4f predicted as the sum of steps, %.4f all steps together, in closed forms", p->kl, p->together);
 	if (damage)
 		strbuf_printf(out, "; %.4f measured as written", damage->kl);
@@ -135,6 +139,8 @@ void budgeting_json(const struct budgeting *b, struct json_writer *j)
 	jw_uint(j, "at_tokens", b->tokens);
 	jw_uint(j, "bytes_before", p->before);
 	jw_uint(j, "bytes_after", p->after);
+	if (p->windows > 0)
+		jw_double(j, "kl_windows", p->windows);
 	jw_double(j, "kl_predicted", p->kl);
 	jw_double(j, "kl_together", p->together);
 	jw_array(j, "caches");

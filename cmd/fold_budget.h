@@ -20,8 +20,11 @@ struct budgeting {
 /* BYTES@CTX, and "auto" or names of codecs with commas between. ERR_USAGE. */
 int budgeting_options(struct budgeting *b, const char *spec, const char *codecs, bool has_text, bool alone, bool shares,
 		      struct err *e);
-/* What can be said without a text: codecs that do not divide a head, a budget that cannot be met. */
-int budgeting_check(struct budgeting *b, const struct config *c, struct err *e);
+/*
+ * What can be said without a text: codecs that do not divide a head, a budget that cannot be met. windows: which layers get
+ * some is not known yet, so that only budget_make can tell the latter.
+ */
+int budgeting_check(struct budgeting *b, const struct config *c, bool windows, struct err *e);
 /* What the result's cache is to be stored in. */
 const struct budget_cache *budgeting_cache(const struct budgeting *b);
 /* damage: of the result, or NULL. */

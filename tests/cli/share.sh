@@ -160,6 +160,19 @@ exits 2 "no tokens" fold -o "$T/no.quire" --kv-budget 64MiB
 for b in 0@4096 64MiB@0 64MiB@ @4096 64MiB@-1 64MiB@4096x x@4096; do
 	exits 2 "--kv-budget $b" fold -o "$T/no.quire" --kv-budget=$b
 done
+# a budget beside windows: they are chosen first, and what they cost is told apart from the steps
+succeeds "windows and a budget" fold -o "$T/wb.quire" --window 16 --full-every 3 --kv-budget 6MiB@4096 --json
+cp "$T/out" "$T/wb.json"
+budget() { sed -n '/"kv_budget"/,$p' "$1" >"$T/budget"; json "$T/budget" "$2"; }
+is "windows and a budget: from the original's size to the budget" "$(budget "$T/wb.json" bytes_before) $(($(budget "$T/wb.json" bytes_after) <= 6 << 20))" "20971520 1"
+is "windows and a budget: layers have windows" "$(grep -A 6 '"windows"' "$T/wb.json" | grep -c '^ *16')" 3
+if grep -q '"cache_bytes"' "$T/wb.json"; then ok "windows and a budget: steps are taken"; else not_ok "windows and a budget: steps are taken"; fi
+windows=$(budget "$T/wb.json" kl_windows)
+is "windows and a budget: steps add to what windows cost" "$(awk -v w="$windows" -v p="$(budget "$T/wb.json" kl_predicted)" 'BEGIN { print (w > 0 && p > w) }')" 1
+succeeds "windows that meet the budget" fold -o "$T/no.quire" --window 16 --full-every 3 --kv-budget 9MiB@4096 --json --dry-run
+is "windows that meet the budget: no step, and their cost" "$(grep -c '"cache_bytes"' "$T/out") $(budget "$T/out" kl_predicted) $(budget "$T/out" kl_together)" "0 $windows $windows"
+exits 2 "windows, and a budget that cannot be met" fold -o "$T/no.quire" --window 16 --kv-budget 1KiB@4096
+says "windows, and a budget that cannot be met: says the smallest" "the smallest is [0-9]+"
 exits 2 "a budget and heads" fold -o "$T/no.quire" --kv-budget 8MiB@4096 --kv-heads 4
 is "nothing was written" "$(ls "$T" | grep -c '^no')" 0
 done_testing
