@@ -101,14 +101,35 @@ static bool rows_moved(const struct weight *a, const struct weight *b, struct er
 	return difference > square;
 }
 
+static int check_place(const struct loaded *model, const struct loaded *reference, enum role r, uint32_t layer, struct err *e)
+{
+	const struct weight *x = model_weight(model->model, r, layer), *y = model_weight(reference->model, r, layer);
+	char where[32] = "";
+	if ((!x->bytes.data && !y->bytes.data) || (x->bytes.data && y->bytes.data && same_shape(x->tensor, y->tensor)))
+		return ERR_OK;
+	if (role_rows[r].per_layer)
+		snprintf(where, sizeof where, " of layer %u", layer);
+	return err_set(e, ERR_NOT_COMPARABLE, "attribution swaps tensors of the reference in, and %s%s is not of the same shape in both models",
+		       role_rows[r].name, where);
+}
+
+int attribute_check(const struct loaded *model, const struct loaded *reference, struct err *e)
+{
+	uint32_t layers = model->config.layers, other = reference->config.layers;
+	int rc = ERR_OK;
+	if (layers != other)
+		return err_set(e, ERR_NOT_COMPARABLE, "the models have %u and %u layers; attribution needs the same", layers, other);
+	for (unsigned r = 0; r < ROLE_COUNT && !rc; r++)
+		for (uint32_t l = 0; l < (role_rows[r].per_layer ? layers : 1) && !rc; l++)
+			rc = check_place(model, reference, (enum role)r, l, e);
+	return rc;
+}
+
 static int add_place(struct work *k, enum role r, uint32_t layer, struct err *e)
 {
 	const struct weight *x = model_weight(k->model->model, r, layer), *y = model_weight(k->reference->model, r, layer);
-	if (!x->bytes.data && !y->bytes.data)
+	if (!x->bytes.data)
 		return ERR_OK;
-	if (!x->bytes.data || !y->bytes.data || !same_shape(x->tensor, y->tensor))
-		return err_set(e, ERR_NOT_COMPARABLE, "attribution swaps tensors of the reference in, and %s%s is not of the same shape in both models",
-			       role_rows[r].name, role_rows[r].per_layer ? " of a layer" : "");
 	bool vector = x->tensor->ndim == 1, differs;
 	if (vector) /* by value: a norm may be f32 in one file and bf16 in the other */
 		differs = memcmp(model_vector(k->model->model, r, layer), model_vector(k->reference->model, r, layer),
@@ -137,15 +158,14 @@ static int add_place(struct work *k, enum role r, uint32_t layer, struct err *e)
 static int find_places(struct work *k, struct err *e)
 {
 	uint32_t layers = k->model->config.layers;
-	if (layers != k->reference->config.layers)
-		return err_set(e, ERR_NOT_COMPARABLE, "the models have %u and %u layers; attribution needs the same", layers,
-			       k->reference->config.layers);
+	int rc = attribute_check(k->model, k->reference, e);
+	if (rc)
+		return rc;
 	size_t room = ((size_t)layers + 1) * ROLE_COUNT;
 	k->places = calloc(room, sizeof *k->places);
 	k->out->groups = calloc(room, sizeof *k->out->groups);
 	if (!k->places || !k->out->groups)
 		return err_nomem(e);
-	int rc = ERR_OK;
 	for (unsigned r = 0; r < ROLE_COUNT && !rc; r++)
 		for (uint32_t l = 0; l < (role_rows[r].per_layer ? layers : 1) && !rc; l++)
 			rc = add_place(k, (enum role)r, l, e);

@@ -27,7 +27,7 @@ static const struct option_row quantize_rows[] = {
 	{ "samples", 0, OPT_INT, "N", "windows chosen from --data; 0: all of it (default: 128)", FIELD(samples) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window of --data (default: 512 or the model's)", FIELD(ctx) },
 	{ "seed", 0, OPT_INT, "N", "which windows of --data are chosen (default: 0)", FIELD(seed) },
-	{ "distill", 0, OPT_INT, "N", "best: training passes; 0: none (default: 4 to 12 if short)", FIELD(distill) },
+	{ "distill", 0, OPT_INT, "N", "best: training passes; 0: none (default: 12, fewer if slow)", FIELD(distill) },
 	{ "keep-channels", 0, OPT_FLAG, NULL, "best: channels stay in their order and scale (for adapters)", FIELD(keep_channels) },
 	{ "recipe", 0, OPT_STRING, "FILE", "lines PATTERN = CODEC, on top of the scheme", FIELD(recipe) },
 	{ "tensor", 't', OPT_LIST, "PATTERN=CODEC", "codec for tensors or roles by name; repeatable, the last wins", FIELD(tensor) },

@@ -231,6 +231,8 @@ static int load(struct run *r, const char *path, struct err *e)
 		model_set_kv(r->model.model, kv);
 	if (!rc)
 		rc = text_tokens(r->model.tokenizer, o->data, &r->ids, e);
+	if (!rc && o->attribute)
+		rc = attribute_check(&r->model, &r->reference, e);
 	if (!rc && o->against) {
 		rc = text_tokens(r->reference.tokenizer, o->data, &other, e);
 		if (!rc)

@@ -75,6 +75,11 @@ if [ -d "$SHARED/models/english" ]; then
 	refuses 7 'older.base: it was made with another tokenizer$' "$QUIRE" verify "$SHARED/models/english" --data "$text" $few -q --baseline "$older"
 else skip "a baseline of an older version, of another tokenizer"; fi
 
+# attribution between unlike models is refused before anything runs
+"$QUIRE" fold "$DEMO" -o "$T/folded" --kv-heads 4 --layers 1 --method mean --group neighbour -q >/dev/null 2>&1
+refuses 7 'attn_k of layer 1 is not of the same shape in both models' verify --against "$T/folded" --attribute roles
+refuses 7 'attn_k of layer 1 is not of the same shape in both models' "$QUIRE" verify "$T/folded" --against "$DEMO" --data "$text" $few -q --attribute layers
+
 # verify: merging
 for i in 1 2; do verify --shard $i/2 -o "$T/part$i"; verify --against "$DEMO" --shard $i/2 -o "$T/with$i"; done
 verify --kv-cache q8_0 --shard 1/2 -o "$T/cache"
@@ -188,6 +193,7 @@ for name, t in head.items():
 text = json.dumps(out).encode()
 open(sys.argv[2], "wb").write(struct.pack("<Q", len(text)) + text + data)' "$DEMO/model.safetensors" "$T/$what/model.safetensors" $what
 	done
+	refuses 7 'the models have 4 and 5 layers; attribution needs the same' "$QUIRE" verify "$T/short" --against "$DEMO" --data "$text" $few -q --attribute layers
 	refuses 7 'the models have vocabularies of 1025 and 1024 tokens' "$QUIRE" verify "$T/padded" --against "$DEMO" --data "$text" $few -q
 	refuses 7 'not comparable with .*: its vocabulary is 1024, this run.s 1025' "$QUIRE" verify "$T/padded" --baseline "$T/base" --data "$text" -q
 	refuses 7 'vocabular' compare "$T/padded"
