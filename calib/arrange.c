@@ -15,9 +15,16 @@ enum {
 	SWAPS = 40,          /* tried per channel */
 	BLOCK = 256,         /* activations that share a step */
 };
-/* Measured: more lessens the rounding of activations further, but at 4 bits that of weights grows by as much. */
-#define EXPONENT 0.3
 #define LEAST 1e-3 /* of the median channel: what is smaller is as good as dead */
+
+/*
+ * Measured: 0.6 is best for the rounding of activations, but that of weights grows with it, which matters less the more bits
+ * they have.
+ */
+static double exponent(const struct codec *c)
+{
+	return c->bits > 4 ? 0.5 : 0.25;
+}
 
 /* What becomes of the channels of one layer; NULL: nothing. */
 struct layer_channels {
@@ -131,7 +138,7 @@ static int ascending(const void *a, const void *b)
  * From mean squares to scales, their geometric mean 1: large channels get large ones. False where there is nothing to
  * go by.
  */
-static bool to_scales(const double *square, size_t n, float *scale)
+static bool to_scales(const double *square, size_t n, double power, float *scale)
 {
 	double mean = 0;
 	for (size_t i = 0; i < n; i++) {
@@ -149,7 +156,7 @@ static bool to_scales(const double *square, size_t n, float *scale)
 	if (!(least > 0))
 		return false;
 	for (size_t i = 0; i < n; i++) {
-		scale[i] = powf(scale[i] > least ? scale[i] : least, (float)EXPONENT);
+		scale[i] = powf(scale[i] > least ? scale[i] : least, (float)power);
 		mean += log(scale[i]);
 	}
 	mean = exp(mean / (double)n);
@@ -181,7 +188,7 @@ static int choose_v(const struct look *k, struct layer_channels *l, struct err *
 	bool some = false;
 	if (!rc) {
 		mean_squares(k, k->x_o, k->heads, n, channel, square);
-		some = to_scales(square, n, l->v);
+		some = to_scales(square, n, exponent(item_of(k->plan, ROLE_O, k->layer)->out.codec), l->v);
 	}
 	for (size_t i = 0; i < k->heads && some; i++)
 		l->o[i] = l->v[channel[i]];
@@ -266,34 +273,6 @@ static void improve(struct blocks *b)
 	}
 }
 
-struct ranked {
-	double key;
-	uint32_t channel;
-};
-
-static int by_key(const void *a, const void *b)
-{
-	const struct ranked *x = a, *y = b;
-	return x->key != y->key ? (x->key < y->key ? -1 : 1) : (x->channel > y->channel) - (x->channel < y->channel);
-}
-
-/* Within a block the order is free for activations: sub-blocks of weights want columns of one size. */
-static int sort_members(struct blocks *b, struct err *e)
-{
-	struct ranked *rank = malloc(b->block * sizeof *rank);
-	if (!rank)
-		return err_nomem(e);
-	for (size_t i = 0; i < b->n; i += b->block) {
-		for (size_t k = 0; k < b->block; k++)
-			rank[k] = (struct ranked){ b->columns[b->member[i + k]], b->member[i + k] };
-		qsort(rank, b->block, sizeof *rank, by_key);
-		for (size_t k = 0; k < b->block; k++)
-			b->member[i + k] = rank[k].channel;
-	}
-	free(rank);
-	return ERR_OK;
-}
-
 static int column_squares(const struct look *k, const float *scale, double *square, struct err *e)
 {
 	const struct tensor *meta;
@@ -326,7 +305,6 @@ static int group(const struct look *k, const float *scale, uint32_t *order, stru
 			for (size_t t = 0; t < k->tokens; t++)
 				b.z[i * k->tokens + t] = fabsf(k->x_down[t * n + i]) / (scale ? scale[i] : 1);
 		improve(&b);
-		rc = sort_members(&b, e);
 	}
 	free(b.z);
 	free(b.columns);
@@ -346,7 +324,7 @@ static int choose_ffn(const struct look *k, struct layer_channels *l, struct err
 	int rc = square && scale && l->order ? ERR_OK : err_nomem(e);
 	if (!rc) {
 		mean_squares(k, k->x_down, n, n, NULL, square);
-		bool scaled = to_scales(square, n, scale) && scales_up(k);
+		bool scaled = scales_up(k) && to_scales(square, n, exponent(item_of(k->plan, ROLE_DOWN, k->layer)->out.codec), scale);
 		for (uint32_t i = 0; i < n; i++)
 			l->order[i] = i;
 		rc = group(k, scaled ? scale : NULL, l->order, e);

@@ -6,8 +6,8 @@
  * down projection is full of large values, a few in each token. Channels that are large together are put into one block,
  * by swaps, so that other blocks keep small steps; and large channels are made smaller by a power of their root mean square
  * (SmoothQuant, arXiv 2211.10438), here and before the output projection. The inverse goes into the rows of up and V, so
- * that the function stays the same; gate and up take the order of down's columns. The weights see the opposite: their large
- * columns get larger, as AWQ (arXiv 2306.00978) wants them, and columns of a size stand together in a block.
+ * that the function stays the same; gate and up take the order of down's columns. (Sorting columns by size within a block,
+ * which is free for activations, made the rounding of weights worse.)
  */
 #include "calib/evaluate.h"
 #include "plan/plan.h"

@@ -78,17 +78,16 @@ static bool same_shape(const struct tensor *a, const struct tensor *b)
 }
 
 /* Rows that have nothing to do with each other: then channels have another order. */
-static bool rows_moved(const struct weight *a, const struct weight *b, struct err *e, int *rc)
+static int rows_moved(const struct weight *a, const struct weight *b, bool *moved, struct err *e)
 {
 	enum { ROWS = 16 };
 	size_t n = (size_t)tensor_cols(a->tensor), rows = (size_t)tensor_rows(a->tensor);
 	rows = rows < ROWS ? rows : ROWS;
-	float *x = malloc(2 * n * sizeof *x), *y = x + n;
+	float *x = malloc(2 * n * sizeof *x);
 	double difference = 0, square = 0;
-	if (!x) {
-		*rc = err_nomem(e);
-		return false;
-	}
+	if (!x)
+		return err_nomem(e);
+	float *y = x + n;
 	for (size_t r = 0; r < rows; r++) {
 		a->tensor->codec->decode(a->tensor->codec, a->bytes.data + r * (size_t)codec_row_bytes(a->tensor->codec, n), x, n);
 		b->tensor->codec->decode(b->tensor->codec, b->bytes.data + r * (size_t)codec_row_bytes(b->tensor->codec, n), y, n);
@@ -98,7 +97,33 @@ static bool rows_moved(const struct weight *a, const struct weight *b, struct er
 		}
 	}
 	free(x);
-	return difference > square;
+	*moved = difference > square;
+	return ERR_OK;
+}
+
+/* By value: a norm may be f32 in one file and bf16 in the other. */
+static bool vector_differs(const struct loaded *model, const struct loaded *reference, enum role r, uint32_t layer)
+{
+	size_t n = (size_t)model_weight(model->model, r, layer)->tensor->dim[0];
+	return memcmp(model_vector(model->model, r, layer), model_vector(reference->model, r, layer), n * sizeof(float)) != 0;
+}
+
+/* One matrix can be put back only where its neighbours mean the same channels. */
+static int check_channels(const struct loaded *model, const struct loaded *reference, enum role r, uint32_t layer, struct err *e)
+{
+	const struct weight *x = model_weight(model->model, r, layer), *y = model_weight(reference->model, r, layer);
+	bool moved = false;
+	if (!x->bytes.data)
+		return ERR_OK;
+	if (x->tensor->ndim == 1 && vector_differs(model, reference, r, layer))
+		return err_set(e, ERR_NOT_COMPARABLE,
+			       "%s of layer %u differs from the reference's, so scales were moved between tensors and one alone cannot be put back; attribute by layers",
+			       role_rows[r].name, layer);
+	int rc = r == ROLE_UP ? rows_moved(x, y, &moved, e) : ERR_OK;
+	if (!rc && moved)
+		rc = err_set(e, ERR_NOT_COMPARABLE, "channels of layer %u have another order than the reference's, so no matrix alone can be put "
+			     "back; attribute by layers, or quantize with --keep-channels", layer);
+	return rc;
 }
 
 static int check_place(const struct loaded *model, const struct loaded *reference, enum role r, uint32_t layer, struct err *e)
@@ -113,7 +138,7 @@ static int check_place(const struct loaded *model, const struct loaded *referenc
 		       role_rows[r].name, where);
 }
 
-int attribute_check(const struct loaded *model, const struct loaded *reference, struct err *e)
+int attribute_check(const struct loaded *model, const struct loaded *reference, enum attribute_by by, struct err *e)
 {
 	uint32_t layers = model->config.layers, other = reference->config.layers;
 	int rc = ERR_OK;
@@ -122,43 +147,31 @@ int attribute_check(const struct loaded *model, const struct loaded *reference, 
 	for (unsigned r = 0; r < ROLE_COUNT && !rc; r++)
 		for (uint32_t l = 0; l < (role_rows[r].per_layer ? layers : 1) && !rc; l++)
 			rc = check_place(model, reference, (enum role)r, l, e);
+	for (unsigned r = 0; r < ROLE_COUNT && !rc && by != ATTRIBUTE_LAYERS; r++)
+		for (uint32_t l = 0; l < (role_rows[r].per_layer ? layers : 1) && !rc; l++)
+			rc = check_channels(model, reference, (enum role)r, l, e);
 	return rc;
 }
 
-static int add_place(struct work *k, enum role r, uint32_t layer, struct err *e)
+static void add_place(struct work *k, enum role r, uint32_t layer)
 {
 	const struct weight *x = model_weight(k->model->model, r, layer), *y = model_weight(k->reference->model, r, layer);
 	if (!x->bytes.data)
-		return ERR_OK;
-	bool vector = x->tensor->ndim == 1, differs;
-	if (vector) /* by value: a norm may be f32 in one file and bf16 in the other */
-		differs = memcmp(model_vector(k->model->model, r, layer), model_vector(k->reference->model, r, layer),
-				 (size_t)x->tensor->dim[0] * sizeof(float)) != 0;
-	else
-		differs = x->tensor->codec != y->tensor->codec || memcmp(x->bytes.data, y->bytes.data, (size_t)x->tensor->nbytes) != 0;
-	if (!differs)
-		return ERR_OK;
-	if (vector && k->by != ATTRIBUTE_LAYERS)
-		return err_set(e, ERR_NOT_COMPARABLE,
-			       "%s of layer %u differs from the reference's, so scales were moved between tensors and one alone cannot be put back; attribute by layers",
-			       role_rows[r].name, layer);
-	int rc = ERR_OK;
-	if (r == ROLE_UP && k->by != ATTRIBUTE_LAYERS && rows_moved(x, y, e, &rc))
-		return err_set(e, ERR_NOT_COMPARABLE, "channels of layer %u have another order than the reference's, so no matrix alone can be put back; "
-			       "attribute by layers, or quantize with --keep-channels", layer);
-	if (rc)
-		return rc;
+		return;
+	bool same = x->tensor->ndim == 1 ? !vector_differs(k->model, k->reference, r, layer)
+					 : x->tensor->codec == y->tensor->codec && !memcmp(x->bytes.data, y->bytes.data, (size_t)x->tensor->nbytes);
+	if (same)
+		return;
 	size_t g = group_of(k, r, layer);
 	k->out->groups[g].bytes += x->tensor->nbytes;
 	k->out->groups[g].reference_bytes += y->tensor->nbytes;
 	k->places[k->place_count++] = (struct place){ .role = r, .layer = layer, .group = g };
-	return ERR_OK;
 }
 
 static int find_places(struct work *k, struct err *e)
 {
 	uint32_t layers = k->model->config.layers;
-	int rc = attribute_check(k->model, k->reference, e);
+	int rc = attribute_check(k->model, k->reference, k->by, e);
 	if (rc)
 		return rc;
 	size_t room = ((size_t)layers + 1) * ROLE_COUNT;
@@ -166,10 +179,10 @@ static int find_places(struct work *k, struct err *e)
 	k->out->groups = calloc(room, sizeof *k->out->groups);
 	if (!k->places || !k->out->groups)
 		return err_nomem(e);
-	for (unsigned r = 0; r < ROLE_COUNT && !rc; r++)
-		for (uint32_t l = 0; l < (role_rows[r].per_layer ? layers : 1) && !rc; l++)
-			rc = add_place(k, (enum role)r, l, e);
-	return rc;
+	for (unsigned r = 0; r < ROLE_COUNT; r++)
+		for (uint32_t l = 0; l < (role_rows[r].per_layer ? layers : 1); l++)
+			add_place(k, (enum role)r, l);
+	return ERR_OK;
 }
 
 /* A second model over the same bytes, with one group taken from the reference. */

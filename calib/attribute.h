@@ -37,8 +37,8 @@ struct attribution {
 	size_t count;
 };
 
-/* ERR_NOT_COMPARABLE when the models have other shapes (a folded model): what can be told before anything runs. */
-int attribute_check(const struct loaded *model, const struct loaded *reference, struct err *e);
+/* What attribute() refuses and can be told before anything runs. */
+int attribute_check(const struct loaded *model, const struct loaded *reference, enum attribute_by by, struct err *e);
 /*
  * Groups whose tensors are the same in both models are left out. ERR_NOT_COMPARABLE when the models have other shapes
  * (a folded model), or when single tensors are asked for and the norms differ or channels have another order: then scales

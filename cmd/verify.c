@@ -222,6 +222,7 @@ static int load(struct run *r, const char *path, struct err *e)
 	const struct verify_options *o = r->o;
 	struct token_ids other = { 0 };
 	struct kv_codecs kv = { 0 };
+	enum attribute_by by;
 	int rc = o->baseline ? records_open(&r->baseline, o->baseline, RECORDS_BASELINE, e) : ERR_OK;
 	if (!rc)
 		rc = loaded_open(&r->model, path, e);
@@ -231,8 +232,8 @@ static int load(struct run *r, const char *path, struct err *e)
 		model_set_kv(r->model.model, kv);
 	if (!rc)
 		rc = text_tokens(r->model.tokenizer, o->data, &r->ids, e);
-	if (!rc && o->attribute)
-		rc = attribute_check(&r->model, &r->reference, e);
+	if (!rc && o->attribute && !(rc = attribute_find(o->attribute, &by, e)))
+		rc = attribute_check(&r->model, &r->reference, by, e);
 	if (!rc && o->against) {
 		rc = text_tokens(r->reference.tokenizer, o->data, &other, e);
 		if (!rc)
