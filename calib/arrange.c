@@ -213,21 +213,43 @@ struct blocks {
 	double *norm, *cost;     /* [count] sum of columns; what its rounding costs: mean largest^2, weighted, times norm */
 };
 
-static void find_largest(struct blocks *b, size_t block)
+static void see_magnitude(float z, float *first, float *second)
 {
+	float low = z < *first ? z : *first;
+	*first = z > *first ? z : *first;
+	*second = low > *second ? low : *second;
+}
+
+static void fill_block(struct blocks *b, size_t block)
+{
+	const uint32_t *member = b->member + block * b->block;
 	float *first = b->first + block * b->tokens, *second = b->second + block * b->tokens;
 	memset(first, 0, b->tokens * sizeof *first);
 	memset(second, 0, b->tokens * sizeof *second);
-	b->norm[block] = 0;
 	for (size_t i = 0; i < b->block; i++) {
-		uint32_t m = b->member[block * b->block + i];
-		const float *z = b->z + m * b->tokens;
-		b->norm[block] += b->columns[m];
-		for (size_t t = 0; t < b->tokens; t++) {
-			float low = z[t] < first[t] ? z[t] : first[t];
-			first[t] = z[t] > first[t] ? z[t] : first[t];
-			second[t] = low > second[t] ? low : second[t];
+		const float *z = b->z + member[i] * b->tokens;
+		b->norm[block] += b->columns[member[i]];
+		for (size_t t = 0; t < b->tokens; t++)
+			see_magnitude(z[t], &first[t], &second[t]);
+	}
+}
+
+/* Where the one that leaves was among the two largest, the others are looked through. */
+static void exchange(struct blocks *b, size_t block, size_t place, uint32_t in)
+{
+	uint32_t *member = b->member + block * b->block, out = member[place];
+	float *first = b->first + block * b->tokens, *second = b->second + block * b->tokens;
+	const float *gone = b->z + out * b->tokens, *come = b->z + in * b->tokens;
+	member[place] = in;
+	b->norm[block] += b->columns[in] - b->columns[out];
+	for (size_t t = 0; t < b->tokens; t++) {
+		if (gone[t] < second[t]) {
+			see_magnitude(come[t], &first[t], &second[t]);
+			continue;
 		}
+		first[t] = second[t] = 0;
+		for (size_t i = 0; i < b->block; i++)
+			see_magnitude(b->z[member[i] * b->tokens + t], &first[t], &second[t]);
 	}
 }
 
@@ -253,7 +275,7 @@ static void improve(struct blocks *b)
 {
 	struct rng rng = { 1 };
 	for (size_t i = 0; i < b->count; i++) {
-		find_largest(b, i);
+		fill_block(b, i);
 		b->cost[i] = cost_after(b, i, b->member[i * b->block], b->member[i * b->block]);
 	}
 	for (size_t i = 0; i < SWAPS * b->n && b->count > 1; i++) {
@@ -264,10 +286,8 @@ static void improve(struct blocks *b)
 		double a = cost_after(b, from, x, y), c = cost_after(b, to, y, x);
 		if (!(a + c < b->cost[from] + b->cost[to]))
 			continue;
-		b->member[p] = y;
-		b->member[q] = x;
-		find_largest(b, from);
-		find_largest(b, to);
+		exchange(b, from, p % b->block, y);
+		exchange(b, to, q % b->block, x);
 		b->cost[from] = a;
 		b->cost[to] = c;
 	}
@@ -297,7 +317,7 @@ static int group(const struct look *k, const float *scale, uint32_t *order, stru
 	b.columns = calloc(n, sizeof *b.columns);
 	b.first = malloc(b.count * k->tokens * sizeof *b.first);
 	b.second = malloc(b.count * k->tokens * sizeof *b.second);
-	b.norm = malloc(b.count * sizeof *b.norm);
+	b.norm = calloc(b.count, sizeof *b.norm);
 	b.cost = malloc(b.count * sizeof *b.cost);
 	int rc = b.z && b.columns && b.first && b.second && b.norm && b.cost ? column_squares(k, scale, b.columns, e) : err_nomem(e);
 	if (!rc) {
