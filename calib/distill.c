@@ -7,15 +7,19 @@
 #include "calib/fold_weights.h"
 #include "calib/latent.h"
 #include "calib/quantizer_impl.h"
+#include "calib/written.h"
 #include "model/layer_fit.h"
 
-const struct distill_options distill_defaults = { .passes = 12, .batch = 8, .rate = 0.01, .scale_rate = 0.001, .held_out = 8 };
+const struct distill_options distill_defaults = { .passes = 12, .batch = 8, .rate = 0.01, .scale_rate = 0.3, .written = 3,
+						  .held_out = 8 };
 
 /* Floating-point operations that are worth it unasked: minutes on two cores. Fewer passes than LEAST gain nothing. */
 static const double WORTH = 3e13;
 enum { LEAST = 4 };
 /* Fewer tokens are learned by heart, and too few of them are left to tell. */
 enum { LEAST_TOKENS = 16384 };
+/* Windows between two signs of progress. */
+enum { WRITTEN_AT_ONCE = 32 };
 
 struct layer {
 	struct layer_weights w;
@@ -25,7 +29,7 @@ struct layer {
 
 struct distiller {
 	const struct config *c;
-	const struct windows *text;
+	struct windows text;     /* what is fitted to, what is held out, and what the original has written */
 	const struct distill_options *o;
 	struct tensor_source *source;
 	struct overlay *out;
@@ -40,7 +44,8 @@ struct distiller {
 	float *wanted;           /* [batch tokens, hidden] of `teacher` */
 	size_t *order;           /* windows: those to fit to, shuffled, then those held out */
 	int32_t *tokens;         /* [batch tokens] */
-	size_t fitted;           /* windows */
+	size_t fitted, held, written; /* windows */
+	size_t next;             /* in order */
 	plan_progress *progress;
 	void *progress_arg;
 	uint64_t done, total;
@@ -97,9 +102,10 @@ uint64_t distill_memory(const struct config *c, const struct plan *p, uint64_t t
 		/* latents with Adam's two moments, parameters of sub-blocks of 16 likewise, and the bytes of the pass that is kept */
 		codes += takes(&p->items[i]) ? 12 * n + 10 * 4 * n / 16 + p->items[i].out.nbytes : 0;
 	}
-	/* gradients of a layer and of the latents of its widest matrix; hidden states of the original, and between layers */
-	return weights + codes + (7 + 1 + 1) * 4 * widest + 4 * c->hidden * (tokens + (c->layers + 3) * batch) +
-	       layer_fit_memory(c, distill_defaults.batch, ctx);
+	/* gradients of a layer and of the latents of its widest matrix; tokens, hidden states of the original, and between layers */
+	tokens *= 1 + distill_defaults.written;
+	return weights + codes + (7 + 1 + 1) * 4 * widest + 4 * (c->hidden + 1) * (tokens + (c->layers + 3) * batch) +
+	       layer_fit_memory(c, distill_defaults.batch, ctx) + written_memory(c, ctx);
 }
 
 /* ---- layers */
@@ -184,20 +190,49 @@ static void layer_close(struct layer *l)
 
 /* ---- steps */
 
+static size_t pool(const struct distiller *d)
+{
+	return d->fitted + d->written;
+}
+
+static size_t batch_of(const struct distiller *d)
+{
+	return d->o->batch < pool(d) ? d->o->batch : pool(d);
+}
+
+static size_t steps_of_pass(const struct distiller *d)
+{
+	return (d->fitted + batch_of(d) - 1) / batch_of(d);
+}
+
 static int tick(struct distiller *d, size_t windows, struct err *e)
 {
-	d->done += windows * d->text->ctx;
+	d->done += windows * d->text.ctx;
 	return !d->progress || d->progress(d->progress_arg, d->done, d->total) ? ERR_OK : err_set(e, ERR_IO, "interrupted");
+}
+
+/* Windows fitted to are read again and again, and learned by heart; what the original writes is more of its kind. */
+static int write_text(struct distiller *d, struct err *e)
+{
+	const struct windows real = { .tokens = d->text.tokens, .count = d->fitted + d->held, .ctx = d->text.ctx };
+	int rc = ERR_OK;
+	for (size_t at = 0, n; at < d->written && !rc; at += n) {
+		n = d->written - at < WRITTEN_AT_ONCE ? d->written - at : WRITTEN_AT_ONCE;
+		rc = written_windows(d->model, &real, d->fitted, d->o->seed, at, n, d->text.tokens + (real.count + at) * real.ctx, e);
+		if (!rc)
+			rc = tick(d, n, e);
+	}
+	return rc;
 }
 
 static int run_teacher(struct distiller *d, struct err *e)
 {
-	size_t ctx = d->text->ctx;
+	size_t ctx = d->text.ctx;
 	struct model_run *run = model_run_new(d->model, d->o->batch, ctx, e);
 	int rc = run ? ERR_OK : e->code;
-	for (size_t at = 0, n; at < d->text->count && !rc; at += n) {
-		n = d->text->count - at < d->o->batch ? d->text->count - at : d->o->batch;
-		rc = model_forward(run, d->text->tokens + at * ctx, n, ctx, NULL, NULL, d->teacher + at * ctx * d->c->hidden, e);
+	for (size_t at = 0, n; at < d->text.count && !rc; at += n) {
+		n = d->text.count - at < d->o->batch ? d->text.count - at : d->o->batch;
+		rc = model_forward(run, d->text.tokens + at * ctx, n, ctx, NULL, NULL, d->teacher + at * ctx * d->c->hidden, e);
 		if (!rc)
 			rc = tick(d, n, e);
 	}
@@ -208,9 +243,9 @@ static int run_teacher(struct distiller *d, struct err *e)
 /* Runs the student over windows, and leaves the teacher's last hidden states for them in d->wanted. */
 static int run_student(struct distiller *d, const size_t *window, size_t count, struct err *e)
 {
-	size_t ctx = d->text->ctx, size = ctx * d->c->hidden, all = d->o->batch * size;
+	size_t ctx = d->text.ctx, size = ctx * d->c->hidden, all = d->o->batch * size;
 	for (size_t i = 0; i < count; i++) {
-		memcpy(d->tokens + i * ctx, d->text->tokens + window[i] * ctx, ctx * sizeof *d->tokens);
+		memcpy(d->tokens + i * ctx, d->text.tokens + window[i] * ctx, ctx * sizeof *d->tokens);
 		memcpy(d->wanted + i * size, d->teacher + window[i] * size, size * sizeof *d->wanted);
 	}
 	int rc = model_embed(d->model, d->tokens, count * ctx, d->kept, e);
@@ -223,11 +258,11 @@ static int run_student(struct distiller *d, const size_t *window, size_t count, 
 
 static int one_step(struct distiller *d, const size_t *window, size_t count, struct err *e)
 {
-	size_t all = d->o->batch * d->text->ctx * d->c->hidden;
+	size_t all = d->o->batch * d->text.ctx * d->c->hidden;
 	double kl;
 	int rc = run_student(d, window, count, e);
 	if (!rc)
-		rc = layer_fit_divergence(d->fit, d->wanted, d->kept + d->c->layers * all, count, 1 / (float)(count * d->text->ctx), d->d, &kl, e);
+		rc = layer_fit_divergence(d->fit, d->wanted, d->kept + d->c->layers * all, count, 1 / (float)(count * d->text.ctx), d->d, &kl, e);
 	for (uint32_t i = d->c->layers; i-- > 0 && !rc;) {
 		rc = layer_fit_back(d->fit, i, &d->layer[i].w, d->kept + i * all, d->d, &d->grad, count, e);
 		for (int k = 0; k < d->layer[i].count && !rc; k++)
@@ -239,12 +274,12 @@ static int one_step(struct distiller *d, const size_t *window, size_t count, str
 /* Mean KL on the windows held out. */
 static int judge(struct distiller *d, double *out, struct err *e)
 {
-	size_t all = d->o->batch * d->text->ctx * d->c->hidden, tokens = (d->text->count - d->fitted) * d->text->ctx;
+	size_t all = d->o->batch * d->text.ctx * d->c->hidden, tokens = d->held * d->text.ctx;
 	int rc = ERR_OK;
 	*out = 0;
-	for (size_t at = d->fitted, n; at < d->text->count && !rc; at += n) {
+	for (size_t at = pool(d), n; at < d->text.count && !rc; at += n) {
 		double kl = 0;
-		n = d->text->count - at < d->o->batch ? d->text->count - at : d->o->batch;
+		n = d->text.count - at < d->o->batch ? d->text.count - at : d->o->batch;
 		rc = run_student(d, d->order + at, n, e);
 		if (!rc)
 			rc = layer_fit_divergence(d->fit, d->wanted, d->kept + d->c->layers * all, n, 1, NULL, &kl, e);
@@ -278,14 +313,18 @@ static void shuffle(size_t *order, size_t n, struct rng *rng)
 static int train(struct distiller *d, struct distill_report *r, struct err *e)
 {
 	struct rng rng = { d->o->seed };
+	size_t batch = batch_of(d);
+	d->next = pool(d);
 	int rc = judge(d, &r->before, e);
 	r->after = r->before;
 	for (unsigned pass = 1; pass <= d->o->passes && !rc; pass++) {
 		double kl;
-		shuffle(d->order, d->fitted, &rng);
-		for (size_t at = 0, n; at < d->fitted && !rc; at += n) {
-			n = d->fitted - at < d->o->batch ? d->fitted - at : d->o->batch;
-			rc = one_step(d, d->order + at, n, e);
+		for (size_t i = 0; i < steps_of_pass(d) && !rc; i++, d->next += batch) {
+			if (d->next + batch > pool(d)) {
+				shuffle(d->order, pool(d), &rng);
+				d->next = 0;
+			}
+			rc = one_step(d, d->order + d->next, batch, e);
 		}
 		if (!rc)
 			rc = judge(d, &kl, e);
@@ -312,23 +351,34 @@ static int put_results(struct distiller *d, struct err *e)
 	return rc;
 }
 
+/* With room for what will be written. */
+static int copy_text(struct distiller *d, const struct windows *text, struct err *e)
+{
+	d->text = (struct windows){ .count = text->count + d->written, .ctx = text->ctx };
+	d->text.tokens = malloc(d->text.count * text->ctx * sizeof *d->text.tokens);
+	if (!d->text.tokens)
+		return err_nomem(e);
+	memcpy(d->text.tokens, text->tokens, text->count * text->ctx * sizeof *text->tokens);
+	return ERR_OK;
+}
+
 static int distiller_open(struct distiller *d, const struct plan *p, struct err *e)
 {
-	size_t width = d->c->hidden, tokens = d->text->count * d->text->ctx, batch = d->o->batch * d->text->ctx;
+	size_t width = d->c->hidden, tokens = d->text.count * d->text.ctx, batch = d->o->batch * d->text.ctx;
 	int rc = model_open(d->c, d->source, &d->model, e);
 	if (!rc)
-		rc = layer_fit_new(d->model, d->o->batch, d->text->ctx, &d->fit, e);
+		rc = layer_fit_new(d->model, d->o->batch, d->text.ctx, &d->fit, e);
 	d->layer = calloc(d->c->layers, sizeof *d->layer);
 	d->teacher = malloc(tokens * width * sizeof(float));
 	d->kept = malloc((d->c->layers + 1) * batch * width * sizeof(float));
 	d->d = malloc(batch * width * sizeof(float));
 	d->wanted = malloc(batch * width * sizeof(float));
-	d->order = malloc(d->text->count * sizeof *d->order);
+	d->order = malloc(d->text.count * sizeof *d->order);
 	d->tokens = malloc(batch * sizeof *d->tokens);
 	if (!rc && (!d->layer || !d->teacher || !d->kept || !d->d || !d->wanted || !d->order || !d->tokens))
 		rc = err_nomem(e);
-	for (size_t i = 0; i < d->text->count && !rc; i++)
-		d->order[i] = i;
+	for (size_t i = 0; i < d->text.count && !rc; i++)
+		d->order[i < d->fitted ? i : i < d->fitted + d->held ? i + d->written : i - d->held] = i;
 	for (uint32_t i = 0; i < d->c->layers && !rc; i++)
 		rc = layer_open(d, i, e);
 	if (!rc)
@@ -355,6 +405,7 @@ static void distiller_close(struct distiller *d)
 	free(d->wanted);
 	free(d->order);
 	free(d->tokens);
+	free(d->text.tokens);
 	layer_fit_free(d->fit);
 	model_close(d->model);
 }
@@ -363,13 +414,19 @@ int distill(const struct config *c, struct tensor_source *source, const struct p
 	    const struct distill_options *o, struct overlay *out, struct distill_report *r, plan_progress *progress, void *progress_arg,
 	    struct err *e)
 {
-	struct distiller d = { .c = c, .text = text, .o = o, .source = source, .out = out, .progress = progress, .progress_arg = progress_arg,
-			       .fitted = text->count - held_windows(text, o->held_out) };
-	d.total = (uint64_t)(text->count + o->passes * d.fitted) * text->ctx;
-	d.shared = (struct latent_shared){ .steps = (int)((d.fitted + o->batch - 1) / o->batch * o->passes), .rate = o->rate,
-					   .scale_rate = o->scale_rate };
+	struct distiller d = { .c = c, .o = o, .source = source, .out = out, .progress = progress, .progress_arg = progress_arg,
+			       .held = held_windows(text, o->held_out) };
+	d.fitted = text->count - d.held;
+	/* no more than is read */
+	d.written = d.fitted * (o->written < o->passes ? o->written : o->passes ? o->passes - 1 : 0);
+	d.total = (uint64_t)(text->count + 2 * d.written + o->passes * steps_of_pass(&d) * batch_of(&d)) * text->ctx;
+	d.shared = (struct latent_shared){ .steps = (int)(steps_of_pass(&d) * o->passes), .rate = o->rate, .scale_rate = o->scale_rate };
 	*r = (struct distill_report){ 0 };
-	int rc = distiller_open(&d, p, e);
+	int rc = copy_text(&d, text, e);
+	if (!rc)
+		rc = distiller_open(&d, p, e);
+	if (!rc)
+		rc = write_text(&d, e);
 	if (!rc)
 		rc = run_teacher(&d, e);
 	if (!rc)

@@ -4,18 +4,19 @@
  * Trains the codes and scales of a quantized model towards the original's logits: the KL divergence on the calibration
  * text (Hinton et al., arXiv 1503.02531) by gradient descent through the rounding, which the gradient passes as if it were
  * not there (straight-through, Bengio et al., arXiv 1308.3432; learned steps, Esser et al., arXiv 1902.08153). After every
- * step the model is one that the file can hold.
+ * step the model is one that the file can hold. The text is stretched by what the original writes (written.h).
  */
 #include "calib/evaluate.h"
 #include "plan/plan.h"
 
 struct distill_options {
-	unsigned passes;     /* over the text */
+	unsigned passes;     /* of as many windows as the text has */
 	size_t batch;        /* windows per step */
 	double rate;         /* step length of codes, relative to the distance of neighbours */
-	double scale_rate;   /* of scales, relative to each; of offsets, to themselves under a super-scale, else to half a block's span */
+	double scale_rate;   /* what a step of scales moves a block's largest weight by, as a part of a code's step; of offsets likewise */
+	unsigned written;    /* windows that the original writes itself, for each of the text that is fitted to */
 	unsigned held_out;   /* one window of so many, the last ones, is only judged on, and decides which pass is kept */
-	uint64_t seed;       /* order of windows */
+	uint64_t seed;       /* order of windows, and of what is written */
 };
 extern const struct distill_options distill_defaults;
 

@@ -259,7 +259,7 @@ int latent_open(struct latent *l, const struct plan_item *item, struct tensor_so
 	if (!rc)
 		rc = adam_add(&l->codes, l->u, shared->flat, l->rows * l->n, e);
 	if (!rc)
-		rc = adam_init(&l->scales, 1, shared->steps, shared->scale_rate, e);
+		rc = adam_init(&l->scales, 1, shared->steps, shared->rate * shared->scale_rate * (double)(level_gap(l->codec) / l->reach), e);
 	if (!rc)
 		rc = adam_add(&l->scales, l->turn, shared->flat_scales, 2 * turns, e);
 	if (!rc) {
