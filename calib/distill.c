@@ -310,6 +310,12 @@ static void shuffle(size_t *order, size_t n, struct rng *rng)
 	}
 }
 
+/* A model that writes something else than it was shown learns nothing from it that holds there, which is soon seen. */
+static unsigned patience(const struct distiller *d)
+{
+	return d->written ? (d->o->passes + 2) / 3 : d->o->passes;
+}
+
 static int train(struct distiller *d, struct distill_report *r, struct err *e)
 {
 	struct rng rng = { d->o->seed };
@@ -317,7 +323,7 @@ static int train(struct distiller *d, struct distill_report *r, struct err *e)
 	d->next = pool(d);
 	int rc = judge(d, &r->before, e);
 	r->after = r->before;
-	for (unsigned pass = 1; pass <= d->o->passes && !rc; pass++) {
+	for (unsigned pass = 1; pass <= d->o->passes && (r->kept || pass <= patience(d)) && !rc; pass++) {
 		double kl;
 		for (size_t i = 0; i < steps_of_pass(d) && !rc; i++, d->next += batch) {
 			if (d->next + batch > pool(d)) {
@@ -410,32 +416,46 @@ static void distiller_close(struct distiller *d)
 	model_close(d->model);
 }
 
+static int distill_on(struct distiller *d, const struct windows *text, const struct plan *p, struct distill_report *r, struct err *e)
+{
+	const struct distill_options *o = d->o;
+	d->held = held_windows(text, o->held_out);
+	d->fitted = text->count - d->held;
+	/* no more than is read */
+	d->written = d->fitted * (o->written < o->passes ? o->written : o->passes ? o->passes - 1 : 0);
+	d->total = (uint64_t)(text->count + 2 * d->written + o->passes * steps_of_pass(d) * batch_of(d)) * text->ctx;
+	d->shared = (struct latent_shared){ .steps = (int)(steps_of_pass(d) * o->passes), .rate = o->rate, .scale_rate = o->scale_rate };
+	*r = (struct distill_report){ 0 };
+	int rc = copy_text(d, text, e);
+	if (!rc)
+		rc = distiller_open(d, p, e);
+	if (!rc)
+		rc = write_text(d, e);
+	if (!rc)
+		rc = run_teacher(d, e);
+	if (!rc)
+		rc = train(d, r, e);
+	for (uint32_t i = 0; i < d->c->layers && !rc; i++)
+		for (int k = 0; k < d->layer[i].count; k++)
+			r->codes += (uint64_t)d->layer[i].latent[k].rows * d->layer[i].latent[k].n;
+	if (!rc)
+		rc = put_results(d, e);
+	distiller_close(d);
+	return rc;
+}
+
 int distill(const struct config *c, struct tensor_source *source, const struct plan *p, const struct windows *text,
 	    const struct distill_options *o, struct overlay *out, struct distill_report *r, plan_progress *progress, void *progress_arg,
 	    struct err *e)
 {
-	struct distiller d = { .c = c, .o = o, .source = source, .out = out, .progress = progress, .progress_arg = progress_arg,
-			       .held = held_windows(text, o->held_out) };
-	d.fitted = text->count - d.held;
-	/* no more than is read */
-	d.written = d.fitted * (o->written < o->passes ? o->written : o->passes ? o->passes - 1 : 0);
-	d.total = (uint64_t)(text->count + 2 * d.written + o->passes * steps_of_pass(&d) * batch_of(&d)) * text->ctx;
-	d.shared = (struct latent_shared){ .steps = (int)(steps_of_pass(&d) * o->passes), .rate = o->rate, .scale_rate = o->scale_rate };
-	*r = (struct distill_report){ 0 };
-	int rc = copy_text(&d, text, e);
-	if (!rc)
-		rc = distiller_open(&d, p, e);
-	if (!rc)
-		rc = write_text(&d, e);
-	if (!rc)
-		rc = run_teacher(&d, e);
-	if (!rc)
-		rc = train(&d, r, e);
-	for (uint32_t i = 0; i < c->layers && !rc; i++)
-		for (int k = 0; k < d.layer[i].count; k++)
-			r->codes += (uint64_t)d.layer[i].latent[k].rows * d.layer[i].latent[k].n;
-	if (!rc)
-		rc = put_results(&d, e);
-	distiller_close(&d);
-	return rc;
+	struct distill_options real = *o;
+	const struct distiller fresh = { .c = c, .o = o, .source = source, .out = out, .progress = progress, .progress_arg = progress_arg };
+	struct distiller d = fresh;
+	int rc = distill_on(&d, text, p, r, e);
+	if (rc || r->kept || !d.written)
+		return rc;
+	real.written = 0;
+	d = fresh;
+	d.o = &real;
+	return distill_on(&d, text, p, r, e);
 }

@@ -4,7 +4,8 @@
  * Trains the codes and scales of a quantized model towards the original's logits: the KL divergence on the calibration
  * text (Hinton et al., arXiv 1503.02531) by gradient descent through the rounding, which the gradient passes as if it were
  * not there (straight-through, Bengio et al., arXiv 1308.3432; learned steps, Esser et al., arXiv 1902.08153). After every
- * step the model is one that the file can hold. The text is stretched by what the original writes (written.h).
+ * step the model is one that the file can hold. The text is stretched by what the original writes (written.h),
+ * unless that is soon seen not to help.
  */
 #include "calib/evaluate.h"
 #include "plan/plan.h"
