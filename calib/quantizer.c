@@ -162,7 +162,7 @@ static uint64_t memory_best(const struct quantizer *q)
 	const struct config *c = q->config;
 	uint64_t tokens = q->tokens, batch = tokens < BATCH_TOKENS ? tokens : BATCH_TOKENS;
 	batch = batch < q->ctx ? q->ctx : batch;
-	uint64_t widest = c->hidden, results = 0, weights = 0, most = 0;
+	uint64_t widest = c->hidden, results = 0, weights = 0, arranged = 0, most = 0;
 	for (uint32_t i = 0; i < c->layers; i++) {
 		uint64_t heads = (uint64_t)c->layer[i].heads * c->head_dim;
 		widest = widest > heads ? widest : heads;
@@ -175,13 +175,15 @@ static uint64_t memory_best(const struct quantizer *q)
 		if (!quantizer_takes(item))
 			continue;
 		results += item->out.nbytes;
+		arranged += q->keep_channels ? 0 : 4 * rows * n;
 		/* moments of own, cross and residual, fitted and held out, their solution, the corrected weights, and what feedback takes */
 		uint64_t m = feedback_memory(item) + n * n * 40 + c->hidden * n * 16 + rows * n * 32;
 		most = m > most ? m : most;
 	}
 	/* two streams of hidden states; per batch and stream the activations of a layer */
 	uint64_t layers = 2 * tokens * c->hidden * 4 + 2 * batch * (4 * c->hidden + 8 * widest) * 4 + widest * widest * 4 + most;
-	uint64_t after = q->passes ? distill_memory(c, q->plan, tokens, q->ctx) : 0;
+	/* training holds the arranged weights, of which the layers before it take one at a time */
+	uint64_t after = q->passes ? distill_memory(c, q->plan, tokens, q->ctx) + arranged : 0;
 	uint64_t before = q->keep_channels ? 0 : arrangement_memory(c, tokens, q->ctx);
 	layers = layers > before ? layers : before;
 	return results + weights + (layers > after ? layers : after);

@@ -60,8 +60,8 @@ static int find_method(const struct quantize_options *o, struct produce *p, stru
 		return err_set(e, ERR_USAGE, "--samples, --ctx and --seed must not be negative");
 	if (o->distill < -1 || o->distill > MOST_PASSES)
 		return err_set(e, ERR_USAGE, "--distill takes 0 to %d passes", MOST_PASSES);
-	if (o->distill > 0 && (!have || (row && !row->needs_tokens)))
-		return err_set(e, ERR_USAGE, "--distill goes with method best and statistics");
+	if ((o->distill > 0 || o->keep_channels) && (!have || (row && !row->needs_tokens)))
+		return err_set(e, ERR_USAGE, "%s goes with method best and statistics", o->keep_channels ? "--keep-channels" : "--distill");
 	*c = (struct calibration){ .row = row, .stats = o->stats, .texts = o->data.item, .text_count = o->data.count,
 				   .samples = (size_t)o->samples, .ctx = (size_t)o->ctx, .seed = (uint64_t)o->seed,
 				   .options = { .passes = (int)o->distill, .keep_channels = o->keep_channels } };

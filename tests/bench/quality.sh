@@ -2,7 +2,7 @@
 # Table of types and methods: bytes of the file, and mean KL to the original on text that calibration did not see.
 # usage: tests/bench/quality.sh [MODEL CALIB EVAL [TYPE...]]   (default: the demo, every 4-bit type)
 # METHODS="rtn search imatrix awq gptq best" CTX=256 CHUNKS=0 (all) SAMPLES=128 select what is run; best-N is best with
-# --distill N.
+# --distill N; QUANTIZE="--keep-channels" is given to quantize with every method.
 # Every matrix gets the type; embedding and head get 8 bits, as with llama-quantize --pure and both set to q8_0.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -29,7 +29,7 @@ for t; do
 		case $m in rtn | search) stats= ;; best-*) stats="--stats $T/stats --distill ${m#best-}" ;; *) stats="--stats $T/stats" ;; esac
 		case $t in int*) suffix=quire ;; *) suffix=gguf ;; esac
 		# shellcheck disable=SC2086
-		"$QUIRE" quantize "$MODEL" -s "pure-$t" -m "${m%-*}" $stats -o "$T/x.$suffix" -f -q
+		"$QUIRE" quantize "$MODEL" -s "pure-$t" -m "${m%-*}" $stats ${QUANTIZE:-} -o "$T/x.$suffix" -f -q
 		bytes=$(stat -c %s "$T/x.$suffix")
 		"$QUIRE" verify "$T/x.$suffix" --against "$MODEL" --data "$EVAL" --ctx "$CTX" --chunks "$CHUNKS" --json -q >"$T/v"
 		row="$row $(sed -n 's/.*"kl_mean": *\([0-9.e+-]*\),.*/\1/p' "$T/v" | head -n 1 | awk '{ printf "%.6f", $1 }') |"

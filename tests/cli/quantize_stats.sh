@@ -44,6 +44,8 @@ says "other channels, matrix by matrix: reason" "another order.*--keep-channels"
 succeeds "other channels, layer by layer" parts "$T/untrained.gguf" layers
 succeeds "channels as they were" "$QUIRE" quantize "$DEMO" -s q3_k --stats "$T/stats" --distill 0 --keep-channels -o "$T/kept.gguf" -q
 succeeds "channels as they were, matrix by matrix" parts "$T/kept.gguf" roles
+exits 2 "channels as they were by another method" "$QUIRE" quantize "$DEMO" -s q3_k -m awq --stats "$T/stats" --keep-channels -o "$T/no.gguf"
+says "channels as they were by another method: reason" "--keep-channels goes with method best"
 
 # the report: never worse than the weighted search on its own objective, worst first
 worse() { awk '/"output_error_before"/ { b = $2 + 0 } /"output_error":/ { if ($2 + 0 > b * 1.000001) n++ } END { print n + 0 }' "$1"; }
