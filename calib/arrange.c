@@ -52,24 +52,16 @@ struct look {
 	float *weight;       /* [SAMPLE] what an error counts: layers after it divide by the size of the residual stream */
 };
 
-static const struct plan_item *item_of(const struct plan *p, enum role r, uint32_t layer)
-{
-	for (size_t i = 0; i < p->count; i++)
-		if (p->items[i].role == r && p->items[i].layer == layer)
-			return &p->items[i];
-	return NULL;
-}
-
 static bool is_quantized(const struct plan *p, enum role r, uint32_t layer)
 {
-	const struct plan_item *item = item_of(p, r, layer);
+	const struct plan_item *item = plan_find(p, r, layer);
 	return item && item->method;
 }
 
 /* Blocks of 32 activations lose too little for a change of scales to pay (measured). */
 static bool in_long_blocks(const struct plan *p, enum role r, uint32_t layer)
 {
-	return is_quantized(p, r, layer) && item_of(p, r, layer)->out.codec->block == BLOCK;
+	return is_quantized(p, r, layer) && plan_find(p, r, layer)->out.codec->block == BLOCK;
 }
 
 /* A scaled bias would have to be rounded to its own type. */
@@ -79,19 +71,19 @@ static bool scales_v(const struct look *k)
 	for (uint32_t i = 0; i < c->layers; i++)
 		if ((c->layer[i].kv_source == k->layer) != (i == k->layer))
 			return false;
-	return is_quantized(k->plan, ROLE_V, k->layer) && in_long_blocks(k->plan, ROLE_O, k->layer) && !item_of(k->plan, ROLE_V_BIAS, k->layer);
+	return is_quantized(k->plan, ROLE_V, k->layer) && in_long_blocks(k->plan, ROLE_O, k->layer) && !plan_find(k->plan, ROLE_V_BIAS, k->layer);
 }
 
 static bool orders_ffn(const struct look *k)
 {
 	return is_quantized(k->plan, ROLE_UP, k->layer) && in_long_blocks(k->plan, ROLE_DOWN, k->layer) &&
-	       (!item_of(k->plan, ROLE_GATE, k->layer) || is_quantized(k->plan, ROLE_GATE, k->layer));
+	       (!plan_find(k->plan, ROLE_GATE, k->layer) || is_quantized(k->plan, ROLE_GATE, k->layer));
 }
 
 /* Without a gate up's rows go through the activation, which is not linear. */
 static bool scales_up(const struct look *k)
 {
-	return k->config->arch->gated && !item_of(k->plan, ROLE_UP_BIAS, k->layer);
+	return k->config->arch->gated && !plan_find(k->plan, ROLE_UP_BIAS, k->layer);
 }
 
 /* ---- looking */
@@ -188,7 +180,7 @@ static int choose_v(const struct look *k, struct layer_channels *l, struct err *
 	bool some = false;
 	if (!rc) {
 		mean_squares(k, k->x_o, k->heads, n, channel, square);
-		some = to_scales(square, n, exponent(item_of(k->plan, ROLE_O, k->layer)->out.codec), l->v);
+		some = to_scales(square, n, exponent(plan_find(k->plan, ROLE_O, k->layer)->out.codec), l->v);
 	}
 	for (size_t i = 0; i < k->heads && some; i++)
 		l->o[i] = l->v[channel[i]];
@@ -297,7 +289,7 @@ static int column_squares(const struct look *k, const float *scale, double *squa
 {
 	const struct tensor *meta;
 	float *w;
-	int rc = source_read_f32(k->source, item_of(k->plan, ROLE_DOWN, k->layer)->out.name, &w, &meta, e);
+	int rc = source_read_f32(k->source, plan_find(k->plan, ROLE_DOWN, k->layer)->out.name, &w, &meta, e);
 	if (rc)
 		return rc;
 	for (size_t r = 0; r < (size_t)tensor_rows(meta); r++)
@@ -344,7 +336,7 @@ static int choose_ffn(const struct look *k, struct layer_channels *l, struct err
 	int rc = square && scale && l->order ? ERR_OK : err_nomem(e);
 	if (!rc) {
 		mean_squares(k, k->x_down, n, n, NULL, square);
-		bool scaled = scales_up(k) && to_scales(square, n, exponent(item_of(k->plan, ROLE_DOWN, k->layer)->out.codec), scale);
+		bool scaled = scales_up(k) && to_scales(square, n, exponent(plan_find(k->plan, ROLE_DOWN, k->layer)->out.codec), scale);
 		for (uint32_t i = 0; i < n; i++)
 			l->order[i] = i;
 		rc = group(k, scaled ? scale : NULL, l->order, e);

@@ -243,14 +243,6 @@ static void try_candidate(void *arg, size_t k, int worker)
 	free(scratch);
 }
 
-static const struct plan_item *item_of(const struct plan *p, enum role r, uint32_t layer)
-{
-	for (size_t i = 0; i < p->count; i++)
-		if (p->items[i].role == r && p->items[i].layer == layer)
-			return &p->items[i];
-	return NULL;
-}
-
 static const struct tensor *tensor_of(const struct awq *a, enum role r, uint32_t layer)
 {
 	for (size_t i = 0; i < a->inner->count; i++)
@@ -266,12 +258,12 @@ static bool can_scale(const struct awq *a, const struct plan *p, const struct gr
 	if (g->norm && (c->arch->norm == NORM_LAYER || c->arch->parallel_residual))
 		return false;
 	for (int i = 0; i < g->count; i++) {
-		const struct plan_item *item = item_of(p, g->role[i], layer);
+		const struct plan_item *item = plan_find(p, g->role[i], layer);
 		if (item ? !item->method : tensor_of(a, g->role[i], layer) != NULL)
 			return false;
 	}
-	const struct plan_item *before = item_of(p, g->before, layer);
-	if (!before || !item_of(p, g->role[0], layer))
+	const struct plan_item *before = plan_find(p, g->before, layer);
+	if (!before || !plan_find(p, g->role[0], layer))
 		return false;
 	if (g->norm)
 		return a->inner->tensors[before->source].codec->kind == CODEC_FLOAT;
@@ -368,12 +360,12 @@ static int one_group(struct awq *a, const struct plan *plan, struct stats *stats
 {
 	if (!can_scale(a, plan, &groups[g], layer))
 		return ERR_OK;
-	const struct plan_item *first = item_of(plan, groups[g].role[0], layer);
+	const struct plan_item *first = plan_find(plan, groups[g].role[0], layer);
 	struct choice c = { .config = a->config, .group = &groups[g], .layer = layer, .n = (size_t)tensor_cols(&first->out) };
-	c.before = &a->inner->tensors[item_of(plan, groups[g].before, layer)->source];
+	c.before = &a->inner->tensors[plan_find(plan, groups[g].before, layer)->source];
 	int rc = read_inputs(a, &c, stats, e);
 	for (int i = 0; i < c.group->count && !rc; i++)
-		rc = read_sample(a, &c, i, item_of(plan, c.group->role[i], layer), e);
+		rc = read_sample(a, &c, i, plan_find(plan, c.group->role[i], layer), e);
 	if (!rc)
 		rc = decide(a, &c, e);
 	for (int i = 0; i < 3; i++)

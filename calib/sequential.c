@@ -218,14 +218,6 @@ static int gather(struct driver *d, const struct group *g, uint32_t layer, struc
 	return ERR_OK;
 }
 
-static const struct plan_item *plan_find(const struct plan *p, enum role r, uint32_t layer)
-{
-	for (size_t i = 0; i < p->count; i++)
-		if (p->items[i].role == r && p->items[i].layer == layer)
-			return &p->items[i];
-	return NULL;
-}
-
 /* What held-out tokens say of a matrix. */
 struct choice {
 	bool feedback;       /* else the importance-weighted search on the original weights, as method imatrix */

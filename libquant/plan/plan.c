@@ -111,6 +111,14 @@ int plan_make(struct plan *p, const struct config *config, struct tensor_source 
 	return rc;
 }
 
+const struct plan_item *plan_find(const struct plan *p, enum role r, uint32_t layer)
+{
+	for (size_t i = 0; i < p->count; i++)
+		if (p->items[i].role == r && p->items[i].layer == layer)
+			return &p->items[i];
+	return NULL;
+}
+
 void plan_release(struct plan *p)
 {
 	arena_release(&p->arena);

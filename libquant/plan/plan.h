@@ -39,6 +39,8 @@ struct plan {
 int plan_make(struct plan *p, const struct config *config, struct tensor_source *s, const struct recipe *r,
 	      const struct method *m, bool allow_requantize, struct err *e);
 void plan_release(struct plan *p);
+/* NULL: the model has no such tensor, or it is left out. */
+const struct plan_item *plan_find(const struct plan *p, enum role r, uint32_t layer);
 /* Memory that executing one item takes, its source mapped. */
 uint64_t plan_item_scratch(const struct plan_item *item, const struct tensor *source);
 double plan_bits_per_weight(const struct plan *p);
