@@ -18,8 +18,8 @@ static const double WORTH = 3e13;
 enum { LEAST = 4 };
 /* Fewer tokens are learned by heart, and too few of them are left to tell. */
 enum { LEAST_TOKENS = 16384 };
-/* Windows between two signs of progress. */
-enum { WRITTEN_AT_ONCE = 32 };
+/* Windows between two signs of progress; windows held out, fewer of which cannot tell whether written text helps. */
+enum { WRITTEN_AT_ONCE = 32, TELLING = 8 };
 
 struct layer {
 	struct layer_weights w;
@@ -422,7 +422,7 @@ static int distill_on(struct distiller *d, const struct windows *text, const str
 	d->held = held_windows(text, o->held_out);
 	d->fitted = text->count - d->held;
 	/* no more than is read */
-	d->written = d->fitted * (o->written < o->passes ? o->written : o->passes ? o->passes - 1 : 0);
+	d->written = d->held < TELLING ? 0 : d->fitted * (o->written < o->passes ? o->written : o->passes ? o->passes - 1 : 0);
 	d->total = (uint64_t)(text->count + 2 * d->written + o->passes * steps_of_pass(d) * batch_of(d)) * text->ctx;
 	d->shared = (struct latent_shared){ .steps = (int)(steps_of_pass(d) * o->passes), .rate = o->rate, .scale_rate = o->scale_rate };
 	*r = (struct distill_report){ 0 };
