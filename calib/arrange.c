@@ -67,11 +67,8 @@ static bool in_long_blocks(const struct plan *p, enum role r, uint32_t layer)
 /* A scaled bias would have to be rounded to its own type. */
 static bool scales_v(const struct look *k)
 {
-	const struct config *c = k->config;
-	for (uint32_t i = 0; i < c->layers; i++)
-		if ((c->layer[i].kv_source == k->layer) != (i == k->layer))
-			return false;
-	return is_quantized(k->plan, ROLE_V, k->layer) && in_long_blocks(k->plan, ROLE_O, k->layer) && !plan_find(k->plan, ROLE_V_BIAS, k->layer);
+	return config_kv_alone(k->config, k->layer) && is_quantized(k->plan, ROLE_V, k->layer) && in_long_blocks(k->plan, ROLE_O, k->layer) &&
+	       !plan_find(k->plan, ROLE_V_BIAS, k->layer);
 }
 
 static bool orders_ffn(const struct look *k)
@@ -165,18 +162,16 @@ static void mean_squares(const struct look *k, const float *x, size_t dim, size_
 			square[channel_of ? channel_of[i] : i] += (double)k->weight[t] * x[t * dim + i] * x[t * dim + i];
 }
 
-/* Query heads that share a KV head read the same rows of V. */
 static int choose_v(const struct look *k, struct layer_channels *l, struct err *e)
 {
-	const struct layer_config *lc = &k->config->layer[k->layer];
-	size_t dim = k->config->head_dim, n = (size_t)lc->kv_heads * dim, per = lc->heads / lc->kv_heads;
+	size_t n = (size_t)k->config->layer[k->layer].kv_heads * k->config->head_dim;
 	uint32_t *channel = malloc(k->heads * sizeof *channel);
 	double *square = malloc(n * sizeof *square);
 	l->v = malloc(n * sizeof *l->v);
 	l->o = malloc(k->heads * sizeof *l->o);
 	int rc = channel && square && l->v && l->o ? ERR_OK : err_nomem(e);
 	for (size_t i = 0; i < k->heads && !rc; i++)
-		channel[i] = (uint32_t)(i / dim / per * dim + i % dim);
+		channel[i] = (uint32_t)config_v_row(k->config, k->layer, i);
 	bool some = false;
 	if (!rc) {
 		mean_squares(k, k->x_o, k->heads, n, channel, square);
@@ -196,11 +191,11 @@ static int choose_v(const struct look *k, struct layer_channels *l, struct err *
 
 /* The grouping of channels into blocks of activations while it is improved. */
 struct blocks {
-	size_t n, block, count, tokens;
+	size_t n, count, tokens;
 	const float *weight;     /* [tokens] */
 	float *z;                /* [n, tokens] magnitudes, scaled */
 	double *columns;         /* [n] squared norms of down's columns, scaled back */
-	uint32_t *member;        /* [count, block] */
+	uint32_t *member;        /* [count, BLOCK] */
 	float *first, *second;   /* [count, tokens] largest and second largest magnitude */
 	double *norm, *cost;     /* [count] sum of columns; what its rounding costs: mean largest^2, weighted, times norm */
 };
@@ -214,11 +209,11 @@ static void see_magnitude(float z, float *first, float *second)
 
 static void fill_block(struct blocks *b, size_t block)
 {
-	const uint32_t *member = b->member + block * b->block;
+	const uint32_t *member = b->member + block * BLOCK;
 	float *first = b->first + block * b->tokens, *second = b->second + block * b->tokens;
 	memset(first, 0, b->tokens * sizeof *first);
 	memset(second, 0, b->tokens * sizeof *second);
-	for (size_t i = 0; i < b->block; i++) {
+	for (size_t i = 0; i < BLOCK; i++) {
 		const float *z = b->z + member[i] * b->tokens;
 		b->norm[block] += b->columns[member[i]];
 		for (size_t t = 0; t < b->tokens; t++)
@@ -229,7 +224,7 @@ static void fill_block(struct blocks *b, size_t block)
 /* Where the one that leaves was among the two largest, the others are looked through. */
 static void exchange(struct blocks *b, size_t block, size_t place, uint32_t in)
 {
-	uint32_t *member = b->member + block * b->block, out = member[place];
+	uint32_t *member = b->member + block * BLOCK, out = member[place];
 	float *first = b->first + block * b->tokens, *second = b->second + block * b->tokens;
 	const float *gone = b->z + out * b->tokens, *come = b->z + in * b->tokens;
 	member[place] = in;
@@ -240,7 +235,7 @@ static void exchange(struct blocks *b, size_t block, size_t place, uint32_t in)
 			continue;
 		}
 		first[t] = second[t] = 0;
-		for (size_t i = 0; i < b->block; i++)
+		for (size_t i = 0; i < BLOCK; i++)
 			see_magnitude(b->z[member[i] * b->tokens + t], &first[t], &second[t]);
 	}
 }
@@ -268,18 +263,18 @@ static void improve(struct blocks *b)
 	struct rng rng = { 1 };
 	for (size_t i = 0; i < b->count; i++) {
 		fill_block(b, i);
-		b->cost[i] = cost_after(b, i, b->member[i * b->block], b->member[i * b->block]);
+		b->cost[i] = cost_after(b, i, b->member[i * BLOCK], b->member[i * BLOCK]);
 	}
 	for (size_t i = 0; i < SWAPS * b->n && b->count > 1; i++) {
-		size_t p = rng_below(&rng, b->n), q = rng_below(&rng, b->n), from = p / b->block, to = q / b->block;
+		size_t p = rng_below(&rng, b->n), q = rng_below(&rng, b->n), from = p / BLOCK, to = q / BLOCK;
 		uint32_t x = b->member[p], y = b->member[q];
 		if (from == to)
 			continue;
 		double a = cost_after(b, from, x, y), c = cost_after(b, to, y, x);
 		if (!(a + c < b->cost[from] + b->cost[to]))
 			continue;
-		exchange(b, from, p % b->block, y);
-		exchange(b, to, q % b->block, x);
+		exchange(b, from, p % BLOCK, y);
+		exchange(b, to, q % BLOCK, x);
 		b->cost[from] = a;
 		b->cost[to] = c;
 	}
@@ -304,7 +299,7 @@ static int column_squares(const struct look *k, const float *scale, double *squa
 static int group(const struct look *k, const float *scale, uint32_t *order, struct err *e)
 {
 	size_t n = k->ffn;
-	struct blocks b = { .n = n, .block = BLOCK, .count = n / BLOCK, .tokens = k->tokens, .weight = k->weight, .member = order };
+	struct blocks b = { .n = n, .count = n / BLOCK, .tokens = k->tokens, .weight = k->weight, .member = order };
 	b.z = malloc(n * k->tokens * sizeof *b.z);
 	b.columns = calloc(n, sizeof *b.columns);
 	b.first = malloc(b.count * k->tokens * sizeof *b.first);
@@ -377,23 +372,13 @@ static int set_maps(struct arrangement *a, struct tensor_source *source, struct 
 	return rc;
 }
 
-static void widest(const struct config *c, size_t *ffn, size_t *heads)
-{
-	for (uint32_t i = 0; i < c->layers; i++) {
-		const struct layer_config *l = &c->layer[i];
-		size_t n = (size_t)l->heads * c->head_dim;
-		*ffn = *ffn > l->ffn ? *ffn : l->ffn;
-		*heads = *heads > n ? *heads : n;
-	}
-}
-
 static int look_init(struct look *k, const struct windows *text, struct err *e)
 {
-	widest(k->config, &k->ffn, &k->heads);
+	struct config_widths w = config_widths(k->config);
 	k->ctx = text->ctx;
 	k->stride = (text->count * text->ctx + SAMPLE - 1) / SAMPLE;
-	k->x_down = malloc(SAMPLE * k->ffn * sizeof *k->x_down);
-	k->x_o = malloc(SAMPLE * k->heads * sizeof *k->x_o);
+	k->x_down = malloc(SAMPLE * w.ffn * sizeof *k->x_down);
+	k->x_o = malloc(SAMPLE * w.q * sizeof *k->x_o);
 	k->weight = malloc(SAMPLE * sizeof *k->weight);
 	return k->x_down && k->x_o && k->weight ? ERR_OK : err_nomem(e);
 }
@@ -504,11 +489,10 @@ void arrangement_input(const struct arrangement *a, enum role r, uint32_t layer,
 
 uint64_t arrangement_memory(const struct config *c, uint64_t tokens, uint64_t ctx)
 {
-	size_t ffn = 0, heads = 0;
+	const struct config_widths w = config_widths(c);
 	uint64_t looked = tokens < LOOK_TOKENS ? tokens : LOOK_TOKENS;
 	looked = looked < ctx ? ctx : looked;
-	widest(c, &ffn, &heads);
 	/* the stream and its batch with a layer's activations; the sample and its transpose with the largest of each block */
-	return looked * c->hidden * 4 + 2048 * (4 * (uint64_t)c->hidden + 8 * ((uint64_t)ffn + heads)) * 4 +
-	       SAMPLE * (ffn * 2 + heads + ffn / BLOCK * 2) * 4 + (uint64_t)c->hidden * ffn * 4;
+	return looked * c->hidden * 4 + 2048 * (4 * (uint64_t)c->hidden + 8 * ((uint64_t)w.ffn + w.q)) * 4 +
+	       SAMPLE * (w.ffn * 2 + w.q + w.ffn / BLOCK * 2) * 4 + (uint64_t)c->hidden * w.ffn * 4;
 }

@@ -269,9 +269,8 @@ static bool can_scale(const struct awq *a, const struct plan *p, const struct gr
 		return a->inner->tensors[before->source].codec->kind == CODEC_FLOAT;
 	if (!before->method || (g->before == ROLE_UP && !c->arch->gated))
 		return false;
-	for (uint32_t i = 0; i < c->layers && g->before == ROLE_V; i++)
-		if ((c->layer[i].kv_source == layer) != (i == layer))
-			return false;
+	if (g->before == ROLE_V && !config_kv_alone(c, layer))
+		return false;
 	return !tensor_of(a, g->before == ROLE_V ? ROLE_V_BIAS : ROLE_UP_BIAS, layer);
 }
 

@@ -45,7 +45,6 @@ struct distiller {
 	size_t *order;           /* windows: those to fit to, shuffled, then those held out */
 	int32_t *tokens;         /* [batch tokens] */
 	size_t fitted, held, written; /* windows */
-	size_t next;             /* in order */
 	plan_progress *progress;
 	void *progress_arg;
 	uint64_t done, total;
@@ -319,18 +318,17 @@ static unsigned patience(const struct distiller *d)
 static int train(struct distiller *d, struct distill_report *r, struct err *e)
 {
 	struct rng rng = { d->o->seed };
-	size_t batch = batch_of(d);
-	d->next = pool(d);
+	size_t batch = batch_of(d), next = pool(d);
 	int rc = judge(d, &r->before, e);
 	r->after = r->before;
 	for (unsigned pass = 1; pass <= d->o->passes && (r->kept || pass <= patience(d)) && !rc; pass++) {
 		double kl;
-		for (size_t i = 0; i < steps_of_pass(d) && !rc; i++, d->next += batch) {
-			if (d->next + batch > pool(d)) {
+		for (size_t i = 0; i < steps_of_pass(d) && !rc; i++, next += batch) {
+			if (next + batch > pool(d)) {
 				shuffle(d->order, pool(d), &rng);
-				d->next = 0;
+				next = 0;
 			}
-			rc = one_step(d, d->order + d->next, batch, e);
+			rc = one_step(d, d->order + next, batch, e);
 		}
 		if (!rc)
 			rc = judge(d, &kl, e);

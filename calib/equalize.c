@@ -31,14 +31,10 @@ struct job {
 	size_t n, channels;      /* columns of the readers; what the producer writes (fewer when heads share V) */
 };
 
-/* The producer's channel that column j reads: query heads of one group read the same rows of V. */
+/* The producer's channel that a column reads. */
 static size_t channel_of(const struct job *j, size_t column)
 {
-	if (j->site->producer != ROLE_V)
-		return column;
-	const struct layer_config *l = &j->config->layer[j->layer];
-	size_t dim = j->config->head_dim, head = column / dim;
-	return head / (l->heads / l->kv_heads) * dim + column % dim;
+	return j->site->producer == ROLE_V ? config_v_row(j->config, j->layer, column) : column;
 }
 
 /* As it is now: what an earlier site put into the overlay, or the source's. */
@@ -177,15 +173,6 @@ static int one_site(struct job *j, struct err *e)
 	return rc;
 }
 
-/* Does another layer read this layer's KV? Its V then has readers that are not seen here. */
-static bool v_is_shared(const struct config *c, uint32_t layer)
-{
-	for (uint32_t i = 0; i < c->layers; i++)
-		if (i != layer && c->layer[i].kv_source == layer)
-			return true;
-	return false;
-}
-
 int equalize(const struct config *c, struct tensor_source *source, struct overlay *out, struct err *e)
 {
 	struct job j = { .config = c, .base = source, .out = out };
@@ -194,7 +181,8 @@ int equalize(const struct config *c, struct tensor_source *source, struct overla
 	for (j.layer = 0; j.layer < c->layers; j.layer++)
 		for (size_t i = 0; i < sizeof sites / sizeof *sites; i++) {
 			j.site = &sites[i];
-			if (j.site->producer == ROLE_V && v_is_shared(c, j.layer))
+			/* V then has readers that are not seen here */
+			if (j.site->producer == ROLE_V && !config_kv_alone(c, j.layer))
 				continue;
 			int rc = one_site(&j, e);
 			if (rc)

@@ -162,12 +162,7 @@ static uint64_t memory_best(const struct quantizer *q)
 	const struct config *c = q->config;
 	uint64_t tokens = q->tokens, batch = tokens < BATCH_TOKENS ? tokens : BATCH_TOKENS;
 	batch = batch < q->ctx ? q->ctx : batch;
-	uint64_t widest = c->hidden, results = 0, weights = 0, arranged = 0, most = 0;
-	for (uint32_t i = 0; i < c->layers; i++) {
-		uint64_t heads = (uint64_t)c->layer[i].heads * c->head_dim;
-		widest = widest > heads ? widest : heads;
-		widest = widest > c->layer[i].ffn ? widest : c->layer[i].ffn;
-	}
+	uint64_t widest = config_widths(c).input, results = 0, weights = 0, arranged = 0, most = 0;
 	for (size_t i = 0; i < q->plan->count; i++) {
 		const struct plan_item *item = &q->plan->items[i];
 		uint64_t n = tensor_cols(&item->out), rows = tensor_rows(&item->out);

@@ -68,17 +68,6 @@ static void watch_input(void *arg, enum role r, uint32_t layer, const float *x, 
 		arrangement_input(s->arrangement, r, layer, s->input, n, dim, s->scratch);
 }
 
-static size_t widest_input(const struct config *c)
-{
-	size_t widest = c->hidden;
-	for (uint32_t i = 0; i < c->layers; i++) {
-		size_t heads = (size_t)c->layer[i].heads * c->head_dim;
-		widest = widest > heads ? widest : heads;
-		widest = widest > c->layer[i].ffn ? widest : c->layer[i].ffn;
-	}
-	return widest;
-}
-
 static int side_init(struct driver *d, struct side *s, struct err *e)
 {
 	int rc = model_open(d->config, d->source, &s->model, e);
@@ -86,8 +75,9 @@ static int side_init(struct driver *d, struct side *s, struct err *e)
 		rc = stream_open(&s->stream, s->model, d->text, e);
 	if (rc)
 		return rc;
-	s->input = malloc(s->stream.batch * d->text->ctx * widest_input(d->config) * sizeof(float));
-	s->scratch = malloc(widest_input(d->config) * sizeof(float));
+	size_t widest = config_widths(d->config).input;
+	s->input = malloc(s->stream.batch * d->text->ctx * widest * sizeof(float));
+	s->scratch = malloc(widest * sizeof(float));
 	return s->input && s->scratch ? ERR_OK : err_nomem(e);
 }
 
@@ -509,7 +499,7 @@ static int advance(struct driver *d, uint32_t layer, enum layer_part part, struc
 
 static int driver_init(struct driver *d, struct err *e)
 {
-	size_t widest = widest_input(d->config);
+	size_t widest = config_widths(d->config).input;
 	int rc = side_init(d, &d->teacher, e);
 	if (!rc)
 		rc = side_init(d, &d->student, e);

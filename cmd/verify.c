@@ -79,6 +79,7 @@ struct run {
 	struct copy_figures copy;
 	struct decode_figures decode;
 	struct noise_figures noise;
+	enum attribute_by by;            /* with --attribute */
 	struct attribution attribution;
 };
 
@@ -222,7 +223,6 @@ static int load(struct run *r, const char *path, struct err *e)
 	const struct verify_options *o = r->o;
 	struct token_ids other = { 0 };
 	struct kv_codecs kv = { 0 };
-	enum attribute_by by;
 	int rc = o->baseline ? records_open(&r->baseline, o->baseline, RECORDS_BASELINE, e) : ERR_OK;
 	if (!rc)
 		rc = loaded_open(&r->model, path, e);
@@ -232,8 +232,8 @@ static int load(struct run *r, const char *path, struct err *e)
 		model_set_kv(r->model.model, kv);
 	if (!rc)
 		rc = text_tokens(r->model.tokenizer, o->data, &r->ids, e);
-	if (!rc && o->attribute && !(rc = attribute_find(o->attribute, &by, e)))
-		rc = attribute_check(&r->model, &r->reference, by, e);
+	if (!rc && o->attribute && !(rc = attribute_find(o->attribute, &r->by, e)))
+		rc = attribute_check(&r->model, &r->reference, r->by, e);
 	if (!rc && o->against) {
 		rc = text_tokens(r->reference.tokenizer, o->data, &other, e);
 		if (!rc)
@@ -368,11 +368,8 @@ static int probes(struct run *r, struct err *e)
 		r->report.noise = &r->noise;
 	}
 	if (!rc && o->attribute) {
-		enum attribute_by by;
-		rc = attribute_find(o->attribute, &by, e);
 		progress_start(&o->common, "attribute", "tokens", 0);
-		if (!rc)
-			rc = attribute(&r->model, &r->reference, &r->w, by, &r->attribution, progress_step, NULL, e);
+		rc = attribute(&r->model, &r->reference, &r->w, r->by, &r->attribution, progress_step, NULL, e);
 		progress_end();
 		r->report.attribution = &r->attribution;
 	}

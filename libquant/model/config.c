@@ -360,6 +360,29 @@ void config_release(struct config *c)
 	*c = (struct config){ 0 };
 }
 
+struct config_widths config_widths(const struct config *c)
+{
+	struct config_widths w = { .input = c->hidden };
+	for (uint32_t i = 0; i < c->layers; i++) {
+		const struct layer_config *l = &c->layer[i];
+		size_t q = (size_t)l->heads * c->head_dim, kv = (size_t)l->kv_heads * c->head_dim;
+		w.q = q > w.q ? q : w.q;
+		w.kv = kv > w.kv ? kv : w.kv;
+		w.ffn = l->ffn > w.ffn ? l->ffn : w.ffn;
+	}
+	w.input = w.q > w.input ? w.q : w.input;
+	w.input = w.ffn > w.input ? w.ffn : w.input;
+	return w;
+}
+
+bool config_kv_alone(const struct config *c, uint32_t layer)
+{
+	for (uint32_t i = 0; i < c->layers; i++)
+		if ((c->layer[i].kv_source == layer) != (i == layer))
+			return false;
+	return true;
+}
+
 double config_kv_bytes(const struct config *c, uint64_t tokens, double bytes_per_element)
 {
 	double sum = 0;

@@ -75,4 +75,18 @@ int config_print(const struct config *c, const char *base, size_t base_len, stru
 double config_kv_bytes(const struct config *c, uint64_t tokens, double bytes_per_element);
 uint64_t config_parameters(const struct config *c); /* weights of the forward pass, a tied head counted once */
 
+/* Of the widest layer, in elements: queries, keys (or values), feed-forward; and the widest input that any linear layer has. */
+struct config_widths {
+	size_t q, kv, ffn, input;
+};
+struct config_widths config_widths(const struct config *c);
+/* Does this layer read its own KV cache, and no other layer that? */
+bool config_kv_alone(const struct config *c, uint32_t layer);
+/* The row of V that a column of the output projection reads: query heads of one group read the same ones. */
+static inline size_t config_v_row(const struct config *c, uint32_t layer, size_t column)
+{
+	const struct layer_config *l = &c->layer[layer];
+	return column / c->head_dim / (l->heads / l->kv_heads) * c->head_dim + column % c->head_dim;
+}
+
 #endif

@@ -26,27 +26,15 @@ struct model_run {
 	int workers;
 };
 
-struct widths {
-	size_t q, kv, ffn, weight;
-};
-
-static struct widths widest(const struct model *m)
+static size_t widest_weight(const struct model *m)
 {
-	const struct config *c = m->config;
-	struct widths w = { 0 };
-	for (uint32_t i = 0; i < c->layers; i++) {
-		const struct layer_config *l = &c->layer[i];
-		size_t q = (size_t)l->heads * c->head_dim, kv = (size_t)l->kv_heads * c->head_dim;
-		w.q = q > w.q ? q : w.q;
-		w.kv = kv > w.kv ? kv : w.kv;
-		w.ffn = l->ffn > w.ffn ? l->ffn : w.ffn;
-	}
-	for (size_t i = 0; i < ((size_t)c->layers + 1) * ROLE_COUNT; i++)
+	size_t most = 0;
+	for (size_t i = 0; i < ((size_t)m->config->layers + 1) * ROLE_COUNT; i++)
 		if (m->weight[i].tensor && m->weight[i].tensor->ndim == 2) {
 			size_t n = weight_scratch(&m->weight[i]);
-			w.weight = n > w.weight ? n : w.weight;
+			most = n > most ? n : most;
 		}
-	return w;
+	return most;
 }
 
 static float *floats(size_t n, size_t width, bool *ok)
@@ -65,7 +53,7 @@ struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct
 	struct model_run *r = calloc(1, sizeof *r);
 	bool ok = r != NULL;
 	if (ok && !__builtin_mul_overflow(seqs, len, &r->tokens)) {
-		struct widths w = widest(m);
+		struct config_widths w = config_widths(c);
 		size_t n = r->tokens;
 		r->m = m;
 		r->x = floats(n, c->hidden, &ok);
@@ -76,7 +64,7 @@ struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct
 		r->att = floats(n, w.q, &ok);
 		r->gate = floats(n, w.ffn, &ok);
 		r->up = c->arch->gated ? floats(n, w.ffn, &ok) : NULL;
-		r->stride = w.weight;
+		r->stride = widest_weight(m);
 		r->kept = calloc(c->layers, sizeof *r->kept);
 		r->kept_tokens = calloc(c->layers, sizeof *r->kept_tokens);
 		ok = ok && r->kept && r->kept_tokens;

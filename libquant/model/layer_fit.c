@@ -48,14 +48,6 @@ const char *layer_fit_refusal(const struct config *c)
 	return NULL;
 }
 
-static size_t widest_ffn(const struct config *c)
-{
-	size_t most = 0;
-	for (uint32_t i = 0; i < c->layers; i++)
-		most = c->layer[i].ffn > most ? c->layer[i].ffn : most;
-	return most;
-}
-
 static size_t head_stride(const struct config *c)
 {
 	return 2 * (size_t)HEAD_TOKENS * ((size_t)c->vocab + c->hidden) + c->vocab;
@@ -64,7 +56,7 @@ static size_t head_stride(const struct config *c)
 uint64_t layer_fit_memory(const struct config *c, size_t seqs, size_t ctx)
 {
 	uint64_t n = (uint64_t)seqs * ctx, heads = (uint64_t)c->heads * c->head_dim, threads = (uint64_t)thread_count();
-	return 4 * (n * (5 * ((uint64_t)c->hidden + 1) + 5 * widest_ffn(c) + 10 * heads) + (uint64_t)c->vocab * c->hidden +
+	return 4 * (n * (5 * ((uint64_t)c->hidden + 1) + 5 * config_widths(c).ffn + 10 * heads) + (uint64_t)c->vocab * c->hidden +
 		    threads * (head_stride(c) + 3 * (uint64_t)ctx * ctx));
 }
 
@@ -87,7 +79,7 @@ int layer_fit_new(const struct model *m, size_t seqs, size_t ctx, struct layer_f
 {
 	const struct config *c = model_config(m);
 	struct layer_fit *f = *out = calloc(1, sizeof *f);
-	size_t n = seqs * ctx, ffn = widest_ffn(c);
+	size_t n = seqs * ctx, ffn = config_widths(c).ffn;
 	bool ok = true;
 	if (!f)
 		return err_nomem(e);
