@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/thread.h"
+#include "calib/channels.h"
 #include "codec/codec.h"
 #include "kernel/blas.h"
 
@@ -27,17 +28,15 @@ enum { GROUPS = sizeof groups / sizeof *groups };
 
 struct scale {
 	float *columns;   /* [n] of the group; NULL: left alone */
-	float *before;    /* [n] the new norm, or what the rows of the projection before are divided by */
+	float *rows;      /* what the rows of the projection before are divided by; NULL: a norm takes the inverse */
 };
 
 struct awq {
-	struct tensor_source base;       /* first: get() casts back */
-	struct tensor_source *inner;
+	struct tensor_source *source;
 	const struct config *config;
 	struct scale *scales;            /* [layers, GROUPS] */
-	enum role *role;                 /* [tensors] */
-	uint32_t *layer;
-	struct tensor *tensors;
+	struct overlay *norms;
+	struct channels *channels;       /* over the norms */
 };
 
 /* One group of one layer while its scales are chosen. */
@@ -58,88 +57,43 @@ struct choice {
 	atomic_int failed;
 };
 
-static const struct scale *find(const struct awq *a, enum role r, uint32_t layer, bool as_before)
-{
-	for (int g = 0; g < GROUPS && layer < a->config->layers; g++) {
-		const struct scale *s = &a->scales[layer * GROUPS + (uint32_t)g];
-		for (int i = 0; i < groups[g].count && !as_before; i++)
-			if (groups[g].role[i] == r)
-				return s->columns ? s : NULL;
-		if (as_before && groups[g].before == r)
-			return s->columns ? s : NULL;
-	}
-	return NULL;
-}
-
 const float *awq_columns(const struct awq *a, enum role r, uint32_t layer)
 {
-	const struct scale *s = find(a, r, layer, false);
-	return s ? s->columns : NULL;
+	for (int g = 0; g < GROUPS && layer < a->config->layers; g++)
+		for (int i = 0; i < groups[g].count; i++)
+			if (groups[g].role[i] == r)
+				return a->scales[layer * GROUPS + (uint32_t)g].columns;
+	return NULL;
 }
 
 const float *awq_rows(const struct awq *a, enum role r, uint32_t layer)
 {
-	const struct scale *s = r == ROLE_V || r == ROLE_UP ? find(a, r, layer, true) : NULL;
-	return s ? s->before : NULL;
+	for (int g = 0; g < GROUPS && layer < a->config->layers; g++)
+		if (groups[g].before == r)
+			return a->scales[layer * GROUPS + (uint32_t)g].rows;
+	return NULL;
 }
 
 /* ---- the scaled model */
 
-static int awq_get(struct tensor_source *s, size_t i, struct tensor_bytes *out, struct err *e)
+static int show(struct awq *a, struct err *e)
 {
-	struct awq *a = (struct awq *)s;
-	const float *c = awq_columns(a, a->role[i], a->layer[i]), *r = awq_rows(a, a->role[i], a->layer[i]);
-	const struct scale *norm = a->role[i] == ROLE_ATTN_NORM || a->role[i] == ROLE_FFN_NORM ? find(a, a->role[i], a->layer[i], true)
-											      : NULL;
-	if (norm) {
-		const struct tensor *t = &a->tensors[i];
-		void *bytes = malloc(t->nbytes);
-		if (!bytes)
-			return err_nomem(e);
-		t->codec->encode(t->codec, norm->before, bytes, (size_t)tensor_elements(t));
-		*out = (struct tensor_bytes){ bytes, (size_t)t->nbytes, bytes };
-		return ERR_OK;
+	struct tensor_source *source = overlay_source(a->norms);
+	a->channels = channels_new(source, e);
+	int rc = a->channels ? ERR_OK : ERR_NOMEM;
+	for (size_t i = 0; i < source->count && !rc; i++) {
+		uint32_t layer = 0;
+		enum role r = role_from_hf(a->config->arch, source->tensors[i].name, &layer);
+		struct channel_map m = { .row_scale = awq_rows(a, r, layer), .column_scale = awq_columns(a, r, layer) };
+		if (m.row_scale || m.column_scale)
+			rc = channels_set(a->channels, i, &m, e);
 	}
-	if (!c && !r)
-		return a->inner->get(a->inner, i, out, e);
-	const struct tensor *meta;
-	float *x;
-	int rc = source_read_f32(a->inner, a->inner->tensors[i].name, &x, &meta, e);
-	if (rc)
-		return rc;
-	size_t rows = (size_t)tensor_rows(meta), cols = (size_t)tensor_cols(meta);
-	for (size_t k = 0; k < rows; k++)
-		for (size_t j = 0; j < cols; j++)
-			x[k * cols + j] *= (c ? c[j] : 1) / (r ? r[k] : 1);
-	*out = (struct tensor_bytes){ (const uint8_t *)x, rows * cols * sizeof *x, x };
-	return ERR_OK;
-}
-
-static void awq_drop(struct tensor_source *s, const void *data, size_t size)
-{
-	source_drop(((struct awq *)s)->inner, data, size);
+	return rc;
 }
 
 struct tensor_source *awq_source(struct awq *a)
 {
-	return &a->base;
-}
-
-static int show(struct awq *a, struct err *e)
-{
-	const struct codec *f32 = codec_find("f32");
-	for (size_t i = 0; i < a->inner->count; i++) {
-		a->tensors[i] = a->inner->tensors[i];
-		if (!awq_columns(a, a->role[i], a->layer[i]) && !awq_rows(a, a->role[i], a->layer[i]))
-			continue;
-		a->tensors[i].codec = f32;
-		int rc = tensor_measure(&a->tensors[i], e);
-		if (rc)
-			return rc;
-	}
-	a->base = (struct tensor_source){ .tensors = a->tensors, .count = a->inner->count, .index = a->inner->index, .get = awq_get,
-					  .drop = awq_drop };
-	return ERR_OK;
+	return channels_source(a->channels);
 }
 
 /* ---- choosing */
@@ -243,12 +197,10 @@ static void try_candidate(void *arg, size_t k, int worker)
 	free(scratch);
 }
 
-static const struct tensor *tensor_of(const struct awq *a, enum role r, uint32_t layer)
+static bool has(const struct awq *a, enum role r, uint32_t layer)
 {
-	for (size_t i = 0; i < a->inner->count; i++)
-		if (a->role[i] == r && a->layer[i] == layer)
-			return &a->inner->tensors[i];
-	return NULL;
+	char name[96];
+	return role_hf_name(a->config->arch, r, layer, name) && source_find(a->source, name);
 }
 
 /* Everything that reads the scaled thing must be scaled with it, and nothing may have to be rounded to take the inverse. */
@@ -259,26 +211,26 @@ static bool can_scale(const struct awq *a, const struct plan *p, const struct gr
 		return false;
 	for (int i = 0; i < g->count; i++) {
 		const struct plan_item *item = plan_find(p, g->role[i], layer);
-		if (item ? !item->method : tensor_of(a, g->role[i], layer) != NULL)
+		if (item ? !item->method : has(a, g->role[i], layer))
 			return false;
 	}
 	const struct plan_item *before = plan_find(p, g->before, layer);
 	if (!before || !plan_find(p, g->role[0], layer))
 		return false;
 	if (g->norm)
-		return a->inner->tensors[before->source].codec->kind == CODEC_FLOAT;
+		return a->source->tensors[before->source].codec->kind == CODEC_FLOAT;
 	if (!before->method || (g->before == ROLE_UP && !c->arch->gated))
 		return false;
 	if (g->before == ROLE_V && !config_kv_alone(c, layer))
 		return false;
-	return !tensor_of(a, g->before == ROLE_V ? ROLE_V_BIAS : ROLE_UP_BIAS, layer);
+	return !has(a, g->before == ROLE_V ? ROLE_V_BIAS : ROLE_UP_BIAS, layer);
 }
 
 static int read_sample(struct awq *a, struct choice *c, int m, const struct plan_item *item, struct err *e)
 {
 	const struct tensor *meta;
 	float *x;
-	int rc = source_read_f32(a->inner, item->out.name, &x, &meta, e);
+	int rc = source_read_f32(a->source, item->out.name, &x, &meta, e);
 	if (rc)
 		return rc;
 	size_t rows = (size_t)tensor_rows(meta), kept = rows < SAMPLE ? rows : SAMPLE;
@@ -323,7 +275,17 @@ static int read_inputs(struct awq *a, struct choice *c, struct stats *stats, str
 	}
 	if (!c->group->norm)
 		return ERR_OK;
-	return source_read_f32(a->inner, c->before->name, &c->norm, &c->before, e);
+	return source_read_f32(a->source, c->before->name, &c->norm, &c->before, e);
+}
+
+static int replace_norm(struct awq *a, const struct choice *c, const float *norm, struct err *e)
+{
+	const struct tensor *t = c->before;
+	void *bytes = malloc((size_t)t->nbytes);
+	if (!bytes)
+		return err_nomem(e);
+	t->codec->encode(t->codec, norm, bytes, c->n);
+	return overlay_put(a->norms, t, bytes, e);
 }
 
 static int decide(struct awq *a, struct choice *c, struct err *e)
@@ -340,18 +302,26 @@ static int decide(struct awq *a, struct choice *c, struct err *e)
 			best = k;
 	if (!best)
 		return ERR_OK;
+	float *before = malloc(c->n * sizeof *before);
 	s->columns = malloc(c->n * sizeof *s->columns);
-	s->before = malloc(c->n * sizeof *s->before);
-	if (!s->columns || !s->before)
+	if (!s->columns || !before) {
+		free(before);
 		return err_nomem(e);
-	candidate(c, best, s->columns, s->before);
+	}
+	candidate(c, best, s->columns, before);
+	if (c->norm) {
+		int rc = replace_norm(a, c, before, e);
+		free(before);
+		return rc;
+	}
 	if (c->group->before == ROLE_V) {
 		/* the first query head of each group speaks for its V rows */
 		const struct layer_config *l = &c->config->layer[c->layer];
 		size_t d = c->config->head_dim, per = l->heads / l->kv_heads;
 		for (size_t k = 0; k < l->kv_heads; k++)
-			memmove(s->before + k * d, s->columns + k * per * d, d * sizeof *s->before);
+			memmove(before + k * d, s->columns + k * per * d, d * sizeof *before);
 	}
+	s->rows = before;
 	return ERR_OK;
 }
 
@@ -361,7 +331,7 @@ static int one_group(struct awq *a, const struct plan *plan, struct stats *stats
 		return ERR_OK;
 	const struct plan_item *first = plan_find(plan, groups[g].role[0], layer);
 	struct choice c = { .config = a->config, .group = &groups[g], .layer = layer, .n = (size_t)tensor_cols(&first->out) };
-	c.before = &a->inner->tensors[plan_find(plan, groups[g].before, layer)->source];
+	c.before = &a->source->tensors[plan_find(plan, groups[g].before, layer)->source];
 	int rc = read_inputs(a, &c, stats, e);
 	for (int i = 0; i < c.group->count && !rc; i++)
 		rc = read_sample(a, &c, i, plan_find(plan, c.group->role[i], layer), e);
@@ -381,15 +351,11 @@ int awq_new(const struct config *config, struct tensor_source *source, const str
 	struct awq *a = calloc(1, sizeof *a);
 	if (!a)
 		return err_nomem(e);
-	a->inner = source;
+	a->source = source;
 	a->config = config;
 	a->scales = calloc((size_t)config->layers * GROUPS, sizeof *a->scales);
-	a->tensors = calloc(source->count + 1, sizeof *a->tensors);
-	a->role = calloc(source->count + 1, sizeof *a->role);
-	a->layer = calloc(source->count + 1, sizeof *a->layer);
-	int rc = a->scales && a->tensors && a->role && a->layer ? ERR_OK : err_nomem(e);
-	for (size_t i = 0; i < source->count && !rc; i++)
-		a->role[i] = role_from_hf(config->arch, source->tensors[i].name, &a->layer[i]);
+	a->norms = overlay_new(source, e);
+	int rc = !a->norms ? ERR_NOMEM : a->scales ? ERR_OK : err_nomem(e);
 	for (uint32_t layer = 0; layer < config->layers && !rc; layer++)
 		for (int g = 0; g < GROUPS && !rc; g++) {
 			rc = one_group(a, plan, stats, g, layer, e);
@@ -411,12 +377,11 @@ void awq_free(struct awq *a)
 		return;
 	for (size_t i = 0; a->scales && i < (size_t)a->config->layers * GROUPS; i++) {
 		free(a->scales[i].columns);
-		free(a->scales[i].before);
+		free(a->scales[i].rows);
 	}
+	channels_free(a->channels);
+	overlay_free(a->norms);
 	free(a->scales);
-	free(a->tensors);
-	free(a->role);
-	free(a->layer);
 	free(a);
 }
 
