@@ -121,12 +121,11 @@ static int gradients_new(struct distiller *d, struct err *e)
 {
 	struct layer_weights *g = &d->grad;
 	struct attention_weights most = d->layer[0].w.attention;
-	size_t ffn = 0, flat = 0;
+	size_t ffn = config_widths(d->c).ffn, flat = 0;
 	for (uint32_t i = 0; i < d->c->layers; i++) {
 		const struct attention_weights *a = &d->layer[i].w.attention;
 		most.heads = a->heads > most.heads ? a->heads : most.heads;
 		most.kv_heads = a->kv_heads > most.kv_heads ? a->kv_heads : most.kv_heads;
-		ffn = d->c->layer[i].ffn > ffn ? d->c->layer[i].ffn : ffn;
 	}
 	int rc = attention_weights_new(&g->attention, &most, most.kv_heads, e);
 	for (int i = 0; i < 4 && !rc; i++)
