@@ -303,13 +303,15 @@ int collect_run(const struct collect_plan *p, const struct loaded *l, const stru
 	int rc = work_open(&r.work, out, p->job, o->resume, e);
 	if (rc)
 		return rc;
+	if (o->passing)
+		work_unname(&r.work);
 	rc = run_init(&r, e);
 	if (!rc)
 		rc = all_groups(&r, e);
 	if (!rc)
 		rc = write_out(&r, out, e);
 	/* what the system refused may be granted later; other errors would only come again */
-	bool keep = rc == ERR_IO && r.work.steps;
+	bool keep = rc == ERR_IO && r.work.steps && !o->passing;
 	if (keep) {
 		size_t n = strlen(e->message);
 		snprintf(e->message + n, sizeof e->message - n, "; %.200s keeps what was done, for --resume", r.work.path);

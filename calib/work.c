@@ -85,7 +85,7 @@ static int load(struct work *w, struct err *e)
 
 int work_open(struct work *w, const char *out, const uint8_t job[32], bool resume, struct err *e)
 {
-	*w = (struct work){ .fd = -1, .path = work_path(out) };
+	*w = (struct work){ .fd = -1, .named = true, .path = work_path(out) };
 	if (!w->path)
 		return err_nomem(e);
 	memcpy(w->job, job, sizeof w->job);
@@ -127,9 +127,15 @@ int work_commit(struct work *w, uint64_t steps, const uint32_t sums[WORK_SUMS], 
 	return rc;
 }
 
+void work_unname(struct work *w)
+{
+	if (!unlink(w->path))
+		w->named = false;
+}
+
 void work_close(struct work *w, bool remove)
 {
-	if (w->fd >= 0 && remove)
+	if (w->fd >= 0 && w->named && remove)
 		unlink(w->path);
 	if (w->fd >= 0)
 		close(w->fd);

@@ -15,6 +15,7 @@ enum { WORK_HEADER = 4096, WORK_SUMS = 2 };
 
 struct work {
 	int fd;
+	bool named;
 	char *path;
 	uint8_t job[32];          /* sha256 over everything the result depends on */
 	uint64_t steps;           /* done */
@@ -33,6 +34,8 @@ int work_read(const struct work *w, uint64_t at, void *data, size_t size, struct
 int work_write(const struct work *w, uint64_t at, const void *data, size_t size, struct err *e);
 /* Says that `steps` are done; what was written before counts from now on. */
 int work_commit(struct work *w, uint64_t steps, const uint32_t sums[WORK_SUMS], struct err *e);
+/* Takes its name away: the file goes with the process, however that ends. */
+void work_unname(struct work *w);
 void work_close(struct work *w, bool remove);
 
 #endif

@@ -14,14 +14,14 @@ struct calibrate_options {
 	struct string_list data;
 	const char *output, *collect, *shard, *to, *from;
 	int64_t samples, ctx, tokens, seed;
-	bool merge, resume, dry_run;
+	bool merge, resume, dry_run, force;
 };
 
 enum { DEFAULT_SAMPLES = 128, DEFAULT_CTX = 512 };
 /* Whole numbers that JSON keeps; and a window that fits in memory many times. */
 enum { CTX_MAX = 1 << 24 };
 #define SEED_MAX ((int64_t)1 << 53)
-static const struct calibrate_options defaults = { .collect = "imatrix", .samples = -1 };
+static const struct calibrate_options defaults = { .samples = OPT_NOT_GIVEN, .tokens = OPT_NOT_GIVEN, .ctx = OPT_NOT_GIVEN, .seed = OPT_NOT_GIVEN };
 
 #define AT(f) offsetof(struct calibrate_options, f)
 static const struct option_row rows[] = {
@@ -37,8 +37,42 @@ static const struct option_row rows[] = {
 	{ "resume", 0, OPT_FLAG, NULL, "go on where an interrupted run with this output stopped", AT(resume) },
 	{ "from", 0, OPT_STRING, "STATS", "run nothing: write the importance matrix of these statistics", AT(from) },
 	{ "to", 0, OPT_STRING, "quire|imatrix", "imatrix: llama.cpp's form (default: by suffix .gguf or .dat)", AT(to) },
+	{ "force", 'f', OPT_FLAG, NULL, "overwrite a file that is something else than statistics", AT(force) },
 	{ "dry-run", 0, OPT_FLAG, NULL, "say what it would take: tokens, memory, disk", AT(dry_run) },
 };
+
+/*
+ * An older run's statistics may be written over, an input may not, and anything else only when asked: a text or a
+ * model in place of the output is a slip of the hand.
+ */
+static int check_output(const struct calibrate_options *o, const char *const *inputs, size_t count, struct err *e)
+{
+	struct stats *s;
+	struct mapped m;
+	struct err other;
+	for (size_t i = 0; i < count; i++)
+		if (file_same(inputs[i], o->output))
+			return err_set(e, ERR_USAGE, "%s is an input and the output", inputs[i]);
+	if (o->from && file_same(o->from, o->output))
+		return err_set(e, ERR_USAGE, "%s is an input and the output", o->output);
+	if (o->force || o->dry_run || !file_exists(o->output) || file_is_dir(o->output) || mapped_open(&m, o->output, &other))
+		return ERR_OK;
+	bool empty = !m.size;
+	mapped_close(&m);
+	if (empty)
+		return ERR_OK;
+	if (stats_open(o->output, &s, &other))
+		return err_set(e, ERR_USAGE, "'%.600s' exists and holds no statistics; --force overwrites it", o->output);
+	stats_close(s);
+	return ERR_OK;
+}
+
+/* Does the command line choose what to run, and where from? */
+static bool has_choices(const struct calibrate_options *o)
+{
+	return o->collect || o->shard || o->resume || o->dry_run || o->samples != OPT_NOT_GIVEN || o->tokens != OPT_NOT_GIVEN ||
+	       o->ctx != OPT_NOT_GIVEN || o->seed != OPT_NOT_GIVEN;
+}
 
 static int parse_shard(const char *text, struct collect_options *c, struct err *e)
 {
@@ -72,28 +106,34 @@ static int choose_form(const struct calibrate_options *o, bool *foreign, struct 
 	return ERR_OK;
 }
 
+static bool is_negative(int64_t n)
+{
+	return n < 0 && n != OPT_NOT_GIVEN;
+}
+
 static int choose(const struct calibrate_options *o, const struct config *config, struct collect_options *c, struct err *e)
 {
 	int rc = parse_shard(o->shard, c, e);
+	const char *kind = o->collect ? o->collect : "imatrix";
 	unsigned k = 0;
-	while (k < collect_row_count && strcmp(collect_rows[k].name, o->collect))
+	while (k < collect_row_count && strcmp(collect_rows[k].name, kind))
 		k++;
 	if (!rc && k == collect_row_count)
-		rc = err_set(e, ERR_USAGE, "unknown kind '%.40s'; use imatrix, full or kv", o->collect);
-	if (!rc && (o->ctx < 0 || o->ctx > CTX_MAX || o->tokens < 0 || o->seed < 0 || o->seed > SEED_MAX ||
-		    o->samples < -1))
+		rc = err_set(e, ERR_USAGE, "unknown kind '%.40s'; use imatrix, full or kv", kind);
+	if (!rc && (is_negative(o->ctx) || o->ctx > CTX_MAX || is_negative(o->tokens) || is_negative(o->seed) || o->seed > SEED_MAX ||
+		    is_negative(o->samples)))
 		rc = err_set(e, ERR_USAGE, "--ctx, --tokens, --samples and --seed must not be negative (nor --ctx above %d)", CTX_MAX);
-	if (!rc && o->tokens && o->samples >= 0)
+	if (!rc && o->tokens >= 0 && o->samples >= 0)
 		rc = err_set(e, ERR_USAGE, "give --samples or --tokens, not both");
 	if (rc)
 		return rc;
 	c->collect = collect_rows[k].collect;
-	c->seed = (uint64_t)o->seed;
+	c->seed = o->seed < 0 ? 0 : (uint64_t)o->seed;
 	c->resume = o->resume;
 	c->tool = "quire " QUIRE_VERSION;
-	c->ctx = o->ctx ? (size_t)o->ctx : config->context && config->context < DEFAULT_CTX ? config->context : DEFAULT_CTX;
+	c->ctx = o->ctx > 0 ? (size_t)o->ctx : config->context && config->context < DEFAULT_CTX ? config->context : DEFAULT_CTX;
 	c->samples = o->samples >= 0 ? (size_t)o->samples : DEFAULT_SAMPLES;
-	if (o->tokens)
+	if (o->tokens > 0)
 		c->samples = (size_t)o->tokens / c->ctx ? (size_t)o->tokens / c->ctx : 1;
 	if (config->context && c->ctx > config->context)
 		warn("windows of %zu tokens are longer than the context of %u the model was made for", c->ctx, config->context);
@@ -171,19 +211,24 @@ static int gather(const struct calibrate_options *o, const struct loaded *l, con
 		  const struct collect_options *c, bool foreign, const char *const *texts, size_t count, struct err *e)
 {
 	struct strbuf temp = { 0 };
-	struct out_file *probe;
 	/* what cannot be written should be known before hours of work, not after */
-	int rc = out_open(o->output, &probe, e);
+	int rc = out_check(o->output, e);
 	if (rc)
 		return rc;
-	out_abort(probe);
 	if (foreign)
 		strbuf_printf(&temp, "%s.stats", o->output);
 	if (temp.failed)
 		return err_nomem(e);
+	if (foreign && file_exists(temp.data)) {
+		rc = err_set(e, ERR_USAGE, "'%.600s' is in the way: the name is needed meanwhile; move it", temp.data);
+		strbuf_release(&temp);
+		return rc;
+	}
 	char *left = work_path(foreign ? temp.data : o->output);
 	if (left && !c->resume && file_exists(left))
 		note(&o->common, "starting anew; an interrupted run left %s (--resume goes on with it)", left);
+	else if (left && c->resume && !file_exists(left))
+		note(&o->common, "there is no %s to go on with; starting at the beginning", left);
 	free(left);
 	progress_start(&o->common, "calibrate", "tokens", (uint64_t)p->text.count * p->text.ctx * l->config.layers);
 	rc = collect_run(p, l, c, foreign ? temp.data : o->output, progress_step, NULL, e);
@@ -202,10 +247,8 @@ static int convert(const struct calibrate_options *o, const char *model, const c
 	struct loaded l;
 	bool foreign;
 	int rc = choose_form(o, &foreign, e);
-	if (!rc && (!foreign || o->shard || o->resume || o->dry_run))
+	if (!rc && (!foreign || has_choices(o)))
 		rc = err_set(e, ERR_USAGE, "--from writes an importance matrix and takes --data (names of texts), --output and --to only");
-	if (!rc && file_same(o->from, o->output))
-		rc = err_set(e, ERR_USAGE, "%s is the input and the output", o->output);
 	if (rc || (rc = loaded_open(&l, model, e)))
 		return rc;
 	rc = write_imatrix(&l, o->from, o->output, texts, count, e);
@@ -237,7 +280,7 @@ static int calibrate(const struct calibrate_options *o, const char *model, const
 	if (!rc && (rc = collect_plan_make(&p, &l, &ids, hash, &c, e)) == ERR_INPUT)
 		err_prefix(e, "%s", count == 1 ? texts[0] : model);
 	token_ids_release(&ids);
-	if (!rc && c.samples && p.text_windows < c.samples && (o->samples > 0 || o->tokens))
+	if (!rc && c.samples && p.text_windows < c.samples && (o->samples > 0 || o->tokens > 0))
 		note(&o->common, "the text has %zu windows, fewer than the %zu asked for; all are used", p.text_windows, c.samples);
 	if (!rc)
 		warn_rank(&p);
@@ -254,12 +297,11 @@ static int merge(const struct calibrate_options *o, const char *const *args, siz
 {
 	struct stats *s;
 	struct strbuf out = { 0 };
-	if (o->data.count || o->shard || o->resume || o->dry_run || o->from)
+	if (o->data.count || o->from || o->to || has_choices(o))
 		return err_set(e, ERR_USAGE, "--merge takes statistics files and --output only");
-	for (size_t i = 0; i < count; i++)
-		if (file_same(args[i], o->output))
-			return err_set(e, ERR_USAGE, "%s is an input and the output", args[i]);
-	int rc = stats_merge(args, count, o->output, e);
+	int rc = check_output(o, args, count, e);
+	if (!rc)
+		rc = stats_merge(args, count, o->output, e);
 	if (!rc)
 		rc = stats_open(o->output, &s, e);
 	if (rc)
@@ -306,8 +348,13 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		texts[n++] = o->data.item[i];
 	for (size_t i = 1; i < count; i++)
 		texts[n++] = args[i];
-	int rc;
-	if (o->from)
+	/* the model is as much an input as the texts are */
+	int rc = check_output(o, args, 1, e);
+	if (!rc)
+		rc = check_output(o, texts, n, e);
+	if (rc)
+		;
+	else if (o->from)
 		rc = convert(o, args[0], texts, n, e);
 	else
 		rc = n ? calibrate(o, args[0], texts, n, e) : err_set(e, ERR_USAGE, "calibrate needs a text: --data FILE");

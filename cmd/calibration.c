@@ -37,8 +37,6 @@ static int gather(struct calibrated *c, const struct produce *p, const struct co
 		rc = stats_open(path.data, &c->stats, e);
 	/* the map keeps it alive for as long as it is needed */
 	remove(path.data);
-	strbuf_printf(&path, ".resume");
-	remove(path.data);
 	strbuf_release(&path);
 	return rc;
 }
@@ -52,7 +50,7 @@ static int from_texts(struct calibrated *c, const struct produce *p, struct err 
 	struct collect_plan plan = { 0 };
 	char hash[IDENTITY_SIZE];
 	int rc = loaded_open(&l, p->input, e);
-	struct collect_options o = { .samples = k->samples, .seed = k->seed, .shards = 1, .tool = "quire " QUIRE_VERSION, .ctx = k->ctx };
+	struct collect_options o = { .samples = k->samples, .seed = k->seed, .shards = 1, .passing = true, .tool = "quire " QUIRE_VERSION, .ctx = k->ctx };
 	o.collect = c->row->needs_moments || !strcmp(c->row->name, "awq") || p->report ? COLLECT_FULL : COLLECT_IMATRIX;
 	if (!rc && !o.ctx)
 		o.ctx = l.config.context && l.config.context < DEFAULT_CTX ? l.config.context : DEFAULT_CTX;

@@ -29,6 +29,9 @@ struct option_row {
 	size_t field;            /* offsetof into the command's options struct; by type: bool, const char *, int64_t, double, uint64_t, struct string_list */
 };
 
+/* The default of a whole number where leaving it out is not the same as giving the default; always negative. */
+#define OPT_NOT_GIVEN INT64_MIN
+
 /* Options every command has: --json -q -v --threads -h. The parser applies none of them; main.c sets the threads. */
 struct common {
 	bool json, quiet, verbose, help;

@@ -14,6 +14,7 @@ struct produce {
 	const char *input, *output;      /* output NULL: only with dry_run */
 	const char *to;                  /* format name, or NULL: by suffix */
 	struct recipe *recipe;
+	const char *recipe_file;         /* NULL: none */
 	const struct method *method;     /* NULL: nothing is quantized */
 	bool keep;                       /* the recipe keeps the source's codecs */
 	bool allow_requantize, dry_run, compress, force, no_source_hash;

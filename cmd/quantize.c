@@ -14,7 +14,8 @@ struct quantize_options {
 	int64_t samples, ctx, seed, distill;
 	bool keep_channels, compress, dry_run, force, requantize, no_source_hash, no_proof;
 };
-static const struct quantize_options defaults = { .samples = 128, .distill = -1 };
+enum { DEFAULT_SAMPLES = 128 };
+static const struct quantize_options defaults = { .samples = OPT_NOT_GIVEN, .ctx = OPT_NOT_GIVEN, .seed = OPT_NOT_GIVEN, .distill = -1 };
 
 #define FIELD(name) offsetof(struct quantize_options, name)
 static const struct option_row quantize_rows[] = {
@@ -56,14 +57,18 @@ static int find_method(const struct quantize_options *o, struct produce *p, stru
 		return err_set(e, ERR_USAGE, "method %s uses no statistics; leave --stats and --data out", name);
 	if (row && !have)
 		return err_set(e, ERR_USAGE, "method %s needs statistics of the model: --stats FILE (see quire calibrate) or --data TEXT", name);
-	if (o->samples < 0 || o->ctx < 0 || o->seed < 0)
+	bool samples = o->samples != OPT_NOT_GIVEN, ctx = o->ctx != OPT_NOT_GIVEN, seed = o->seed != OPT_NOT_GIVEN;
+	if (!o->data.count && (samples || ctx || seed))
+		return err_set(e, ERR_USAGE, "--samples, --ctx and --seed choose from --data, and there is none");
+	if ((samples && o->samples < 0) || (ctx && o->ctx < 0) || (seed && o->seed < 0))
 		return err_set(e, ERR_USAGE, "--samples, --ctx and --seed must not be negative");
 	if (o->distill < -1 || o->distill > MOST_PASSES)
 		return err_set(e, ERR_USAGE, "--distill takes 0 to %d passes", MOST_PASSES);
 	if ((o->distill > 0 || o->keep_channels) && (!have || (row && !row->needs_tokens)))
 		return err_set(e, ERR_USAGE, "%s goes with method best and statistics", o->keep_channels ? "--keep-channels" : "--distill");
 	*c = (struct calibration){ .row = row, .stats = o->stats, .texts = o->data.item, .text_count = o->data.count,
-				   .samples = (size_t)o->samples, .ctx = (size_t)o->ctx, .seed = (uint64_t)o->seed,
+				   .samples = samples ? (size_t)o->samples : DEFAULT_SAMPLES,
+				   .ctx = ctx ? (size_t)o->ctx : 0, .seed = seed ? (uint64_t)o->seed : 0,
 				   .options = { .passes = (int)o->distill, .keep_channels = o->keep_channels } };
 	p->calibration = have ? c : NULL;
 	return ERR_OK;
@@ -75,7 +80,7 @@ static int quantize_run(const void *options, const char *const *args, size_t cou
 	(void)count;
 	if (!o->scheme && !o->recipe && !o->tensor.count)
 		return err_set(e, ERR_USAGE, "say what to quantize to: --scheme NAME, --recipe FILE or --tensor PATTERN=CODEC");
-	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .allow_requantize = o->requantize,
+	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .recipe_file = o->recipe, .allow_requantize = o->requantize,
 			     .dry_run = o->dry_run, .compress = o->compress, .force = o->force, .no_source_hash = o->no_source_hash,
 			     .cannot_hold = "write a .gguf or .quire file", .proof = !o->no_proof, .report = o->report };
 	struct calibration calibration;

@@ -34,6 +34,8 @@ int file_read(const char *path, struct strbuf *out, size_t limit, struct err *e)
  */
 struct out_file;
 int out_open(const char *path, struct out_file **out, struct err *e);
+/* Whether path can be written at all, for those who work long before they write: makes a temporary beside it and takes it back. */
+int out_check(const char *path, struct err *e);
 int out_write(struct out_file *f, const void *data, size_t size, struct err *e);
 int out_pad(struct out_file *f, uint64_t align, struct err *e);       /* zero bytes up to a multiple */
 /* Writes at a place without moving the end that out_write appends to; gaps read as zeros. */

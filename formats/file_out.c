@@ -218,6 +218,15 @@ int out_open(const char *path, struct out_file **out, struct err *e)
 	return rc;
 }
 
+int out_check(const char *path, struct err *e)
+{
+	struct out_file *f;
+	int rc = out_open(path, &f, e);
+	if (!rc)
+		out_abort(f);
+	return rc;
+}
+
 int out_flush(struct out_file *f, struct err *e)
 {
 	for (size_t done = 0; done < f->buf_len;) {

@@ -68,6 +68,29 @@ exits 2 "no text" "$QUIRE" calibrate "$DEMO" -o "$T/x"
 exits 2 "output is a folder" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T" $one
 is "nothing is left of refused texts" "$(ls -A "$T" | grep -c '^\.\?x')" 0
 
+# the output is not one of the inputs, nor anything that only looks like a place for statistics
+cp "$T/text.txt" "$T/only.txt"
+exits 2 "the text as output" "$QUIRE" calibrate "$DEMO" --data "$T/only.txt" -o "$T/only.txt" $one --force
+says "the text as output: reason" "only.txt is an input and the output"
+is "the text as output: it is still there" "$(cmp "$T/text.txt" "$T/only.txt" && echo same)" same
+exits 2 "another text as output" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/only.txt" $one
+says "another text as output: reason" "only.txt' exists and holds no statistics; --force overwrites it"
+succeeds "another text as output, asked for" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/only.txt" $one --force
+succeeds "statistics over statistics" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/only.txt" $one
+mkdir "$T/model" && cp "$DEMO"/* "$T/model/" && chmod u+w "$T/model/model.safetensors"
+exits 2 "the model's weights as output" "$QUIRE" calibrate "$T/model" --data "$T/text.txt" -o "$T/model/model.safetensors" $one
+is "the model's weights as output: they are still there" "$(cmp "$DEMO/model.safetensors" "$T/model/model.safetensors" && echo same)" same
+echo mine >"$T/y.dat.stats"
+exits 2 "a file in the way" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/y.dat" $one
+is "a file in the way: it is still there" "$(cat "$T/y.dat.stats")" mine
+exits 4 "no such folder" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/no/x" $one
+succeeds "nothing to resume" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/anew" --ctx 64 --samples 2 --resume
+says "nothing to resume: said" "no .*anew.resume to go on with"
+for option in "--ctx 64" "--samples 2" "--seed 0" "--collect full" "--to imatrix"; do
+	exits 2 "merge $option" "$QUIRE" calibrate --merge "$T/part1" "$T/part2" -o "$T/x" $option
+	case $option in --to*) ;; *) exits 2 "from $option" "$QUIRE" calibrate "$DEMO" --from "$T/whole" -o "$T/x.gguf" $option ;; esac
+done
+
 # rank
 succeeds "few tokens" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/few" --ctx 64 --samples 1 --collect full
 says "few tokens: warning" "64 tokens cannot fill the second moments of [0-9]+ channels"

@@ -114,6 +114,8 @@ says "best from an importance matrix: reason" "runs the model over the calibrati
 exits 2 "a method without statistics" "$QUIRE" quantize "$DEMO" -s q4_k -m best $out
 says "a method without statistics: reason" "--stats FILE .* or --data"
 exits 2 "statistics without use" "$QUIRE" quantize "$DEMO" -s q4_k -m rtn --stats "$T/stats" $out
+exits 2 "choices from a text that is not there" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/stats" --ctx 64 $out
+says "choices from a text that is not there: reason" "choose from --data, and there is none"
 exits 2 "statistics and text" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/stats" --data "$T/text" $out
 LC_ALL=C sed 's/layers\.2\.ffn_down/layers.7.ffn_down/g' "$T/stats" >"$T/lacks"
 exits 3 "statistics that lack a layer" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/lacks" $out
@@ -130,6 +132,34 @@ echo "Once upon a time" >"$T/short"
 exits 3 "text shorter than a window" "$QUIRE" quantize "$DEMO" -s q4_k --data "$T/short" $out
 says "text shorter than a window: reason" "fewer than one window"
 is "nothing was written" "$(ls -A "$T/none" | wc -l)" 0
+
+# what cannot be written, or would be written over what is read, is known before the work: the method's progress is not reached
+best() { "$QUIRE" quantize "$T/mine" -s q4_k -m best --stats "$T/stats" "$@"; }
+mkdir "$T/mine" && cp "$DEMO"/* "$T/mine" && chmod u+w "$T/mine"/*
+cp "$T/text" "$T/text2"
+printf 'attn_v = q8_0\n' >"$T/rules"
+exits 4 "no such folder" timeout 20 "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/stats" --distill 1000 -o "$T/no/x.gguf"
+exits 4 "no such folder for a folder" timeout 20 "$QUIRE" quantize "$DEMO" -s int4-g128 --stats "$T/stats" --distill 1000 -o "$T/no/x"
+exits 4 "no such folder for the report" timeout 20 "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/stats" --distill 1000 $out --report "$T/no/x.json"
+is "nothing was written there" "$(ls -A "$T/none" | wc -l)" 0
+exits 2 "over the statistics" best -f --to quire -o "$T/stats"
+says "over the statistics: reason" "stats' is the input as well"
+exits 2 "over the text" "$QUIRE" quantize "$DEMO" -s q4_k --data "$T/text2" --samples 1 -f --to quire -o "$T/text2"
+exits 2 "over the recipe" best -f --to quire -o "$T/rules" --recipe "$T/rules"
+exits 2 "over the weights" best -f --to quire -o "$T/mine/model.safetensors"
+exits 2 "the report over the config" best $out --report "$T/mine/config.json"
+is "all of them are still there" "$(cmp "$T/text" "$T/text2" && cat "$T/rules" && diff -r "$DEMO" "$T/mine" && echo same)" "attn_v = q8_0
+same"
+
+# interrupted while it gathers: nothing is left
+mkdir "$T/gone"
+"$QUIRE" quantize "$DEMO" -s q4_k --data "$ROOT/examples/demo.calib.txt" --samples 0 --ctx 256 -o "$T/gone/x.gguf" >/dev/null 2>&1 &
+pid=$!
+sleep 1
+kill -0 $pid 2>/dev/null && ok "gathering takes a while" || not_ok "gathering takes a while"
+kill -9 $pid 2>/dev/null
+wait $pid 2>/dev/null
+is "interrupted while it gathers: nothing is left" "$(ls -A "$T/gone" | wc -l)" 0
 
 # fewer tokens than channels: said, and damped more
 succeeds "few tokens" "$QUIRE" calibrate "$DEMO" --data "$T/text" -o "$T/few" --ctx 64 --samples 1 --collect full
