@@ -322,7 +322,7 @@ static int write_all(struct state *s, struct err *e)
 static int examine(struct state *s, struct err *e)
 {
 	const struct produce *p = s->p;
-	struct tensor_source *source = s->calibrated.q ? quantizer_source(s->calibrated.q) : s->source;
+	struct tensor_source *source = s->calibrated.q ? quantizer_reference(s->calibrated.q) : s->source;
 	int rc = ERR_OK;
 	if (s->proof) {
 		progress_start(p->common, "proof", "bytes", 0);
@@ -333,7 +333,7 @@ static int examine(struct state *s, struct err *e)
 		warn("%llu of %llu blocks came out as one value where the source's were not; the first: %s",
 		     (unsigned long long)s->proved.constant, (unsigned long long)s->proved.blocks, s->proved.first);
 	if (!rc && p->report)
-		rc = quantize_report(p, &s->plan, s->calibrated.q ? quantizer_reference(s->calibrated.q) : s->source, &s->calibrated, s->proof, e);
+		rc = quantize_report(p, &s->plan, source, &s->calibrated, s->proof, e);
 	return rc;
 }
 
@@ -383,6 +383,9 @@ static int summary(const struct state *s, struct err *e)
 			jw_uint(&w, "bytes", s->proved.bytes);
 			jw_uint(&w, "blocks", s->proved.blocks);
 			jw_uint(&w, "constant_blocks", s->proved.constant);
+			if (s->proved.constant)
+				jw_string(&w, "first_constant", s->proved.first);
+			jw_uint(&w, "constant_in_source", s->proved.same);
 			jw_end_object(&w);
 		}
 		jw_double(&w, "seconds", seconds);
@@ -406,8 +409,13 @@ static int summary(const struct state *s, struct err *e)
 		else if (trained)
 			strbuf_puts(&out, "training: no pass lowered the KL on held-out windows; the codes stay as they were\n");
 		if (s->proof)
-			strbuf_printf(&out, "proof: %zu tensors read back as meant, values of %zu looked at, %llu alarms\n",
-				      s->proved.tensors, s->proved.quantized, (unsigned long long)s->proved.constant);
+			strbuf_printf(&out, "proof: %zu tensors read back as meant, values of %zu looked at, %llu alarms", s->proved.tensors,
+				      s->proved.quantized, (unsigned long long)s->proved.constant);
+		if (s->proof && s->proved.same)
+			strbuf_printf(&out, ", %llu block%s of one value as in the source", (unsigned long long)s->proved.same,
+				      s->proved.same == 1 ? "" : "s");
+		if (s->proof)
+			strbuf_putc(&out, '\n');
 	}
 	int rc = out.failed ? err_nomem(e) : out_print(&out, e);
 	strbuf_release(&out);

@@ -99,7 +99,7 @@ struct look {
 	const uint8_t *src, *dst;
 	size_t cols, block;
 	struct found {
-		uint64_t constant, column;
+		uint64_t constant, same, column;
 		bool infinite;
 	} *rows;
 	size_t row_count;
@@ -135,10 +135,12 @@ static void look_at_rows(void *arg, size_t slice, int worker)
 			if (!have) /* rare, so the source is decoded only then */
 				l->in->codec->decode(l->in->codec, l->src + r * codec_row_bytes(l->in->codec, l->cols), b, l->cols);
 			have = true;
-			if (!constant(b + at, n)) {
-				f->column = f->constant ? f->column : at;
-				f->constant++;
+			if (constant(b + at, n)) {
+				f->same++;
+				continue;
 			}
+			f->column = f->constant ? f->column : at;
+			f->constant++;
 		}
 	}
 	free(a);
@@ -164,6 +166,7 @@ static int look_at(struct look *l, struct proof_result *out, struct err *e)
 			snprintf(out->first, sizeof out->first, "tensor %.90s, row %zu, column %llu", l->out->name, r,
 				 (unsigned long long)f->column);
 		out->constant += f->constant;
+		out->same += f->same;
 		out->blocks += (l->cols + l->block - 1) / l->block;
 	}
 	out->quantized++;

@@ -23,10 +23,11 @@ struct proof_result {
 	uint64_t bytes;
 	size_t quantized;          /* tensors whose values were decoded and looked at */
 	uint64_t constant, blocks; /* blocks of one value whose source's were not; blocks looked at */
+	uint64_t same;             /* blocks of one value as in the source: pruned channels, unused tokens */
 	char first[160];           /* where the first of those is: "tensor NAME, row R, column C" */
 };
 /*
- * Compares the file at path. source: what the plan read. ERR_IO: the file does not hold what was meant (tensor and
+ * Compares the file at path. source: the values that were to be stored, not yet quantized, in the plan's order. ERR_IO: the file does not hold what was meant (tensor and
  * reason); ERR_INPUT: a value is not finite. progress counts bytes.
  */
 int proof_check(const struct proof *p, const char *path, struct tensor_source *source, struct proof_result *out,

@@ -4,13 +4,6 @@ export OMP_WAIT_POLICY=passive
 limits="--max-kl 0.02 --max-kl-p99 0.3 --min-top1 0.93 --max-ppl-ratio 1.02"
 is "the limits are those of docs/ci.md" "$(tr -d '\\\n' <"$ROOT/docs/ci.md" | tr -s ' ' | grep -c -- "$limits")" 1
 
-# where TENSOR's bytes are in a folder's model.safetensors: FROM TO, of the file
-where() {
-	local f=$1/model.safetensors size
-	size=$(od -An -tu4 -N4 "$f" | tr -d ' ')
-	head -c $((8 + size)) "$f" | tail -c "$size" | grep -o "\"$2\":{[^}]*}" | tr -d ' ' |
-		sed 's/.*"data_offsets":\[\([0-9]*\),\([0-9]*\)\].*/\1 \2/' | awk -v start=$((8 + size)) '{ print $1 + start, $2 + start }'
-}
 # copy NAME: a copy of model $M in $T/NAME
 copy() { rm -rf "${T:?}/$1" && mkdir "$T/$1" && cp "$M"/*.json "$M/model.safetensors" "$T/$1/" && chmod -R u+w "$T/$1"; }
 # scale NAME TENSOR FACTOR: the copy NAME with the numbers of one bf16 tensor multiplied

@@ -36,4 +36,18 @@ near() {
 }
 # json FILE KEY: the value of a top-level key of one-line or indented JSON
 json() { sed -n 's/.*"'"$2"'": *\("[^"]*"\|[^,}]*\).*/\1/p' "$1" | head -n 1 | tr -d '"'; }
+# where MODEL TENSOR: FROM TO, its bytes in the folder's model.safetensors
+where() {
+	local f=$1/model.safetensors size
+	size=$(od -An -tu4 -N4 "$f" | tr -d ' ')
+	head -c $((8 + size)) "$f" | tail -c "$size" | grep -o "\"$2\":{[^}]*}" | tr -d ' ' |
+		sed 's/.*"data_offsets":\[\([0-9]*\),\([0-9]*\)\].*/\1 \2/' | awk -v start=$((8 + size)) '{ print $1 + start, $2 + start }'
+}
+# plant NAME TENSOR BYTES: the demo in $T/NAME, the first bytes of a tensor others (in printf's escapes)
+plant() {
+	local at
+	mkdir "$T/$1" && cp "$DEMO"/* "$T/$1/" && chmod u+w "$T/$1/model.safetensors"
+	read -r at _ < <(where "$DEMO" "$2")
+	printf "$3" | dd of="$T/$1/model.safetensors" bs=1 seek="$at" conv=notrunc 2>/dev/null
+}
 done_testing() { echo "1..$n"; exit $((bad > 0)); }

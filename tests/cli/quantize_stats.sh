@@ -169,6 +169,18 @@ says "gptq from few tokens: warning" "64 tokens are too few for the second momen
 succeeds "best from few tokens" "$QUIRE" quantize "$DEMO" -s q4_k -m best --stats "$T/few" -o "$T/few2.gguf"
 says "best from few tokens: warning" "64 tokens are too few .*damping is raised"
 
+# a row of 256 that its type cannot hold (its scales are below f16's smallest) or that was one value before: said by every method
+plant tiny model.layers.1.self_attn.q_proj.weight "$(for i in {1..64}; do printf '\\200\\060\\0\\061\\100\\061\\0\\060'; done)"
+plant zero model.layers.1.self_attn.q_proj.weight "$(for i in {1..512}; do printf '\\0'; done)"
+for m in imatrix awq best; do
+	data="--data $T/text --samples 4 --ctx 128"
+	succeeds "$m: vanishing weights" "$QUIRE" quantize "$T/tiny" -s q4_0 -m $m $data -o "$T/tiny.gguf" -f --json
+	says "$m: vanishing weights: where" 'warning: 8 of [0-9]+ blocks came out as one value.*: tensor model.layers.1.self_attn.q_proj.weight, row 0, column 0'
+	is "$m: vanishing weights: counted" "$(json "$T/out" constant_blocks)/$(json "$T/out" first_constant)" "8/tensor model.layers.1.self_attn.q_proj.weight, row 0, column 0"
+	succeeds "$m: a row of zeros" "$QUIRE" quantize "$T/zero" -s q4_0 -m $m $data -o "$T/zero.gguf" -f
+	prints "$m: a row of zeros: no alarm, but said" '0 alarms, 8 blocks of one value as in the source'
+done
+
 # folders in compressed-tensors form, and back
 for s in int4-g128 int4-g64-zp int8-row; do
 	succeeds "$s: folder" "$QUIRE" quantize "$DEMO" -s $s -m imatrix --stats "$T/stats" -o "$T/$s"
