@@ -193,7 +193,7 @@ static uint64_t memory_awq(const struct quantizer *q)
 const struct quantizer_row quantizer_rows[] = {
 	{ .name = "imatrix", .summary = "search weighted by channel importance" },
 	{ .name = "awq", .summary = "strong channels scaled up before rounding, exactly undone in the tensor before",
-	  .prepare = prepare_awq, .memory = memory_awq },
+	  .likes_moments = true, .prepare = prepare_awq, .memory = memory_awq },
 	{ .name = "gptq", .summary = "second-order error feedback", .needs_moments = true, .memory = memory_gptq },
 	{ .name = "best", .summary = "error feedback with coordinate descent, each layer aimed at what the original puts out",
 	  .needs_tokens = true, .prepare = prepare_best, .memory = memory_best },

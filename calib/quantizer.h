@@ -18,6 +18,7 @@ struct quantizer;
 struct quantizer_row {
 	const char *name, *summary;
 	bool needs_moments;         /* statistics of calibrate --collect full */
+	bool likes_moments;         /* chooses better with them */
 	bool needs_tokens;          /* runs the model again: not from an importance matrix */
 	int (*prepare)(struct quantizer *q, plan_progress *progress, void *arg, struct err *e); /* NULL: nothing to prepare */
 	uint64_t (*memory)(const struct quantizer *q); /* bytes beyond those of plan_execute and the libraries */

@@ -6,6 +6,7 @@
 #include "calib/collect.h"
 #include "calib/text.h"
 #include "calib/work.h"
+#include "cmd/calibration.h"
 #include "cmd/command.h"
 #include "formats/file.h"
 
@@ -17,7 +18,6 @@ struct calibrate_options {
 	bool merge, resume, dry_run, force;
 };
 
-enum { DEFAULT_SAMPLES = 128, DEFAULT_CTX = 512 };
 /* Whole numbers that JSON keeps; and a window that fits in memory many times. */
 enum { CTX_MAX = 1 << 24 };
 #define SEED_MAX ((int64_t)1 << 53)
@@ -131,8 +131,8 @@ static int choose(const struct calibrate_options *o, const struct config *config
 	c->seed = o->seed < 0 ? 0 : (uint64_t)o->seed;
 	c->resume = o->resume;
 	c->tool = "quire " QUIRE_VERSION;
-	c->ctx = o->ctx > 0 ? (size_t)o->ctx : config->context && config->context < DEFAULT_CTX ? config->context : DEFAULT_CTX;
-	c->samples = o->samples >= 0 ? (size_t)o->samples : DEFAULT_SAMPLES;
+	c->ctx = calibration_ctx(config, o->ctx > 0 ? (size_t)o->ctx : 0);
+	c->samples = o->samples >= 0 ? (size_t)o->samples : CALIBRATION_SAMPLES;
 	if (o->tokens > 0)
 		c->samples = (size_t)o->tokens / c->ctx ? (size_t)o->tokens / c->ctx : 1;
 	if (config->context && c->ctx > config->context)
@@ -352,11 +352,9 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	int rc = check_output(o, args, 1, e);
 	if (!rc)
 		rc = check_output(o, texts, n, e);
-	if (rc)
-		;
-	else if (o->from)
+	if (!rc && o->from)
 		rc = convert(o, args[0], texts, n, e);
-	else
+	else if (!rc)
 		rc = n ? calibrate(o, args[0], texts, n, e) : err_set(e, ERR_USAGE, "calibrate needs a text: --data FILE");
 	free(texts);
 	return rc;

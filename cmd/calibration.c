@@ -10,6 +10,11 @@
 
 enum { DEFAULT_CTX = 512 };
 
+size_t calibration_ctx(const struct config *c, size_t asked)
+{
+	return asked ? asked : c->context && c->context < DEFAULT_CTX ? c->context : DEFAULT_CTX;
+}
+
 int method_unknown(const char *name, struct err *e)
 {
 	struct strbuf known = { 0 };
@@ -50,10 +55,10 @@ static int from_texts(struct calibrated *c, const struct produce *p, struct err 
 	struct collect_plan plan = { 0 };
 	char hash[IDENTITY_SIZE];
 	int rc = loaded_open(&l, p->input, e);
-	struct collect_options o = { .samples = k->samples, .seed = k->seed, .shards = 1, .passing = true, .tool = "quire " QUIRE_VERSION, .ctx = k->ctx };
-	o.collect = c->row->needs_moments || !strcmp(c->row->name, "awq") || p->report ? COLLECT_FULL : COLLECT_IMATRIX;
-	if (!rc && !o.ctx)
-		o.ctx = l.config.context && l.config.context < DEFAULT_CTX ? l.config.context : DEFAULT_CTX;
+	struct collect_options o = { .samples = k->samples, .seed = k->seed, .shards = 1, .passing = true, .tool = "quire " QUIRE_VERSION };
+	o.collect = c->row->needs_moments || c->row->likes_moments || p->report ? COLLECT_FULL : COLLECT_IMATRIX;
+	if (!rc)
+		o.ctx = calibration_ctx(&l.config, k->ctx);
 	if (!rc)
 		rc = texts_tokens(l.tokenizer, k->texts, k->text_count, &ids, hash, e);
 	if (!rc && !ids.count)
@@ -65,6 +70,7 @@ static int from_texts(struct calibrated *c, const struct produce *p, struct err 
 		c->tokens = (uint64_t)plan.text.count * plan.text.ctx;
 		c->ctx = plan.text.ctx;
 		c->gathering = plan.memory;
+		note(p->common, "calibrates on %llu tokens: %zu windows of %zu", (unsigned long long)c->tokens, plan.text.count, plan.text.ctx);
 		if (!p->dry_run)
 			rc = gather(c, p, &o, &l, &plan, e);
 	}

@@ -5,6 +5,10 @@
 #include "cmd/produce.h"
 
 enum { MOST_PASSES = 1000 }; /* of training */
+enum { CALIBRATION_SAMPLES = 128 }; /* windows, unless told */
+
+/* Tokens per window; asked 0: as many as the model was made for, and no more than a default. */
+size_t calibration_ctx(const struct config *c, size_t asked);
 
 /* ERR_USAGE with the names of all methods, plain and calibrated. */
 int method_unknown(const char *name, struct err *e);

@@ -10,6 +10,7 @@
 #include "calib/damage.h"
 #include "calib/loaded.h"
 #include "calib/text.h"
+#include "cmd/calibration.h"
 #include "cmd/fold_budget.h"
 #include "cmd/fold_heads.h"
 #include "cmd/fold_share.h"
@@ -27,7 +28,7 @@ struct fold_command_options {
 };
 
 /* 64k tokens of windows of 256 and up: what the closed forms need, and several times what a small layer's refit reads. */
-enum { FEW = 4, DEFAULT_SAMPLES = 256, DEFAULT_CTX = 512, DEFAULT_STEPS = 150 };
+enum { FEW = 4, DEFAULT_SAMPLES = 256, DEFAULT_STEPS = 150 };
 static const struct fold_command_options defaults = { .method = "refit", .share_method = "joint", .samples = DEFAULT_SAMPLES,
 						      .steps = DEFAULT_STEPS, .full_every = -1 };
 
@@ -140,7 +141,7 @@ static int read_text(struct work *w, struct err *e)
 	const struct config *c = &w->in.config;
 	struct token_ids ids = { 0 };
 	char hash[65];
-	size_t ctx = o->ctx ? (size_t)o->ctx : c->context && c->context < DEFAULT_CTX ? c->context : DEFAULT_CTX;
+	size_t ctx = calibration_ctx(c, (size_t)o->ctx);
 	if (!o->data.count && o->ctx && (size_t)o->ctx != stats_info(w->stats)->ctx)
 		return err_set(e, ERR_USAGE, "--ctx %lld: the windows of %.300s have %zu tokens; give --data for others", (long long)o->ctx,
 			       o->stats, stats_info(w->stats)->ctx);

@@ -329,7 +329,7 @@ static int examine(struct state *s, struct err *e)
 		rc = proof_check(s->proof, p->output, source, &s->proved, progress_step, NULL, e);
 		progress_end();
 	}
-	if (!rc && s->proved.constant && !p->common->quiet)
+	if (!rc && s->proved.constant)
 		warn("%llu of %llu blocks came out as one value where the source's were not; the first: %s",
 		     (unsigned long long)s->proved.constant, (unsigned long long)s->proved.blocks, s->proved.first);
 	if (!rc && p->report)

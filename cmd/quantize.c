@@ -14,7 +14,6 @@ struct quantize_options {
 	int64_t samples, ctx, seed, distill;
 	bool keep_channels, compress, dry_run, force, requantize, no_source_hash, no_proof;
 };
-enum { DEFAULT_SAMPLES = 128 };
 static const struct quantize_options defaults = { .samples = OPT_NOT_GIVEN, .ctx = OPT_NOT_GIVEN, .seed = OPT_NOT_GIVEN, .distill = -1 };
 
 #define FIELD(name) offsetof(struct quantize_options, name)
@@ -67,7 +66,7 @@ static int find_method(const struct quantize_options *o, struct produce *p, stru
 	if ((o->distill > 0 || o->keep_channels) && (!have || (row && !row->needs_tokens)))
 		return err_set(e, ERR_USAGE, "%s goes with method best and statistics", o->keep_channels ? "--keep-channels" : "--distill");
 	*c = (struct calibration){ .row = row, .stats = o->stats, .texts = o->data.item, .text_count = o->data.count,
-				   .samples = samples ? (size_t)o->samples : DEFAULT_SAMPLES,
+				   .samples = samples ? (size_t)o->samples : CALIBRATION_SAMPLES,
 				   .ctx = ctx ? (size_t)o->ctx : 0, .seed = seed ? (uint64_t)o->seed : 0,
 				   .options = { .passes = (int)o->distill, .keep_channels = o->keep_channels } };
 	p->calibration = have ? c : NULL;
@@ -80,7 +79,8 @@ static int quantize_run(const void *options, const char *const *args, size_t cou
 	(void)count;
 	if (!o->scheme && !o->recipe && !o->tensor.count)
 		return err_set(e, ERR_USAGE, "say what to quantize to: --scheme NAME, --recipe FILE or --tensor PATTERN=CODEC");
-	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .recipe_file = o->recipe, .allow_requantize = o->requantize,
+	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .recipe_file = o->recipe,
+			     .allow_requantize = o->requantize,
 			     .dry_run = o->dry_run, .compress = o->compress, .force = o->force, .no_source_hash = o->no_source_hash,
 			     .cannot_hold = "write a .gguf or .quire file", .proof = !o->no_proof, .report = o->report };
 	struct calibration calibration;
