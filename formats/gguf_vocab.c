@@ -9,48 +9,10 @@
 
 #include "base/json.h"
 #include "formats/gguf_model.h"
-
-/*
- * Pre-tokenizers by GGUF name, as the tokenizer.json files of these families have them: patterns split one after
- * another ("isolated"). NULL patterns: ByteLevel's own expression. To add one: a row here.
- */
-#define WORDS_GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-#define WORDS_DIGITS(digits) \
-	"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits \
-	"| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define WORDS_CASED(tail, digits) \
-	"[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" tail "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" tail "|" digits \
-	"| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)?"
-
-static const struct pre_row {
-	const char *name;
-	const char *patterns[3];
-	const char *normalizer;
-	bool digits;         /* digits stand alone: a Digits step in front */
-	bool ignore_merges;  /* a whole word that is in the vocabulary is one token */
-	bool add_bos;        /* when the file does not say */
-} pre_rows[] = {
-	{ .name = "llama-bpe", .patterns = { WORDS_DIGITS("\\p{N}{1,3}") }, .ignore_merges = true, .add_bos = true },
-	{ .name = "llama3", .patterns = { WORDS_DIGITS("\\p{N}{1,3}") }, .ignore_merges = true, .add_bos = true },
-	{ .name = "llama-v3", .patterns = { WORDS_DIGITS("\\p{N}{1,3}") }, .ignore_merges = true, .add_bos = true },
-	{ .name = "smaug-bpe", .patterns = { WORDS_DIGITS("\\p{N}{1,3}") } },
-	{ .name = "dbrx", .patterns = { WORDS_DIGITS("\\p{N}{1,3}") } },
-	{ .name = "qwen2", .patterns = { WORDS_DIGITS("\\p{N}") }, .normalizer = "NFC" },
-	{ .name = "deepseek-r1-qwen", .patterns = { WORDS_DIGITS("\\p{N}") }, .normalizer = "NFC" },
-	{ .name = "stablelm2", .patterns = { WORDS_DIGITS("\\p{N}") }, .normalizer = "NFC" },
-	{ .name = "tekken", .patterns = { WORDS_CASED("", "\\p{N}") }, .ignore_merges = true, .add_bos = true },
-	{ .name = "gpt-4o", .patterns = { WORDS_CASED(CONTRACTION, "\\p{N}{1,3}") } },
-	{ .name = "gpt-2" }, { .name = "phi-2" }, { .name = "olmo" }, { .name = "jais" }, { .name = "mpt" },
-	{ .name = "smollm", .digits = true }, { .name = "starcoder", .digits = true }, { .name = "codeshell", .digits = true },
-	{ .name = "refact", .digits = true }, { .name = "command-r", .digits = true },
-	{ .name = "default", .patterns = { "[\\p{P}\\$\\+<=>\\^~\\|]+", WORDS_GPT2, "\\p{N}+" } },
-};
+#include "model/pre_known.h"
 
 /* A pre-tokenizer without a row gets its own name as type, so that the reader of tokenizer.json refuses it by name. */
-static const struct pre_row *find_pre(const struct gguf *g, char name[64])
+static const struct pre_known *find_pre(const struct gguf *g, char name[64])
 {
 	size_t len;
 	const char *s = gguf_string(gguf_find(g, "tokenizer.ggml.pre"), &len);
@@ -60,10 +22,7 @@ static const struct pre_row *find_pre(const struct gguf *g, char name[64])
 	}
 	memcpy(name, s, len);
 	name[len] = '\0';
-	for (size_t i = 0; i < sizeof pre_rows / sizeof *pre_rows; i++)
-		if (!strcmp(pre_rows[i].name, name))
-			return &pre_rows[i];
-	return NULL;
+	return pre_known_find(name);
 }
 
 struct token {
@@ -268,7 +227,7 @@ static void write_byte_level(struct json_writer *w, const char *key, bool use_re
 	jw_end_object(w);
 }
 
-static void write_pre(struct json_writer *w, const struct pre_row *row, const char *name)
+static void write_pre(struct json_writer *w, const struct pre_known *row, const char *name)
 {
 	if (!row || (!row->patterns[0] && !row->digits)) {
 		if (row)
@@ -348,7 +307,7 @@ static void write_post(struct json_writer *w, const struct vocabulary *v)
 	free(bos);
 }
 
-static int write_model(struct json_writer *w, const struct vocabulary *v, const struct pre_row *row, struct err *e)
+static int write_model(struct json_writer *w, const struct vocabulary *v, const struct pre_known *row, struct err *e)
 {
 	const struct gguf_kv *merges = gguf_find(v->g, "tokenizer.ggml.merges");
 	struct cursor c = gguf_strings(merges);
@@ -390,7 +349,7 @@ static int write_model(struct json_writer *w, const struct vocabulary *v, const 
 	return failed ? err_nomem(e) : 0;
 }
 
-static int write_byte_bpe(const struct vocabulary *v, const struct pre_row *row, const char *pre, struct strbuf *out,
+static int write_byte_bpe(const struct vocabulary *v, const struct pre_known *row, const char *pre, struct strbuf *out,
 			  struct err *e)
 {
 	struct json_writer w = { .out = out };
@@ -490,7 +449,7 @@ int gguf_vocabulary(const struct gguf_model *m, struct strbuf *model, struct str
 	/* other tokenizers (bert, t5, rwkv ...) leave the model without tokenizer files; the facts say what it has */
 	if ((!spm && !bpe) || !tokens)
 		return 0;
-	const struct pre_row *row = find_pre(m->meta, pre);
+	const struct pre_known *row = find_pre(m->meta, pre);
 	int rc = read_tokens(&v, tokens, e);
 	if (!rc) {
 		while (v.count && is_filler(&v.token[v.count - 1], v.count - 1))
