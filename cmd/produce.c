@@ -23,6 +23,7 @@ struct state {
 	struct plan plan;
 	struct source_hash *hash;
 	struct calibrated calibrated;
+	struct notes notes;              /* of the writer */
 	struct proof *proof;
 	struct proof_result proved;
 	double start;
@@ -279,7 +280,8 @@ static int write_options(struct state *s, struct write_options *o, struct err *e
 	const struct produce *p = s->p;
 	const char *before = p->keep ? source_fact(s->in, "recipe") : NULL;
 	*o = (struct write_options){ .recipe = before ? before : recipe_name(p->recipe), .tool_version = "quire " QUIRE_VERSION,
-				     .compress = p->compress, .shard_size = p->shard_size };
+				     .compress = p->compress, .shard_size = p->shard_size,
+				     .notes = &s->notes };
 	o->gguf_file_type = p->keep ? main_file_type(&s->plan) : recipe_file_type(p->recipe);
 	if (p->no_source_hash || strcmp(s->format->name, "quire"))
 		return ERR_OK;
@@ -301,6 +303,9 @@ static int write_all(struct state *s, struct err *e)
 		rc = s->format->create(s->p->output, s->in, described(s), &s->plan, &o, &sink, e);
 	if (rc)
 		return rc;
+	/* before the work: whoever minds can stop it; with --quiet, too */
+	for (size_t i = 0; i < s->notes.count; i++)
+		warn("%s", s->notes.line[i]);
 	if (s->p->proof)
 		rc = proof_new(&s->plan, sink, &s->proof, e);
 	progress_start(s->p->common, s->p->method ? "quantize" : "convert", "bytes", 0);
@@ -335,6 +340,16 @@ static int examine(struct state *s, struct err *e)
 	if (!rc && p->report)
 		rc = quantize_report(p, &s->plan, source, &s->calibrated, s->proof, e);
 	return rc;
+}
+
+static void json_notes(const struct notes *n, struct json_writer *w)
+{
+	if (!n->count)
+		return;
+	jw_array(w, "warnings");
+	for (size_t i = 0; i < n->count; i++)
+		jw_string(w, NULL, n->line[i]);
+	jw_end_array(w);
 }
 
 static long peak_kib(void)
@@ -388,6 +403,7 @@ static int summary(const struct state *s, struct err *e)
 			jw_uint(&w, "constant_in_source", s->proved.same);
 			jw_end_object(&w);
 		}
+		json_notes(&s->notes, &w);
 		jw_double(&w, "seconds", seconds);
 		jw_int(&w, "peak_kib", peak_kib());
 		if (s->p->say)
@@ -452,6 +468,7 @@ int produce(const struct produce *p, struct err *e)
 	proof_free(s.proof);
 	calibrated_close(&s.calibrated);
 	source_hash_free(s.hash);
+	notes_release(&s.notes);
 	plan_release(&s.plan);
 	if (s.have_config)
 		config_release(&s.config);

@@ -97,13 +97,16 @@ void progress_end(void)
 
 void warn(const char *format, ...)
 {
+	char text[1200];
+	struct strbuf safe = { 0 };
 	va_list ap;
-	wipe();
-	fputs("quire: warning: ", stderr);
 	va_start(ap, format);
-	vfprintf(stderr, format, ap);
+	vsnprintf(text, sizeof text, format, ap);
 	va_end(ap);
-	fputc('\n', stderr);
+	safe_text(&safe, text);
+	wipe();
+	fprintf(stderr, "quire: warning: %s\n", safe.failed ? "out of memory" : safe.data);
+	strbuf_release(&safe);
 }
 
 void note(const struct common *o, const char *format, ...)

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "base/notes.h"
 #include "model/config.h"
 #include "model/tokenizer.h"
 #include "plan/plan.h"
@@ -52,6 +53,7 @@ struct write_options {
 	uint64_t shard_size;         /* Hugging Face: 0 = the default */
 	const struct fact *facts;    /* extra manifest entries */
 	size_t fact_count;
+	struct notes *notes;         /* takes what the format does not keep, one line each; NULL: nobody listens */
 };
 
 struct format {

@@ -18,6 +18,7 @@
 #include "base/bytes.h"
 #include "base/err.h"
 #include "base/map.h"
+#include "base/notes.h"
 #include "base/strbuf.h"
 #include "codec/codec.h"
 #include "formats/file.h"
@@ -82,6 +83,7 @@ const char *gguf_file_type_name(uint64_t n);
  * tensor padded with zeros to the alignment. Running out of memory shows at gguf_header.
  */
 struct gguf_writer {
+	struct notes *notes;         /* takes what GGUF does not keep; may be NULL */
 	struct strbuf kv, infos;
 	uint64_t kv_count, tensor_count;
 	uint64_t data_bytes;         /* padded size of the blob so far */

@@ -305,6 +305,18 @@ static int put_texts(struct gguf_writer *w, const struct config *c, const struct
 	return rc;
 }
 
+/* The flag that loaders go by is what encoding does; a folder whose two files disagree is read differently elsewhere. */
+static void put_add_bos(struct gguf_writer *w, const struct tokenizer *t, const struct json *settings)
+{
+	bool add = tokenizer_bos(t) >= 0, said = add;
+	if (json_bool(json_get(settings, "add_bos_token"), &said) && said != add)
+		notes_add(w->notes,
+			  "tokenizer_config.json says add_bos_token: %s, the post-processor of tokenizer.json adds %s; written as add_bos_token: %s, "
+			  "as the tokenizers library encodes (transformers before version 5 and llama.cpp's converter go by the former)",
+			  said ? "true" : "false", add ? "one" : "none", add ? "true" : "false");
+	gguf_put_bool(w, "tokenizer.ggml.add_bos_token", add);
+}
+
 int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const struct tokenizer *t, const char *pre,
 			const struct side_file *settings, const struct side_file *chat_template, struct err *e)
 {
@@ -329,7 +341,7 @@ int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const str
 	int rc = put_texts(w, c, t, e);
 	put_ids(w, c, t, root);
 	json_bool(json_get(root, "add_eos_token"), &add_eos);
-	gguf_put_bool(w, "tokenizer.ggml.add_bos_token", tokenizer_bos(t) >= 0);
+	put_add_bos(w, t, root);
 	if (!spm || add_eos)
 		gguf_put_bool(w, "tokenizer.ggml.add_eos_token", add_eos);
 	if (tokenizer_space_prefix(t) != spm)

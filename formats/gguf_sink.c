@@ -334,7 +334,7 @@ static void sink_close(struct tensor_sink *base)
 
 static int prepare(struct sink *k, const char *path, const struct checkpoint *src, const struct write_options *o, struct err *e)
 {
-	struct gguf_writer w = { 0 };
+	struct gguf_writer w = { .notes = o ? o->notes : NULL };
 	uint64_t divisors_at = UINT64_MAX;
 	/* between GGUF files, what quire does not know is carried over */
 	bool keep = src && src->format == &format_gguf;

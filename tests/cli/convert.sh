@@ -113,6 +113,16 @@ else
 	skip "an unreadable folder (root)"
 fi
 
+# two files of a folder that disagree: the GGUF has what encoding does, and the command says so (with --quiet, too)
+mkdir "$T/bos" && cp "$DEMO"/* "$T/bos/" && chmod -R u+w "$T/bos"
+sed -i 's/"add_bos_token": true/"add_bos_token": false/' "$T/bos/tokenizer_config.json"
+succeeds "contradicting add_bos_token" "$QUIRE" convert "$T/bos" -q -o "$T/bos.gguf"
+says "contradicting add_bos_token: said" "^quire: warning: tokenizer_config.json says add_bos_token: false.*written as add_bos_token: true"
+succeeds "contradicting add_bos_token: JSON" "$QUIRE" convert "$T/bos" --json -f -o "$T/bos.gguf"
+prints "contradicting add_bos_token: in JSON" '"tokenizer_config.json says add_bos_token: false'
+succeeds "without a contradiction" "$QUIRE" convert "$DEMO" --json -f -o "$T/bos.gguf"
+is "without a contradiction: no warning" "$(cat "$T/err" "$T/out" | grep -c warning)" 0
+
 # interrupted: stopped as soon as a temporary is there, then told to end (a script's background jobs ignore INT)
 h='{"big.weight":{"dtype":"F16","shape":[8192,8192],"data_offsets":[0,134217728]}}'
 { printf "\\$(printf %o ${#h})\0\0\0\0\0\0\0%s" "$h"; } >"$T/big.safetensors"
