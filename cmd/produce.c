@@ -251,13 +251,13 @@ static int main_file_type(const struct plan *p)
 {
 	const struct codec *best = NULL;
 	uint64_t most = 0;
-	for (size_t i = 0; i < p->count; i++) {
+	for (unsigned c = 0; c < codec_row_count; c++) {
 		uint64_t n = 0;
-		for (size_t k = 0; k < p->count; k++)
-			if (p->items[k].out.codec == p->items[i].out.codec)
-				n += tensor_elements(&p->items[k].out);
-		if (p->items[i].out.codec != best && n > most) {
-			best = p->items[i].out.codec;
+		for (size_t i = 0; i < p->count; i++)
+			if (p->items[i].out.codec == codec_rows[c])
+				n += tensor_elements(&p->items[i].out);
+		if (n > most) {
+			best = codec_rows[c];
 			most = n;
 		}
 	}

@@ -214,27 +214,38 @@ void json_print(const struct json *j, struct strbuf *out)
 	}
 }
 
+/* An escape for bytes that a string cannot hold as they are; NULL: it can. */
+static const char *escaped(const char *s, size_t len, char buf[8])
+{
+	static const char from[] = "\"\\\n\t\r", to[] = "\"\\ntr";
+	unsigned char c = (unsigned char)*s;
+	if (!len)
+		return "\\ufffd"; /* a path may hold any bytes; JSON may not */
+	if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7f)
+		return NULL;
+	const char *simple = c ? strchr(from, c) : NULL;
+	if (simple)
+		snprintf(buf, 8, "\\%c", to[simple - from]);
+	else
+		snprintf(buf, 8, "\\u%04x", c);
+	return buf;
+}
+
 static void quoted(struct strbuf *b, const char *s, size_t n)
 {
+	size_t plain = 0; /* from here on nothing needed an escape */
+	char buf[8];
 	strbuf_putc(b, '"');
 	for (size_t i = 0, len; i < n; i += len ? len : 1) {
-		unsigned char c = (unsigned char)s[i];
 		len = utf8_sequence(s + i, n - i);
-		if (c == '"' || c == '\\')
-			strbuf_printf(b, "\\%c", c);
-		else if (c == '\n')
-			strbuf_puts(b, "\\n");
-		else if (c == '\t')
-			strbuf_puts(b, "\\t");
-		else if (c == '\r')
-			strbuf_puts(b, "\\r");
-		else if (c < 0x20 || c == 0x7f)
-			strbuf_printf(b, "\\u%04x", c);
-		else if (!len)
-			strbuf_puts(b, "\\ufffd"); /* a path may hold any bytes; JSON may not */
-		else
-			strbuf_add(b, s + i, len);
+		const char *instead = escaped(s + i, len, buf);
+		if (!instead)
+			continue;
+		strbuf_add(b, s + plain, i - plain);
+		strbuf_puts(b, instead);
+		plain = i + (len ? len : 1);
 	}
+	strbuf_add(b, s + plain, n - plain);
 	strbuf_putc(b, '"');
 }
 
@@ -245,6 +256,17 @@ static void newline(struct json_writer *w)
 	strbuf_putc(w->out, '\n');
 	for (int i = 0; i < w->indent * w->depth; i++)
 		strbuf_putc(w->out, ' ');
+}
+
+/* Headers are lists of numbers: printf is too slow for hundreds of thousands of tensors. */
+static void digits(struct strbuf *b, uint64_t v)
+{
+	char text[20];
+	size_t at = sizeof text;
+	do
+		text[--at] = (char)('0' + v % 10);
+	while (v /= 10);
+	strbuf_add(b, text + at, sizeof text - at);
 }
 
 static void lead(struct json_writer *w, const char *key)
@@ -321,13 +343,15 @@ void jw_string(struct json_writer *w, const char *key, const char *value)
 void jw_int(struct json_writer *w, const char *key, int64_t value)
 {
 	lead(w, key);
-	strbuf_printf(w->out, "%lld", (long long)value);
+	if (value < 0)
+		strbuf_putc(w->out, '-');
+	digits(w->out, value < 0 ? 0 - (uint64_t)value : (uint64_t)value);
 }
 
 void jw_uint(struct json_writer *w, const char *key, uint64_t value)
 {
 	lead(w, key);
-	strbuf_printf(w->out, "%llu", (unsigned long long)value);
+	digits(w->out, value);
 }
 
 void jw_double(struct json_writer *w, const char *key, double value)

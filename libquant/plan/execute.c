@@ -133,15 +133,20 @@ static void convert_slice(void *arg, size_t slice, int worker)
 		fail(j, &e);
 }
 
+static void write_pending(struct pending *w)
+{
+	if (w->size)
+		w->rc = w->sink->bytes(w->sink, w->data, w->size, &w->e);
+}
+
 /* Item 0 writes what the last chunk gave; the others are the slices of this one. */
 static void write_or_convert(void *arg, size_t i, int worker)
 {
 	struct job *j = arg;
-	struct pending *w = &j->write;
 	if (i)
 		convert_slice(arg, i - 1, worker);
-	else if (w->size)
-		w->rc = w->sink->bytes(w->sink, w->data, w->size, &w->e);
+	else
+		write_pending(&j->write);
 }
 
 static void check_slice(void *arg, size_t slice, int worker)
@@ -302,7 +307,10 @@ static int chunk_loop(struct run *r, struct job *j, uint64_t total_rows, uint64_
 		j->rows = total_rows - j->first < chunk_rows ? total_rows - j->first : chunk_rows;
 		j->out = halves[turn];
 		size_t slices = (j->rows + j->slice_rows - 1) / j->slice_rows;
-		thread_for(slices + 1, write_or_convert, j);
+		if (j->write.size)
+			thread_for(slices + 1, write_or_convert, j);
+		else /* a small tensor is one item, which wakes no thread */
+			thread_for(slices, convert_slice, j);
 		if (write_failed(j, e))
 			return j->write.rc;
 		if (atomic_load(&j->bad) != UINT64_MAX)
@@ -319,7 +327,7 @@ static int chunk_loop(struct run *r, struct job *j, uint64_t total_rows, uint64_
 		if (beside)
 			turn = !turn;
 		else
-			write_or_convert(j, 0, 0);
+			write_pending(&j->write);
 		if (!beside && write_failed(j, e))
 			return j->write.rc;
 		source_drop(r->source, j->src + j->first * j->in_row, in);
@@ -327,7 +335,7 @@ static int chunk_loop(struct run *r, struct job *j, uint64_t total_rows, uint64_
 		if (rc)
 			return rc;
 	}
-	write_or_convert(j, 0, 0);
+	write_pending(&j->write);
 	return write_failed(j, e);
 }
 
