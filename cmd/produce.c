@@ -344,8 +344,6 @@ static int examine(struct state *s, struct err *e)
 
 static void json_notes(const struct notes *n, struct json_writer *w)
 {
-	if (!n->count)
-		return;
 	jw_array(w, "warnings");
 	for (size_t i = 0; i < n->count; i++)
 		jw_string(w, NULL, n->line[i]);
