@@ -18,8 +18,9 @@ int windows_cut(struct windows *w, const int32_t *ids, size_t n, enum protocol p
 		struct err *e)
 {
 	*w = (struct windows){ .ctx = ctx, .first = p == PROTOCOL_LLAMA ? ctx / 2 : 0 };
-	if (ctx < 2)
-		return err_set(e, ERR_USAGE, "a context of %zu tokens is too short; use at least 2", ctx);
+	if (ctx < 2 || !windows_scored(w))
+		return err_set(e, ERR_USAGE, "windows of %zu tokens leave none to score; --ctx must be at least %d", ctx,
+			       p == PROTOCOL_LLAMA ? 3 : 2);
 	w->count = n / ctx;
 	if (!w->count)
 		return err_set(e, ERR_INPUT, "the text has %zu tokens, fewer than one window of %zu; use more text or a smaller --ctx",

@@ -23,11 +23,21 @@ static int unpack(struct strbuf *text, struct err *e)
 	return rc || text->len ? rc : err_set(e, ERR_INPUT, "the text is empty");
 }
 
+static bool is_stdin(const char *path)
+{
+	return !strcmp(path, "-");
+}
+
+static const char *shown(const char *path)
+{
+	return is_stdin(path) ? "standard input" : path;
+}
+
 int text_read(const char *path, struct strbuf *out, struct err *e)
 {
-	int rc = file_read(path, out, 0, e);
+	int rc = is_stdin(path) ? file_read_stdin(out, true, e) : file_read(path, out, 0, e);
 	if (!rc && unpack(out, e))
-		return err_prefix(e, "%s", path);
+		return err_prefix(e, "%s", shown(path));
 	return rc;
 }
 
@@ -91,7 +101,7 @@ static int one_file(struct job *j, const char *path, struct err *e)
 		if (!rc && j->ids->count == before)
 			rc = err_set(e, ERR_INPUT, "the text is empty");
 		if (rc)
-			err_prefix(e, "%s", path);
+			err_prefix(e, "%s", shown(path));
 	}
 	strbuf_release(&text);
 	return rc;

@@ -4,6 +4,7 @@
  * Text as tokens: what calibration and verification run a model over. Files may
  * be gzip'ed. A file named *.jsonl or *.ndjson (or so and .gz) is JSON lines:
  * every line an object whose "text" is a document; other files are one document.
+ * "-" is standard input, which can be read as often as a file can.
  */
 #include "base/strbuf.h"
 #include "model/tokenizer.h"

@@ -97,7 +97,5 @@ char *count_text(uint64_t n, char buf[32]);
 void safe_text(struct strbuf *out, const char *text);
 /* Prints a strbuf to stdout and checks for errors (a closed pipe, a full disk). */
 int out_print(const struct strbuf *b, struct err *e);
-/* All of standard input; ERR_IO. */
-int read_stdin(struct strbuf *out, struct err *e);
 
 #endif

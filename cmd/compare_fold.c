@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calib/text.h"
 #include "cmd/compare.h"
 #include "formats/file.h"
 
@@ -86,7 +87,7 @@ int fold_check_words(const struct compare *c, const struct variant *v, struct er
 		return err_set(e, ERR_USAGE, "fold options need a text to calibrate on, another one than the judged: --calib TEXT "
 			       "(or fold-stats=STATS)");
 	for (size_t i = 0; i < c->o->calib.count; i++)
-		if (file_same(c->o->calib.item[i], c->o->data))
+		if (file_same(c->o->calib.item[i], c->o->data) || !strcmp(c->o->calib.item[i], c->o->data))
 			return err_set(e, ERR_USAGE, "--calib and --data are the same text; what was fitted to a text is not judged on it");
 	int rc = line_parse(c, v, NULL, &l, e);
 	line_release(&l);
@@ -96,13 +97,15 @@ int fold_check_words(const struct compare *c, const struct variant *v, struct er
 int fold_text_key(struct compare *c, struct err *e)
 {
 	struct sha256 h;
-	struct mapped m;
 	sha256_init(&h);
 	for (size_t i = 0; i < c->o->calib.count; i++) {
-		if (mapped_open(&m, c->o->calib.item[i], e))
-			return e->code;
-		identity_add(&h, m.data, m.size);
-		mapped_close(&m);
+		struct strbuf text = { 0 };
+		int rc = text_read(c->o->calib.item[i], &text, e);
+		if (!rc)
+			identity_add(&h, text.data, text.len);
+		strbuf_release(&text);
+		if (rc)
+			return rc;
 	}
 	identity_finish(&h, c->calib_key);
 	return ERR_OK;

@@ -9,6 +9,7 @@
 #include "base/rng.h"
 #include "cmd/command.h"
 #include "formats/checkpoint.h"
+#include "formats/file.h"
 #include "model/model.h"
 
 struct generate_options {
@@ -363,7 +364,7 @@ static int generate_run(const void *options, const char *const *args, size_t cou
 	if (!rc)
 		rc = checkpoint_tokenizer(g.ckpt, &g.tokenizer, e);
 	if (!rc)
-		rc = count > 1 ? (strbuf_puts(&in, args[1]), in.failed ? err_nomem(e) : ERR_OK) : read_stdin(&in, e);
+		rc = count > 1 ? (strbuf_puts(&in, args[1]), in.failed ? err_nomem(e) : ERR_OK) : file_read_stdin(&in, false, e);
 	if (!rc && count < 2) /* the line break that echo adds is not meant */
 		while (in.len && (in.data[in.len - 1] == '\n' || in.data[in.len - 1] == '\r'))
 			in.data[--in.len] = '\0';

@@ -166,19 +166,3 @@ int out_print(const struct strbuf *b, struct err *e)
 		return err_set(e, ERR_IO, "cannot write to standard output: %s", strerror(errno ? errno : EIO));
 	return ERR_OK;
 }
-
-int read_stdin(struct strbuf *out, struct err *e)
-{
-	char piece[65536];
-	for (;;) {
-		ssize_t n = read(STDIN_FILENO, piece, sizeof piece);
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return err_set(e, ERR_IO, "cannot read standard input: %s", strerror(errno));
-		if (!n)
-			break;
-		strbuf_add(out, piece, (size_t)n);
-	}
-	return out->failed ? err_nomem(e) : ERR_OK;
-}

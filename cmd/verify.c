@@ -503,7 +503,10 @@ static int run_model(struct run *r, const char *path, struct err *e)
 		rc = evaluate_run(r, e);
 	if (!rc && r->o->shard) {
 		rc = part_write(r->o->output, &r->id, &r->m, e);
-		if (!rc)
+		if (!rc && r->from == r->to)
+			note(&r->o->common, "%s: part %s is empty, for the text's %zu windows run in batches of %zu; fewer parts would do", r->o->output,
+			     r->o->shard, r->w.count, evaluate_batch(&r->w));
+		else if (!rc)
 			note(&r->o->common, "windows %zu to %zu of %zu are in %s", r->from + 1, r->to, r->w.count, r->o->output);
 		return rc;
 	}

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -115,13 +116,8 @@ void mapped_drop(const struct mapped *m, const void *data, size_t size)
 		madvise((char *)m->base + (from - base), to - from, MADV_DONTNEED);
 }
 
-int file_read(const char *path, struct strbuf *out, size_t limit, struct err *e)
+static int read_all(int fd, const char *path, struct strbuf *out, size_t limit, struct err *e)
 {
-	if (!limit)
-		limit = (size_t)1 << 30;
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return io_error(e, "open", path);
 	char *buf = malloc(65536);
 	int rc = buf ? ERR_OK : err_nomem(e);
 	size_t start = out->len;
@@ -141,8 +137,45 @@ int file_read(const char *path, struct strbuf *out, size_t limit, struct err *e)
 			break;
 	}
 	free(buf);
+	return rc;
+}
+
+enum { READ_LIMIT = 1 << 30 };
+
+int file_read(const char *path, struct strbuf *out, size_t limit, struct err *e)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return io_error(e, "open", path);
+	int rc = read_all(fd, path, out, limit ? limit : READ_LIMIT, e);
 	close(fd);
 	return rc;
+}
+
+/* Puts a file without a name in the place of a pipe. */
+static int keep_stdin(const struct strbuf *text, size_t start, struct err *e)
+{
+	FILE *f = tmpfile();
+	size_t n = text->len - start;
+	int rc = ERR_OK;
+	if (!f || (n && fwrite(text->data + start, 1, n, f) != n) || fflush(f) || fseek(f, 0, SEEK_SET) ||
+	    dup2(fileno(f), STDIN_FILENO) < 0)
+		rc = err_set(e, ERR_IO, "cannot keep standard input, to read it again: %s", strerror(errno));
+	if (f)
+		fclose(f);
+	return rc;
+}
+
+int file_read_stdin(struct strbuf *out, bool again, struct err *e)
+{
+	off_t at = again ? lseek(STDIN_FILENO, 0, SEEK_CUR) : 0;
+	size_t start = out->len;
+	int rc = read_all(STDIN_FILENO, "standard input", out, READ_LIMIT, e);
+	if (rc || !again)
+		return rc;
+	if (at < 0)
+		return keep_stdin(out, start, e);
+	return lseek(STDIN_FILENO, at, SEEK_SET) < 0 ? io_error(e, "read", "standard input") : ERR_OK;
 }
 
 int file_write(const char *path, const void *data, size_t size, struct err *e)

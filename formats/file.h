@@ -27,6 +27,8 @@ void mapped_drop(const struct mapped *m, const void *data, size_t size);
 
 /* A whole small file or pipe, NUL-terminated; limit guards against nonsense (0: 1 GiB). ERR_IO names path and reason. */
 int file_read(const char *path, struct strbuf *out, size_t limit, struct err *e);
+/* All of standard input. again: it can be read once more afterwards, though it be a pipe. */
+int file_read_stdin(struct strbuf *out, bool again, struct err *e);
 
 /*
  * The target may be missing or a regular file (through links, too); its permissions are kept.

@@ -12,6 +12,8 @@ succeeds "once more" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/agai
 is "the same bytes for any number of threads" "$(cmp "$T/whole" "$T/again" && echo same)" same
 
 # parts: 96 windows of 64 tokens are three batches
+succeeds "a text through a pipe" bash -c 'cat "$1" | "$2" calibrate "$3" --data - -o "$4" '"$few" - "$T/text.txt" "$QUIRE" "$DEMO" "$T/piped"
+is "a text through a pipe: the same bytes" "$(cmp "$T/whole" "$T/piped" && echo same)" same
 for i in 1 2 3; do succeeds "part $i" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/part$i" $few --shard $i/3; done
 succeeds "merge" "$QUIRE" calibrate --merge "$T/part3" "$T/part1" "$T/part2" -o "$T/merged"
 prints "merge counts tokens" "6144 tokens \(96 of 96 windows"

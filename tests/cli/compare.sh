@@ -130,6 +130,7 @@ says "it says which to give" "variant 'two': fold options need a text .* --calib
 exits 2 "fitted to what it is judged on" compare --plan "$T/plan" --calib "$E"
 says "it says why not" 'the same text'
 exits 4 "a text that is not there" compare --plan "$T/plan" --calib "$T/none.txt"
+exits 2 "one standard input for both texts" compare --plan "$T/plan" --calib - --data -
 printf 'a --kv-heads\n' >"$T/bad"
 exits 2 "an option without its value" compare --plan "$T/bad" --calib "$C"
 says "it says which" 'bad, line 1: --kv-heads needs a value'

@@ -18,7 +18,20 @@ refuses 2 'verify takes one model; reference models go to --against' "$QUIRE" ve
 refuses 2 'unknown protocol .x.; use llama or full' verify --protocol x
 refuses 2 '\-\-ctx and --chunks must not be negative' verify --ctx -1
 refuses 2 '\-\-ctx and --chunks must not be negative' verify --chunks -1
-refuses 2 'a context of 1 tokens is too short' verify --ctx 1
+# a window in which no token is scored, for every command that cuts a text into windows
+short='windows of 2 tokens leave none to score; --ctx must be at least 3'
+refuses 2 'windows of 1 tokens leave none to score' verify --ctx 1
+refuses 2 "$short" verify --ctx 2
+refuses 2 "$short" verify --ctx 2 --against "$DEMO"
+refuses 2 "$short" verify --ctx 2 --shard 1/2 -o "$T/x"
+refuses 2 "$short" verify --ctx 2 --save-baseline "$T/x"
+refuses 2 'windows of 1 tokens leave none to score; --ctx must be at least 2' verify --ctx 1 --protocol full
+refuses 2 "$short" "$QUIRE" compare "$DEMO" --data "$text" --schemes q4_k --ctx 2 --work "$T/w" -q
+refuses 2 "$short" "$QUIRE" calibrate "$DEMO" --data "$text" --ctx 2 -o "$T/x" -q
+refuses 2 "$short" "$QUIRE" quantize "$DEMO" --data "$text" --ctx 2 --scheme q4_k -o "$T/x.gguf" -q
+refuses 2 "$short" "$QUIRE" fold "$DEMO" --data "$text" --ctx 2 --kv-heads 4 -o "$T/x.quire" -q
+succeeds 'two tokens are enough when all of them count' verify --ctx 2 --protocol full --against "$DEMO"
+succeeds 'and three for llama' verify --ctx 3 --against "$DEMO"
 refuses 2 'are both references; give one' verify --against "$DEMO" --baseline "$T/base"
 refuses 2 '\-\-shard .0/2.: write I/N' verify --shard 0/2 -o "$T/x"
 refuses 2 '\-\-shard .3/2.: write I/N' verify --shard 3/2 -o "$T/x"

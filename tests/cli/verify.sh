@@ -17,6 +17,14 @@ is "any thread count gives the same" "$(json "$T/out" perplexity)" "$ppl"
 succeeds "--protocol full" judge "$DEMO" $few --protocol full --json
 is "full: every token but the first" "$(json "$T/out" tokens)" 1016
 
+# standard input, for one model or two
+succeeds "a text through a pipe" bash -c 'cat "$2" | "$1" verify "$3" --against "$3" --data - --chunks 8 --ctx 128 --json' - "$QUIRE" "$text" "$DEMO"
+is "a text through a pipe: the same figure" "$(json "$T/out" perplexity)" "$ppl"
+succeeds "a text from a file" bash -c '"$1" verify "$3" --against "$3" --data - --chunks 8 --ctx 128 --json <"$2"' - "$QUIRE" "$text" "$DEMO"
+is "a text from a file: the same figure" "$(json "$T/out" perplexity)" "$ppl"
+exits 3 "no text at all" "$QUIRE" verify "$DEMO" --data -
+says "no text at all: reason" 'standard input: the text is empty'
+
 # a baseline
 succeeds "--save-baseline" judge "$DEMO" $few --save-baseline "$T/base"
 size=$(wc -c <"$T/base")
@@ -156,6 +164,8 @@ for against in "" "--against $DEMO --draft-length 1..3" "--baseline $T/base"; do
 	if cmp -s "$T/whole" "$T/merged"; then ok "$name: the merge is the whole run"; else not_ok "$name: the merge differs"; diff "$T/whole" "$T/merged" | head -5 | sed 's/^/# /'; cat "$T/err"; fi
 done
 exits 3 "a part is missing" "$QUIRE" verify --merge "$T/part1" "$T/part2" # the second holds what there is, or the third
+succeeds "a part without windows" judge "$DEMO" --chunks 3 --ctx 64 --shard 1/2 -o "$T/a"
+says "a part without windows: said" 'a: part 1/2 is empty, for the text.s 3 windows run in batches of 32'
 judge "$T/q4.quire" --chunks 40 --ctx 128 --shard 1/2 -o "$T/a" -q
 judge "$T/q4.quire" --chunks 40 --ctx 128 --shard 2/2 -o "$T/b" -q
 exits 3 "a part is missing" "$QUIRE" verify --merge "$T/a"
