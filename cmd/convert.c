@@ -34,7 +34,7 @@ static int convert_run(const void *options, const char *const *args, size_t coun
 			       c ? "; to quantize use 'quire quantize'" : "");
 	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .keep = !dtype,
 			     .dry_run = o->dry_run, .compress = o->compress, .force = o->force, .no_source_hash = o->no_source_hash,
-			     .shard_size = o->shard_size, .cannot_hold = "--dtype bf16 (or f16, f32) decodes it" };
+			     .shard_size = o->shard_size, .cannot_hold = "--dtype bf16 (or f16, f32) decodes it", .proof = true };
 	int rc = recipe_new(dtype, &p.recipe, e);
 	if (rc)
 		return rc;

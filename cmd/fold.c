@@ -481,7 +481,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	struct work w = { .o = o };
 	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .keep = true,
 			     .dry_run = o->dry_run, .compress = o->compress, .force = o->force, .no_source_hash = o->no_source_hash,
-			     .shard_size = o->shard_size, .cannot_hold = "write a .quire file", .say = say, .say_arg = &w };
+			     .shard_size = o->shard_size, .cannot_hold = "write a .quire file", .say = say, .say_arg = &w, .proof = true };
 	struct timespec t0, t1;
 	(void)count;
 	clock_gettime(CLOCK_MONOTONIC, &t0);

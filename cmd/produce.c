@@ -24,6 +24,7 @@ struct state {
 	struct source_hash *hash;
 	struct calibrated calibrated;
 	struct notes notes;              /* of the writer */
+	struct tensor_sink *sink;        /* of the output while it has no name yet */
 	struct proof *proof;
 	struct proof_result proved;
 	double start;
@@ -294,52 +295,50 @@ static int write_options(struct state *s, struct write_options *o, struct err *e
 static int write_all(struct state *s, struct err *e)
 {
 	struct write_options o;
-	struct tensor_sink *sink = NULL;
 	struct quantizer *q = s->calibrated.q;
 	int rc = q ? calibrated_prepare(&s->calibrated, s->p, e) : ERR_OK;
 	if (!rc)
 		rc = write_options(s, &o, e);
 	if (!rc)
-		rc = s->format->create(s->p->output, s->in, described(s), &s->plan, &o, &sink, e);
+		rc = s->format->create(s->p->output, s->in, described(s), &s->plan, &o, &s->sink, e);
 	if (rc)
 		return rc;
 	/* before the work: whoever minds can stop it; with --quiet, too */
 	for (size_t i = 0; i < s->notes.count; i++)
 		warn("%s", s->notes.line[i]);
 	if (s->p->proof)
-		rc = proof_new(&s->plan, sink, &s->proof, e);
+		rc = proof_new(&s->plan, s->sink, &s->proof, e);
 	progress_start(s->p->common, s->p->method ? "quantize" : "convert", "bytes", 0);
 	if (!rc)
-		rc = plan_execute(&s->plan, q ? quantizer_source(q) : s->source, s->proof ? proof_sink(s->proof) : sink,
+		rc = plan_execute(&s->plan, q ? quantizer_source(q) : s->source, s->proof ? proof_sink(s->proof) : s->sink,
 				  q ? quantizer_stats(q) : NULL, progress_step, NULL, e);
 	progress_end();
 	if (rc)
 		err_prefix(e, "%.600s", s->p->input);
 	if (!rc && s->hash)
 		rc = source_hash_join(s->hash, e);
-	if (!rc)
-		rc = sink->finish(sink, e);
-	sink->close(sink);
 	return rc;
 }
 
-/* What is on the disk against what was meant, and what that cost each tensor. */
+/* What is on the disk, still under a temporary name, against what was meant, and what that cost each tensor. */
 static int examine(struct state *s, struct err *e)
 {
 	const struct produce *p = s->p;
 	struct tensor_source *source = s->calibrated.q ? quantizer_reference(s->calibrated.q) : s->source;
-	int rc = ERR_OK;
-	if (s->proof) {
+	const char *path;
+	int rc = s->sink->seal(s->sink, &path, e);
+	if (!rc && s->proof) {
 		progress_start(p->common, "proof", "bytes", 0);
-		rc = proof_check(s->proof, p->output, source, &s->proved, progress_step, NULL, e);
+		if (proof_check(s->proof, path, source, &s->proved, progress_step, NULL, e))
+			rc = err_prefix(e, "%.600s: not kept, since it is not what was meant", p->output);
 		progress_end();
 	}
 	if (!rc && s->proved.constant)
 		warn("%llu of %llu blocks came out as one value where the source's were not; the first: %s",
 		     (unsigned long long)s->proved.constant, (unsigned long long)s->proved.blocks, s->proved.first);
 	if (!rc && p->report)
-		rc = quantize_report(p, &s->plan, source, &s->calibrated, s->proof, e);
-	return rc;
+		rc = quantize_report(p, path, &s->plan, source, &s->calibrated, s->proof, e);
+	return rc ? rc : s->sink->finish(s->sink, e);
 }
 
 static void json_notes(const struct notes *n, struct json_writer *w)
@@ -423,8 +422,10 @@ static int summary(const struct state *s, struct err *e)
 		else if (trained)
 			strbuf_puts(&out, "training: no pass lowered the KL on held-out windows; the codes stay as they were\n");
 		if (s->proof)
-			strbuf_printf(&out, "proof: %zu tensors read back as meant, values of %zu looked at, %llu alarms", s->proved.tensors,
-				      s->proved.quantized, (unsigned long long)s->proved.constant);
+			strbuf_printf(&out, "proof: %zu tensors read back as meant", s->proved.tensors);
+		if (s->proof && s->proved.quantized)
+			strbuf_printf(&out, ", values of %zu looked at, %llu alarms", s->proved.quantized,
+				      (unsigned long long)s->proved.constant);
 		if (s->proof && s->proved.same)
 			strbuf_printf(&out, ", %llu block%s of one value as in the source", (unsigned long long)s->proved.same,
 				      s->proved.same == 1 ? "" : "s");
@@ -463,6 +464,8 @@ int produce(const struct produce *p, struct err *e)
 		rc = print_plan(&s, e);
 	else if (!rc && !(rc = write_all(&s, e)) && !(rc = examine(&s, e)))
 		rc = summary(&s, e);
+	if (s.sink)
+		s.sink->close(s.sink);
 	proof_free(s.proof);
 	calibrated_close(&s.calibrated);
 	source_hash_free(s.hash);

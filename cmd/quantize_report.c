@@ -153,14 +153,14 @@ static void add_times(const struct plan *plan, const struct proof *proof, struct
 				rows[i].seconds = proof_seconds(proof, k);
 }
 
-int quantize_report(const struct produce *p, const struct plan *plan, struct tensor_source *source, const struct calibrated *c,
-		    const struct proof *proof, struct err *e)
+int quantize_report(const struct produce *p, const char *path, const struct plan *plan, struct tensor_source *source,
+		    const struct calibrated *c, const struct proof *proof, struct err *e)
 {
 	struct checkpoint *written;
 	struct tensor_report *rows = NULL;
 	struct strbuf out = { 0 };
 	size_t count = 0;
-	int rc = checkpoint_open(p->output, &written, e);
+	int rc = checkpoint_open(path, &written, e);
 	if (rc)
 		return rc;
 	rc = tensor_report_make(plan, source, written, c->stats, c->q, &rows, &count, e);

@@ -6,8 +6,8 @@
 
 /* Is this a name for a report? ERR_USAGE. */
 int quantize_report_check(const char *path, struct err *e);
-/* Reads the result back, measures every quantized matrix and writes p->report. proof: for times; may be NULL. */
-int quantize_report(const struct produce *p, const struct plan *plan, struct tensor_source *source, const struct calibrated *c,
-		    const struct proof *proof, struct err *e);
+/* Reads the result back from path, measures every quantized matrix and writes p->report. proof: for times; may be NULL. */
+int quantize_report(const struct produce *p, const char *path, const struct plan *plan, struct tensor_source *source,
+		    const struct calibrated *c, const struct proof *proof, struct err *e);
 
 #endif

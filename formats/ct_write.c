@@ -138,6 +138,12 @@ static int sink_bytes(struct tensor_sink *base, const void *data, size_t size, s
 	return k->have == k->item->out.nbytes ? flush(k, e) : ERR_OK;
 }
 
+static int sink_seal(struct tensor_sink *base, const char **path, struct err *e)
+{
+	struct ct_sink *k = (struct ct_sink *)base;
+	return k->inner->seal(k->inner, path, e);
+}
+
 static int sink_finish(struct tensor_sink *base, struct err *e)
 {
 	struct ct_sink *k = (struct ct_sink *)base;
@@ -157,7 +163,7 @@ int ct_sink_new(const struct plan *p, struct tensor_sink *inner, struct tensor_s
 	struct ct_sink *k = calloc(1, sizeof *k);
 	if (!k)
 		return err_nomem(e);
-	k->base = (struct tensor_sink){ sink_item, sink_bytes, sink_finish, sink_close };
+	k->base = (struct tensor_sink){ sink_item, sink_bytes, sink_seal, sink_finish, sink_close };
 	k->inner = inner;
 	k->plan = p;
 	*out = &k->base;

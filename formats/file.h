@@ -59,6 +59,7 @@ struct out_dir;
 int out_dir_check(const char *path, struct err *e);
 int out_dir_open(const char *path, struct out_dir **out, struct err *e);
 int out_dir_file(struct out_dir *d, const char *name, struct out_file **out, struct err *e);
+const char *out_dir_temp_path(const struct out_dir *d);               /* where it is until then, for reading back */
 int out_dir_commit(struct out_dir *d, struct err *e);                 /* frees d, also on error */
 void out_dir_abort(struct out_dir *d);                                /* NULL is fine; abort or commit its files first */
 

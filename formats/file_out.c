@@ -392,6 +392,11 @@ int out_dir_open(const char *path, struct out_dir **out, struct err *e)
 	return rc;
 }
 
+const char *out_dir_temp_path(const struct out_dir *d)
+{
+	return d->temp->path;
+}
+
 /* One more record for the folder's list of files. */
 static struct temp *dir_record(struct out_dir *d)
 {

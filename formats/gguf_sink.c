@@ -24,6 +24,7 @@ struct sink {
 	const struct plan *plan;
 	const struct config *config;
 	struct out_file *file;
+	bool sealed;
 	struct slot *slot;         /* [plan->count], in plan order */
 	uint64_t data_at, end;     /* start of the blob, size of the file */
 	size_t now;                /* the item being written; SIZE_MAX: none yet */
@@ -308,14 +309,26 @@ static int read_back(const struct sink *k, struct err *e)
 	return rc;
 }
 
-static int sink_finish(struct tensor_sink *base, struct err *e)
+static int sink_seal(struct tensor_sink *base, const char **path, struct err *e)
 {
 	struct sink *k = (struct sink *)base;
+	*path = out_temp_path(k->file);
+	if (k->sealed)
+		return ERR_OK;
 	int rc = check_item(k, e);
 	if (!rc)
 		rc = out_flush(k->file, e);
 	if (!rc)
 		rc = read_back(k, e);
+	k->sealed = !rc;
+	return rc;
+}
+
+static int sink_finish(struct tensor_sink *base, struct err *e)
+{
+	struct sink *k = (struct sink *)base;
+	const char *path;
+	int rc = sink_seal(base, &path, e);
 	if (rc)
 		return rc;
 	struct out_file *f = k->file;
@@ -363,7 +376,7 @@ int gguf_create(const char *path, const struct checkpoint *src, const struct con
 	struct sink *k = calloc(1, sizeof *k);
 	if (!k)
 		return err_nomem(e);
-	k->base = (struct tensor_sink){ sink_item, sink_bytes, sink_finish, sink_close };
+	k->base = (struct tensor_sink){ sink_item, sink_bytes, sink_seal, sink_finish, sink_close };
 	k->plan = p;
 	k->config = config;
 	k->now = SIZE_MAX;

@@ -38,6 +38,7 @@ struct st_sink {
 	uint64_t *places;            /* [items] where in its file an item begins */
 	size_t next;                 /* the item that comes next */
 	uint64_t at, left;           /* of the current item */
+	bool sealed;
 	struct arena arena;
 	struct plan parts;           /* of compressed weights: what is really written */
 };
@@ -253,12 +254,26 @@ static int write_index(struct st_sink *k, struct err *e)
 	return rc;
 }
 
-static int sink_finish(struct tensor_sink *base, struct err *e)
+static int sink_seal(struct tensor_sink *base, const char **path, struct err *e)
 {
 	struct st_sink *k = (struct st_sink *)base;
+	*path = k->dir ? out_dir_temp_path(k->dir) : out_temp_path(k->file);
+	if (k->sealed)
+		return ERR_OK;
 	if (k->left || k->next != k->plan->count)
 		return bug(e, "finished before all tensors were written");
 	int rc = shard_end(k, e);
+	if (!rc && k->shard_count > 1)
+		rc = write_index(k, e);
+	k->sealed = !rc;
+	return rc;
+}
+
+static int sink_finish(struct tensor_sink *base, struct err *e)
+{
+	struct st_sink *k = (struct st_sink *)base;
+	const char *path;
+	int rc = sink_seal(base, &path, e);
 	if (rc)
 		return rc;
 	if (!k->dir) {
@@ -266,8 +281,6 @@ static int sink_finish(struct tensor_sink *base, struct err *e)
 		k->file = NULL;
 		return out_commit(f, e);
 	}
-	if (k->shard_count > 1 && (rc = write_index(k, e)))
-		return rc;
 	struct out_dir *d = k->dir;
 	k->dir = NULL;
 	return out_dir_commit(d, e);
@@ -294,7 +307,7 @@ static struct st_sink *sink_new(const struct plan *p, uint64_t limit, bool compr
 		err_nomem(e);
 		return NULL;
 	}
-	k->base = (struct tensor_sink){ sink_item, sink_bytes, sink_finish, sink_close };
+	k->base = (struct tensor_sink){ sink_item, sink_bytes, sink_seal, sink_finish, sink_close };
 	k->plan = compress ? &k->parts : p;
 	if ((compress && ct_plan(p, &k->parts, e)) || prepare(k, limit, e)) {
 		sink_close(&k->base);

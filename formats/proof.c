@@ -50,6 +50,12 @@ static int bytes(struct tensor_sink *k, const void *data, size_t size, struct er
 	return rc;
 }
 
+static int seal(struct tensor_sink *k, const char **path, struct err *e)
+{
+	struct proof *p = (struct proof *)k;
+	return p->sink->seal(p->sink, path, e);
+}
+
 static int finish(struct tensor_sink *k, struct err *e)
 {
 	(void)k;
@@ -67,7 +73,7 @@ int proof_new(const struct plan *plan, struct tensor_sink *sink, struct proof **
 	struct proof *p = calloc(1, sizeof *p);
 	if (!p)
 		return err_nomem(e);
-	p->base = (struct tensor_sink){ item, bytes, finish, close_nothing };
+	p->base = (struct tensor_sink){ item, bytes, seal, finish, close_nothing };
 	p->sink = sink;
 	p->plan = plan;
 	p->items = calloc(plan->count + 1, sizeof *p->items);
@@ -222,9 +228,7 @@ int proof_check(const struct proof *p, const char *path, struct tensor_source *s
 		return rc;
 	for (size_t i = 0; i < p->plan->count && !rc; i++) {
 		rc = check_item(p, i, c, source, out, e);
-		if (rc)
-			err_prefix(e, "%.600s", path);
-		else if (progress && !progress(arg, out->bytes, p->plan->bytes))
+		if (!rc && progress && !progress(arg, out->bytes, p->plan->bytes))
 			rc = err_set(e, ERR_IO, "interrupted");
 	}
 	checkpoint_close(c);

@@ -27,7 +27,7 @@ struct proof_result {
 	char first[160];           /* where the first of those is: "tensor NAME, row R, column C" */
 };
 /*
- * Compares the file at path. source: the values that were to be stored, not yet quantized, in the plan's order. ERR_IO: the file does not hold what was meant (tensor and
+ * Compares the file at path, which a sealed sink gives. source: the values that were to be stored, not yet quantized, in the plan's order. ERR_IO: the file does not hold what was meant (tensor and
  * reason); ERR_INPUT: a value is not finite. progress counts bytes.
  */
 int proof_check(const struct proof *p, const char *path, struct tensor_source *source, struct proof_result *out,

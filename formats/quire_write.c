@@ -41,6 +41,7 @@ struct quire_sink {
 	size_t entry_count, pads;
 	uint64_t start;            /* of the byte buffer in the file */
 
+	bool sealed;
 	bool open;                 /* an item is being written */
 	size_t item;
 	uint64_t begin, raw;       /* the item's place in the buffer and raw bytes so far */
@@ -337,10 +338,13 @@ static int sink_bytes(struct tensor_sink *k, const void *data, size_t size, stru
 	return ERR_OK;
 }
 
-static int sink_finish(struct tensor_sink *k, struct err *e)
+static int sink_seal(struct tensor_sink *k, const char **path, struct err *e)
 {
 	struct quire_sink *s = (struct quire_sink *)k;
 	struct strbuf header = { 0 };
+	*path = out_temp_path(s->out);
+	if (s->sealed)
+		return ERR_OK;
 	int rc = end_item(s, e);
 	if (!rc)
 		rc = print_header(s, s->entries, s->entry_count, &header, e);
@@ -359,11 +363,20 @@ static int sink_finish(struct tensor_sink *k, struct err *e)
 		rc = out_flush(s->out, e);
 	if (!rc && quire_verify(out_temp_path(s->out), e))
 		rc = err_prefix(e, "%s: reading back what was written", s->path);
-	if (!rc) {
-		rc = out_commit(s->out, e);
-		s->out = NULL;
-	}
+	s->sealed = !rc;
 	return rc;
+}
+
+static int sink_finish(struct tensor_sink *k, struct err *e)
+{
+	struct quire_sink *s = (struct quire_sink *)k;
+	const char *path;
+	int rc = sink_seal(k, &path, e);
+	if (rc)
+		return rc;
+	struct out_file *f = s->out;
+	s->out = NULL;
+	return out_commit(f, e);
 }
 
 static void sink_close(struct tensor_sink *k)
@@ -442,7 +455,7 @@ int quire_create(const char *path, const struct checkpoint *src, const struct co
 	*out = NULL;
 	if (!s)
 		return err_nomem(e);
-	s->sink = (struct tensor_sink){ sink_item, sink_bytes, sink_finish, sink_close };
+	s->sink = (struct tensor_sink){ sink_item, sink_bytes, sink_seal, sink_finish, sink_close };
 	s->plan = p;
 	s->options = *o;
 	s->path = strdup(path);

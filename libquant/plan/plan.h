@@ -47,11 +47,14 @@ double plan_bits_per_weight(const struct plan *p);
 
 /*
  * Where a plan goes. Bytes of an item arrive in order, in pieces; items arrive in plan order.
- * finish makes the result visible; close without finish leaves nothing behind.
+ * seal completes the result under a temporary name, *path, where any reader can open it, so that it is looked at before
+ * anything takes its place; finish (which seals first where that was not done) gives it its name; close without finish
+ * leaves nothing behind.
  */
 struct tensor_sink {
 	int (*item)(struct tensor_sink *k, size_t index, struct err *e);
 	int (*bytes)(struct tensor_sink *k, const void *data, size_t size, struct err *e);
+	int (*seal)(struct tensor_sink *k, const char **path, struct err *e);
 	int (*finish)(struct tensor_sink *k, struct err *e);
 	void (*close)(struct tensor_sink *k);
 };

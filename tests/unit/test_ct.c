@@ -180,13 +180,13 @@ struct written {
 	struct plan plan;
 	struct recipe *recipe;
 	struct proof *proof;
-	const char *path;
+	struct tensor_sink *sink;
+	const char *path, *sealed;  /* its name, and where it is until it gets it */
 };
 
-static void write_one(struct written *w, const char *name, const char *scheme, const struct method *method)
+static void write_sealed(struct written *w, const char *name, const char *scheme, const struct method *method)
 {
 	struct config config;
-	struct tensor_sink *sink;
 	struct write_options o = { .recipe = "x", .tool_version = "x", .gguf_file_type = -1 };
 	w->path = scratch(name);
 	assert_int_equal(checkpoint_open("examples/demo", &w->in, &e), 0);
@@ -195,13 +195,20 @@ static void write_one(struct written *w, const char *name, const char *scheme, c
 	if (format_for_output(w->path)->suffix == NULL)
 		recipe_folder(w->recipe, true);
 	assert_int_equal(plan_make(&w->plan, &config, w->in->source, w->recipe, method, false, &e), 0);
-	if (format_for_output(w->path)->create(w->path, w->in, &config, &w->plan, &o, &sink, &e))
+	if (format_for_output(w->path)->create(w->path, w->in, &config, &w->plan, &o, &w->sink, &e))
 		fail_msg("%s", e.message);
-	assert_int_equal(proof_new(&w->plan, sink, &w->proof, &e), 0);
+	assert_int_equal(proof_new(&w->plan, w->sink, &w->proof, &e), 0);
 	assert_int_equal(plan_execute(&w->plan, w->in->source, proof_sink(w->proof), NULL, NULL, NULL, &e), 0);
-	assert_int_equal(sink->finish(sink, &e), 0);
-	sink->close(sink);
+	if (w->sink->seal(w->sink, &w->sealed, &e))
+		fail_msg("%s", e.message);
 	config_release(&config);
+}
+
+static void write_one(struct written *w, const char *name, const char *scheme, const struct method *method)
+{
+	write_sealed(w, name, scheme, method);
+	assert_int_equal(w->sink->finish(w->sink, &e), 0);
+	w->sink->close(w->sink);
 }
 
 static void written_release(struct written *w)
@@ -260,6 +267,37 @@ static void finds_a_changed_byte(void **state)
 	written_release(&w);
 }
 
+/* Until it is proven, what was written has no name: what was there stays, and a failed proof leaves nothing else. */
+static void a_failed_proof_leaves_what_was_there(void **state)
+{
+	static const char *const cases[][2] = { { "x.quire", "int4-g64-zp" }, { "x.gguf", "q4_k" }, { "folder", "int4-g128-zp" },
+						{ "x.safetensors", "bf16" } };
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+		struct written w;
+		struct proof_result r;
+		struct strbuf old = { 0 }, part = { 0 };
+		bool folder = !format_for_output(scratch(cases[i][0]))->suffix;
+		if (!folder)
+			assert_int_equal(file_write(scratch(cases[i][0]), "old", 3, &e), 0);
+		int before = scratch_count(scratch_dir);
+		write_sealed(&w, cases[i][0], cases[i][1], method_find("rtn"));
+		assert_int_equal(proof_check(w.proof, w.sealed, w.in->source, &r, NULL, NULL, &e), 0);
+		strbuf_printf(&part, "%s%s", w.sealed, folder ? "/model.safetensors" : "");
+		change_byte(part.data, -9);
+		assert_int_equal(proof_check(w.proof, w.sealed, w.in->source, &r, NULL, NULL, &e), ERR_IO);
+		w.sink->close(w.sink);
+		assert_int_equal(scratch_count(scratch_dir), before);
+		if (!folder) {
+			assert_int_equal(file_read(w.path, &old, 0, &e), 0);
+			assert_string_equal(old.data, "old");
+		}
+		strbuf_release(&old);
+		strbuf_release(&part);
+		written_release(&w);
+	}
+}
+
 /* Methods that break the first row of what they get: all zero, or an infinite scale. */
 static int break_row(const struct quantize_job *job, uint16_t d, struct err *err)
 {
@@ -310,6 +348,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(refuses_what_does_not_fit, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(proves_what_was_written, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(finds_a_changed_byte, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(a_failed_proof_leaves_what_was_there, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(alarms_at_broken_blocks, scratch_setup, scratch_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
