@@ -37,6 +37,8 @@ struct checkpoint {
 	const struct format *format;
 	const char *path;
 	struct tensor_source *source;
+	struct tensor_source *stored; /* as the container lists it, where adopt.c shows it otherwise; NULL: the same */
+	bool untied;                 /* config.json tied the head that is stored and differs (adopt.c) */
 	const struct side_file *files;
 	size_t file_count;
 	const struct fact *facts;

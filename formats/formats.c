@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/adopt.h"
 #include "formats/checkpoint.h"
 #include "formats/file.h"
 
@@ -94,6 +95,8 @@ int checkpoint_open(const char *path, struct checkpoint **out, struct err *e)
 	c->format = format;
 	c->path = arena_strdup(&c->arena, path);
 	rc = c->path ? format->open(path, c, e) : err_nomem(e);
+	if (!rc)
+		rc = checkpoint_adopt(c, e);
 	if (rc)
 		checkpoint_close(c);
 	else
@@ -105,6 +108,7 @@ void checkpoint_close(struct checkpoint *c)
 {
 	if (!c)
 		return;
+	checkpoint_disown(c);
 	c->format->close(c);
 	arena_release(&c->arena);
 	free(c);

@@ -244,14 +244,19 @@ static void put_windows(const struct gguf_model *m, struct json_writer *w)
 		jw_bool(w, "use_sliding_window", some);
 	if (!some)
 		return;
-	jw_uint(w, "sliding_window", window);
-	if (m->arch->window == WINDOW_FROM_LAYER)
+	bool types = m->arch->window == WINDOW_FROM_LAYER, each = pattern && pattern->type == GGUF_ARRAY && pattern->elem == GGUF_BOOL;
+	if (types || !each)
+		jw_uint(w, "sliding_window", window);
+	if (types)
 		jw_uint(w, "max_window_layers", 0);
-	if (!pattern || pattern->type != GGUF_ARRAY || pattern->elem != GGUF_BOOL)
+	if (!each)
 		return;
-	jw_array(w, "layer_types");
+	jw_array(w, types ? "layer_types" : "window_per_layer");
 	for (uint64_t i = 0; i < pattern->count; i++)
-		jw_string(w, NULL, pattern->data[i] ? "sliding_attention" : "full_attention");
+		if (types)
+			jw_string(w, NULL, pattern->data[i] ? "sliding_attention" : "full_attention");
+		else
+			jw_uint(w, NULL, pattern->data[i] ? window : 0);
 	jw_end_array(w);
 }
 

@@ -15,7 +15,10 @@ int hf_create(const char *path, const struct checkpoint *src, const struct confi
 	      const struct write_options *o, struct tensor_sink **out, struct err *e);
 int st_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
 	      const struct write_options *o, struct tensor_sink **out, struct err *e);
-/* A config.json's text with the value of a top-level key replaced (left alone when the key is missing). */
+/*
+ * A config.json's text with the value of a top-level key replaced by another of its kind, as JSON: "\"float16\"", "false".
+ * Left alone when the key is missing, null or of another kind.
+ */
 void config_text_replace(const char *text, size_t len, const char *key, const char *value, struct strbuf *out);
 
 /* Does this config.json describe the same model as config? */

@@ -337,6 +337,25 @@ static const char *common_dtype(const struct plan *p)
 	return NULL;
 }
 
+/* Behind a string, a word or a number at `at`. */
+static size_t scalar_end(const char *text, size_t len, size_t at)
+{
+	if (text[at] != '"') {
+		while (at < len && !strchr(",}] \t\r\n", text[at]))
+			at++;
+		return at;
+	}
+	for (at++; at < len && text[at] != '"'; at++)
+		at += text[at] == '\\';
+	return at + 1;
+}
+
+static bool same_kind(char a, char b)
+{
+	bool flag_a = a == 't' || a == 'f', flag_b = b == 't' || b == 'f';
+	return a == '"' ? b == '"' : flag_a && flag_b;
+}
+
 void config_text_replace(const char *text, size_t len, const char *key, const char *value, struct strbuf *out)
 {
 	size_t done = 0, n = strlen(key);
@@ -348,25 +367,21 @@ void config_text_replace(const char *text, size_t len, const char *key, const ch
 			depth--;
 		if (text[i] != '"')
 			continue;
-		size_t start = ++i;
-		while (i < len && text[i] != '"')
-			i += text[i] == '\\' ? 2 : 1;
+		size_t start = i + 1, v = scalar_end(text, len, i);
+		i = v - 1; /* the closing quote */
 		if (depth != 1 || i - start != n || i >= len || memcmp(text + start, key, n))
 			continue;
-		size_t v = i + 1;
 		while (v < len && strchr(" \t\r\n:", text[v]) && text[v])
 			v++;
-		if (v == i + 1 || v >= len || text[v] != '"') /* only a string takes the place of a string */
+		if (v == i + 1 || v >= len || !same_kind(text[v], *value))
 			continue;
-		size_t stop = v + 1;
-		while (stop < len && text[stop] != '"')
-			stop += text[stop] == '\\' ? 2 : 1;
-		if (stop >= len)
+		size_t stop = scalar_end(text, len, v);
+		if (stop > len)
 			break;
 		strbuf_add(out, text + done, v - done);
-		strbuf_printf(out, "\"%s\"", value);
-		done = stop + 1;
-		i = stop;
+		strbuf_puts(out, value);
+		done = stop;
+		i = stop - 1;
 	}
 	strbuf_add(out, text + done, len - done);
 }
@@ -393,6 +408,7 @@ static int config_text(const struct side_file *f, const struct config *config, c
 {
 	struct strbuf fresh = { 0 }, half = { 0 };
 	const char *text = f ? f->data : NULL, *dtype = common_dtype(p);
+	char quoted[24];
 	size_t len = f ? f->size : 0;
 	if (config && (!f || !hf_describes(f, config))) {
 		int rc = config_print(config, text, len, &fresh, e);
@@ -404,8 +420,9 @@ static int config_text(const struct side_file *f, const struct config *config, c
 		len = fresh.len;
 	}
 	if (dtype) {
-		config_text_replace(text, len, "torch_dtype", dtype, &half);
-		config_text_replace(half.data, half.len, "dtype", dtype, out);
+		snprintf(quoted, sizeof quoted, "\"%s\"", dtype);
+		config_text_replace(text, len, "torch_dtype", quoted, &half);
+		config_text_replace(half.data, half.len, "dtype", quoted, out);
 	} else {
 		strbuf_add(out, text, len);
 	}

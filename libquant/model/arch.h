@@ -34,7 +34,7 @@ extern const struct role_row role_rows[ROLE_COUNT];
 
 enum norm_kind { NORM_RMS, NORM_RMS_PLUS_ONE, NORM_LAYER };
 enum bias_rule { BIAS_NEVER, BIAS_ALWAYS, BIAS_CONFIG };
-enum window_rule { WINDOW_NONE /* only through layer_types */, WINDOW_ALL, WINDOW_FROM_LAYER /* max_window_layers, layer_types */ };
+enum window_rule { WINDOW_NONE, WINDOW_ALL /* sliding_window */, WINDOW_FROM_LAYER /* max_window_layers, layer_types */ };
 
 /* A tensor name that differs from role_rows; NULL: this architecture has no such tensor in that format. */
 struct role_name {

@@ -229,43 +229,26 @@ static int list_of_layers(const struct json *j, const char *key, const struct co
 }
 
 /* The window that layers with sliding attention have; 0 when they have none. */
-static int parse_window(const struct json *root, struct config *c, bool types, uint32_t *window, struct err *e)
+static int parse_window(const struct json *root, const struct config *c, uint32_t *window, struct err *e)
 {
 	const struct arch *a = c->arch;
 	const struct json *j = json_get(root, "sliding_window");
-	bool use = true;
+	bool use = a->window != WINDOW_NONE;
 	int rc;
 	*window = 0;
 	if (a->window == WINDOW_FROM_LAYER && (rc = get_bool(root, "use_sliding_window", false, &use, e)))
 		return rc;
-	if (!use || (j && json_is_null(j)) || (!j && !a->default_window))
+	if (!use || (j && json_is_null(j)))
 		return ERR_OK;
-	if ((rc = get_size(root, "sliding_window", INT32_MAX, a->default_window, window, e)))
-		return rc;
-	if (a->window == WINDOW_NONE && !types)
-		return err_set(e, ERR_UNSUPPORTED, "config.json: sliding_window is set, but %s has no window without layer_types",
-			       a->name);
-	return ERR_OK;
+	return get_size(root, "sliding_window", INT32_MAX, a->default_window, window, e);
 }
 
-static int parse_windows(const struct json *root, struct config *c, struct err *e)
+static int parse_types(const struct json *types, struct config *c, uint32_t window, struct err *e)
 {
-	const struct json *types = json_get(root, "layer_types");
-	uint32_t window, first = 0, i = 0;
-	int rc;
-	if (json_is_null(types))
-		types = NULL;
-	if ((rc = parse_window(root, c, types != NULL, &window, e)))
+	uint32_t i = 0;
+	int rc = list_of_layers(types, "layer_types", c, e);
+	if (rc)
 		return rc;
-	if (types && (rc = list_of_layers(types, "layer_types", c, e)))
-		return rc;
-	if (c->arch->window == WINDOW_FROM_LAYER && !types && window) {
-		int64_t from = 28; /* the class default of qwen2 and qwen3 */
-		const struct json *j = json_get(root, "max_window_layers");
-		if (!json_is_null(j) && (!json_int(j, &from) || from < 0))
-			return err_set(e, ERR_INPUT, "config.json: max_window_layers is not a count of layers");
-		first = from > c->layers ? c->layers : (uint32_t)from;
-	}
 	for (const struct json *j = json_first(types); j; j = json_next(j), i++) {
 		const char *type = json_string(j);
 		bool sliding = type && !strcmp(type, "sliding_attention");
@@ -277,7 +260,43 @@ static int parse_windows(const struct json *root, struct config *c, struct err *
 			return err_set(e, ERR_INPUT, "config.json: layer_types[%u] is sliding_attention without a sliding_window", i);
 		c->layer[i].window = sliding ? window : 0;
 	}
-	for (; !types && i < c->layers; i++)
+	return ERR_OK;
+}
+
+/* quire's own key, where the model's class has none: the window of each layer, 0 for full attention. */
+static int parse_own_windows(const struct json *own, struct config *c, struct err *e)
+{
+	uint32_t i = 0;
+	int64_t v;
+	int rc = list_of_layers(own, "window_per_layer", c, e);
+	for (const struct json *j = json_first(own); j && !rc; j = json_next(j), i++)
+		if (!json_int(j, &v) || v < 0 || v > INT32_MAX)
+			rc = err_set(e, ERR_INPUT, "config.json: window_per_layer[%u] is not a count of tokens", i);
+		else
+			c->layer[i].window = (uint32_t)v;
+	return rc;
+}
+
+/* What a class does not read (layer_types of llama and mistral, sliding_window of llama) does nothing, as in transformers. */
+static int parse_windows(const struct json *root, struct config *c, struct err *e)
+{
+	const struct json *types = json_get(root, "layer_types"), *own = json_get(root, "window_per_layer");
+	int64_t first = 0;
+	uint32_t window;
+	int rc = parse_window(root, c, &window, e);
+	if (rc)
+		return rc;
+	if (!json_is_null(own))
+		return parse_own_windows(own, c, e);
+	if (c->arch->window == WINDOW_FROM_LAYER) {
+		if (!json_is_null(types))
+			return parse_types(types, c, window, e);
+		const struct json *j = json_get(root, "max_window_layers");
+		first = 28; /* the class default of qwen2 and qwen3 */
+		if (window && !json_is_null(j) && (!json_int(j, &first) || first < 0))
+			return err_set(e, ERR_INPUT, "config.json: max_window_layers is not a count of layers");
+	}
+	for (uint32_t i = 0; i < c->layers; i++)
 		c->layer[i].window = i >= first ? window : 0;
 	return ERR_OK;
 }

@@ -66,7 +66,8 @@ void config_release(struct config *c);
 /*
  * Writes a config.json that config_parse reads back to the same model; keys quire does not know are taken over
  * from `base` (the original text, or NULL). per-layer KV head counts and KV sources are written as the
- * arrays `kv_heads_per_layer` and `kv_source_layer`, windows as `layer_types` + `sliding_window`.
+ * arrays `kv_heads_per_layer` and `kv_source_layer`, windows as `layer_types` + `sliding_window` where the model's class
+ * reads these, else as `window_per_layer`.
  * ERR_UNSUPPORTED for a per-layer pattern that has no key.
  */
 int config_print(const struct config *c, const char *base, size_t base_len, struct strbuf *out, struct err *e);

@@ -9,7 +9,7 @@ static const char *const own_keys[] = {
 	"num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "hidden_act",
 	"attention_bias", "mlp_bias", "tie_word_embeddings", "bos_token_id", "eos_token_id", "rope_theta", "rope_scaling",
 	"rope_parameters", "partial_rotary_factor", "original_max_position_embeddings", "rope_divisors", "sliding_window",
-	"use_sliding_window", "max_window_layers", "layer_types", "kv_heads_per_layer", "kv_source_layer",
+	"use_sliding_window", "max_window_layers", "layer_types", "window_per_layer", "kv_heads_per_layer", "kv_source_layer",
 };
 
 static bool own_key(const char *key)
@@ -68,19 +68,24 @@ static void print_rope(const struct config *c, struct json_writer *w, bool param
 static void print_windows(const struct config *c, struct json_writer *w, uint32_t window, bool all)
 {
 	const struct arch *a = c->arch;
-	if (a->window == WINDOW_FROM_LAYER) {
+	bool types = a->window == WINDOW_FROM_LAYER, plain = !window || types || (all && a->window == WINDOW_ALL);
+	if (types) {
 		jw_bool(w, "use_sliding_window", window != 0);
 		jw_uint(w, "max_window_layers", c->layers);
 	}
-	if (window)
+	/* a class without a key for single layers has full attention elsewhere */
+	if (window && plain)
 		jw_uint(w, "sliding_window", window);
 	else if (a->window != WINDOW_NONE)
 		jw_null(w, "sliding_window");
-	if (!window || (all && a->window == WINDOW_ALL))
+	if (!window || (plain && !types))
 		return;
-	jw_array(w, "layer_types");
+	jw_array(w, types ? "layer_types" : "window_per_layer");
 	for (uint32_t i = 0; i < c->layers; i++)
-		jw_string(w, NULL, c->layer[i].window ? "sliding_attention" : "full_attention");
+		if (types)
+			jw_string(w, NULL, c->layer[i].window ? "sliding_attention" : "full_attention");
+		else
+			jw_uint(w, NULL, c->layer[i].window);
 	jw_end_array(w);
 }
 

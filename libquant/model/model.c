@@ -48,6 +48,7 @@ const float *model_vector(const struct model *m, enum role r, uint32_t layer)
 struct complaints {
 	struct strbuf missing, unknown, shape;
 	size_t missing_count, unknown_count;
+	bool no_head;
 };
 
 static void complain(struct strbuf *b, const char *text)
@@ -107,6 +108,7 @@ static void bind_names(struct model *m, struct complaints *x)
 			if (m->weight[model_slot((enum role)r, l)].tensor || !role_required(c, (enum role)r, l))
 				continue;
 			x->missing_count++;
+			x->no_head |= r == ROLE_HEAD;
 			complain(&x->missing, role_hf_name(c->arch, (enum role)r, l, name) ? name : role_rows[r].name);
 		}
 }
@@ -120,6 +122,8 @@ static int report(struct complaints *x, struct err *e)
 	if (x->missing_count)
 		strbuf_printf(&b, "%zu missing tensors: %.*s%s", x->missing_count, LIST, x->missing.data,
 			      x->missing.len > LIST ? " ..." : "");
+	if (x->no_head)
+		strbuf_puts(&b, " (saved without its output head, a base model has no next tokens to judge)");
 	if (x->shape.len)
 		strbuf_printf(&b, "%swrong shapes: %.*s%s", b.len ? "; " : "", LIST, x->shape.data,
 			      x->shape.len > LIST ? " ..." : "");

@@ -120,11 +120,15 @@ char *role_gguf_name(const struct arch *a, enum role r, uint32_t layer, char *bu
 
 bool tensor_name_ignored(const char *name)
 {
-	static const char *const endings[] = { ".rotary_emb.inv_freq" };
+	/* what rotary embeddings computed once, and causal masks; the last part of a name, or all of it */
+	static const char *const endings[] = {
+		"rotary_emb.inv_freq", "rotary_emb.original_inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached",
+		"attention.masked_bias",
+	};
 	size_t n = strlen(name);
 	for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
 		size_t k = strlen(endings[i]);
-		if (n >= k && !strcmp(name + n - k, endings[i]))
+		if (n >= k && !strcmp(name + n - k, endings[i]) && (n == k || name[n - k - 1] == '.'))
 			return true;
 	}
 	return false;

@@ -33,8 +33,7 @@ struct plan {
 /*
  * config may be NULL (roles are then unknown, and the recipe's default rules for unknown tensors apply).
  * A quantized source tensor is copied or decoded to floats; giving it another quantized codec is ERR_UNSUPPORTED
- * unless allow_requantize. Items are in source order. The head of a tied model is left out when it equals the
- * embedding, and refused (ERR_INPUT) when it does not. Names and methods must outlive the plan.
+ * unless allow_requantize. Items are in source order. Names and methods must outlive the plan.
  */
 int plan_make(struct plan *p, const struct config *config, struct tensor_source *s, const struct recipe *r,
 	      const struct method *m, bool allow_requantize, struct err *e);

@@ -38,13 +38,41 @@ CASES = {
                                                          use_sliding_window=True, max_window_layers=1)),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, dict(num_key_value_heads=2, head_dim=16)),
 }
+# What a loader must see through; transformers reads each folder back and has the last word on the logits.
+ODD = {
+    # tie_word_embeddings says tied, but a head is stored and differs
+    "llama-untied": (LlamaConfig, LlamaForCausalLM, dict(num_key_value_heads=2)),
+    # LlamaModel saved by itself (no prefix) with the buffers that old checkpoints carry
+    "llama-bare": (LlamaConfig, LlamaForCausalLM, dict(num_key_value_heads=2, tie_word_embeddings=True)),
+    # only the head is stored of a tied pair
+    "llama-head-only": (LlamaConfig, LlamaForCausalLM, dict(num_key_value_heads=2, tie_word_embeddings=True)),
+    # keys that neither class reads
+    "llama-types": (LlamaConfig, LlamaForCausalLM, dict(num_key_value_heads=2)),
+    "mistral-types": (MistralConfig, MistralForCausalLM, dict(num_key_value_heads=2, sliding_window=9)),
+}
+KEYS = {
+    "llama-untied": dict(tie_word_embeddings=True),
+    "llama-bare": dict(architectures=["LlamaModel"]),
+    "llama-types": dict(sliding_window=8, layer_types=["sliding_attention", "full_attention"]),
+    "mistral-types": dict(layer_types=["sliding_attention", "full_attention"]),
+}
+
+
+def odd_tensors(name, tensors):
+    if name == "llama-bare":
+        tensors = {k.removeprefix("model."): v for k, v in tensors.items()}
+        tensors["rotary_emb.inv_freq"] = torch.ones(5)
+        tensors["layers.1.self_attn.rotary_emb.inv_freq"] = torch.ones(5)
+    if name == "llama-head-only":
+        tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    return tensors
 
 
 LEGACY = ("llama-linear", "llama-yarn", "mistral-window")  # rope_theta and rope_scaling, as before transformers 5
 
 
 def make(name, seed, root):
-    config_class, model_class, changes = CASES[name]
+    config_class, model_class, changes = {**CASES, **ODD}[name]
     torch.manual_seed(seed)
     model = model_class(config_class(**{**BASE, **changes})).float().eval()
     with torch.no_grad():
@@ -58,6 +86,7 @@ def make(name, seed, root):
     os.makedirs(folder, exist_ok=True)
     tied = model.config.tie_word_embeddings
     tensors = {k: v.half().contiguous() for k, v in model.state_dict().items() if not (tied and k == "lm_head.weight")}
+    tensors = odd_tensors(name, tensors)
     save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
     config = model.config.to_dict()
     config["architectures"] = [model_class.__name__]
@@ -68,9 +97,13 @@ def make(name, seed, root):
         config["rope_theta"] = rope_dict.pop("rope_theta")
         rope_dict["type"] = rope_dict.pop("rope_type")
         config["rope_scaling"] = None if rope_dict["type"] == "default" else rope_dict
+    config.update(KEYS.get(name, {}))
     with open(os.path.join(folder, "config.json"), "w") as f:
         json.dump(config, f, indent=1, sort_keys=True)
         f.write("\n")
+    if name in ODD:
+        with torch.no_grad():
+            logits = model_class.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()(tokens).logits
     tokens.numpy().astype("<i4").tofile(os.path.join(folder, "tokens.bin"))
     # every fourth position, so that the files stay small
     logits[:, 3::4].numpy().astype("<f4").tofile(os.path.join(folder, "logits.bin"))
@@ -78,5 +111,5 @@ def make(name, seed, root):
 
 if __name__ == "__main__":
     out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "model")
-    for i, case in enumerate(CASES):
+    for i, case in enumerate([*CASES, *ODD]):
         make(case, 100 + i, out)

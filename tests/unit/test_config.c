@@ -99,7 +99,19 @@ static void windows_of_layers(void **state)
 	assert_true(c.layer[0].window == 16 && !c.layer[1].window && c.layer[2].window == 16 && !c.layer[3].window);
 	assert_true(config_kv_bytes(&c, 100, 2) == 2 * 2 * (100 + 100 + 16 + 16) * 2 * 128);
 	config_release(&c);
-	refuses("llama", "\"sliding_window\":16", ERR_UNSUPPORTED, "sliding_window");
+	/* transformers' LlamaConfig has neither key, MistralConfig no layer_types: full attention, and the window everywhere */
+	c = good("llama", "\"sliding_window\":16,\"layer_types\":[\"sliding_attention\",\"full_attention\"]");
+	assert_true(!c.layer[0].window && !c.layer[1].window);
+	config_release(&c);
+	c = good("mistral", "\"sliding_window\":16,\"layer_types\":"
+			    "[\"sliding_attention\",\"full_attention\",\"full_attention\",\"full_attention\"]");
+	assert_true(c.layer[0].window == 16 && c.layer[1].window == 16);
+	config_release(&c);
+	c = good("llama", "\"window_per_layer\":[0,8,0,9]");
+	assert_true(!c.layer[0].window && c.layer[1].window == 8 && !c.layer[2].window && c.layer[3].window == 9);
+	config_release(&c);
+	refuses("llama", "\"window_per_layer\":[0,8]", ERR_INPUT, "list of 4");
+	refuses("llama", "\"window_per_layer\":[0,8,-1,0]", ERR_INPUT, "window_per_layer[2]");
 	refuses("qwen2", "\"num_key_value_heads\":2,\"layer_types\":[\"full_attention\"]", ERR_INPUT, "list of 4");
 	refuses("qwen2", "\"num_key_value_heads\":2,\"layer_types\":[\"full_attention\",\"full_attention\",\"full_attention\",\"linear_attention\"]",
 		ERR_UNSUPPORTED, "linear_attention");
@@ -173,8 +185,7 @@ static void shared_kv_caches(void **state)
 	refuses("llama", "\"kv_source_layer\":[0,1,-1,3]", ERR_INPUT, "kv_source_layer[2]");
 	refuses("llama", "\"kv_source_layer\":[0,1,2]", ERR_INPUT, "list of 4");
 	refuses("llama", "\"kv_heads_per_layer\":[8,4,4,4],\"kv_source_layer\":[0,0,2,3]", ERR_INPUT, "differ in KV heads");
-	refuses("llama", "\"sliding_window\":8,\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\","
-			 "\"full_attention\"],\"kv_source_layer\":[0,0,2,3]", ERR_INPUT, "differ in window");
+	refuses("llama", "\"window_per_layer\":[0,8,0,0],\"kv_source_layer\":[0,0,2,3]", ERR_INPUT, "differ in window");
 	refuses("llama", "\"kv_heads_per_layer\":[8,3,4,4]", ERR_INPUT, "layer 1 has 8 heads");
 	refuses("llama", "\"kv_heads_per_layer\":[8,0,4,4]", ERR_INPUT, "kv_heads_per_layer[1]");
 }
@@ -249,10 +260,11 @@ static void printing_round_trips(void **state)
 		{ "llama", "\"rope_scaling\":{\"type\":\"linear\",\"factor\":1.7}" },
 		{ "llama", "\"rope_divisors\":[1,1.1,3.3,8]" },
 		{ "llama", "\"kv_heads_per_layer\":[8,4,4,2],\"kv_source_layer\":[0,1,1,3]" },
-		{ "llama", "\"sliding_window\":8,\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\",\"full_attention\"]" },
+		{ "llama", "\"window_per_layer\":[0,8,0,0]" },
 		{ "mistral", "" },
 		{ "mistral", "\"sliding_window\":null,\"num_key_value_heads\":2" },
-		{ "mistral", "\"sliding_window\":8,\"layer_types\":[\"full_attention\",\"sliding_attention\",\"full_attention\",\"full_attention\"]" },
+		{ "mistral", "\"sliding_window\":8" },
+		{ "mistral", "\"window_per_layer\":[0,8,0,0]" },
 		{ "qwen2", "\"num_key_value_heads\":2" },
 		{ "qwen2", "\"num_key_value_heads\":2,\"use_sliding_window\":true,\"max_window_layers\":3,\"sliding_window\":9" },
 		{ "qwen3", "\"num_key_value_heads\":2,\"head_dim\":16,\"attention_bias\":true" },

@@ -408,7 +408,7 @@ static void config_texts(void **state)
 	};
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
 		struct strbuf out = { 0 };
-		config_text_replace(rows[i].before, strlen(rows[i].before), "torch_dtype", "float16", &out);
+		config_text_replace(rows[i].before, strlen(rows[i].before), "torch_dtype", "\"float16\"", &out);
 		assert_string_equal(out.data, rows[i].after);
 		strbuf_release(&out);
 	}
@@ -431,7 +431,7 @@ static void dtype_in_config(void **state)
 	if (format_find("hf")->create(scratch("out"), c, &config, &p, NULL, &k, &e) || stream(&p, c->source, k) || k->finish(k, &e))
 		fail_msg("%s", e.message);
 	k->close(k);
-	config_text_replace(f->data, f->size, "torch_dtype", "float16", &a);
+	config_text_replace(f->data, f->size, "torch_dtype", "\"float16\"", &a);
 	assert_int_equal(file_read(scratch("out/config.json"), &b, 0, &e), ERR_OK);
 	assert_string_equal(a.data, b.data);
 	assert_non_null(strstr(b.data, "float16\""));

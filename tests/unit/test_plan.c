@@ -226,37 +226,6 @@ static void quantized_sources(void **state)
 	memory_free(&m);
 }
 
-static void tied_heads(void **state)
-{
-	(void)state;
-	static const char text[] = "{\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":64,\"num_hidden_layers\":1,"
-				   "\"num_attention_heads\":2,\"vocab_size\":32,\"max_position_embeddings\":64,\"rms_norm_eps\":1e-5,"
-				   "\"tie_word_embeddings\":true}";
-	struct config config = { 0 };
-	if (config_parse(&config, text, sizeof text - 1, &e))
-		fail_msg("%s", e.message);
-	struct memory m = { 0 };
-	struct recipe *r;
-	struct plan p;
-	memory_add(&m, "lm_head.weight", "bf16", 32, 64);
-	memory_add(&m, "model.embed_tokens.weight", "bf16", 32, 64);
-	assert_int_equal(recipe_new(NULL, &r, &e), ERR_OK);
-	assert_int_equal(plan_make(&p, &config, &m.source, r, NULL, false, &e), ERR_INPUT);
-	assert_non_null(strstr(e.message, "lm_head.weight differs from model.embed_tokens.weight"));
-	memcpy(m.bytes[0], m.bytes[1], m.tensors[0].nbytes);
-	assert_int_equal(plan_make(&p, &config, &m.source, r, NULL, false, &e), ERR_OK);
-	assert_int_equal(p.count, 1);
-	assert_int_equal(p.items[0].source, 1);
-	plan_release(&p);
-	config.tied = false;
-	assert_int_equal(plan_make(&p, &config, &m.source, r, NULL, false, &e), ERR_OK);
-	assert_int_equal(p.count, 2);
-	plan_release(&p);
-	recipe_free(r);
-	config_release(&config);
-	memory_free(&m);
-}
-
 static bool cancel(void *arg, uint64_t done, uint64_t total)
 {
 	(void)arg;
@@ -324,7 +293,6 @@ int main(void)
 		cmocka_unit_test(threads_do_not_matter),
 		cmocka_unit_test(values_that_must_not_be),
 		cmocka_unit_test(quantized_sources),
-		cmocka_unit_test(tied_heads),
 		cmocka_unit_test(failing_sinks_and_cancelling),
 		cmocka_unit_test(whole_matrix_methods),
 	};

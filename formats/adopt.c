@@ -1,0 +1,194 @@
+#include "formats/adopt.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/codec.h"
+#include "formats/hf.h"
+#include "model/arch.h"
+
+struct adopted {
+	struct tensor_source base; /* first: the source is cast back to this */
+	struct tensor_source *stored;
+	size_t *at;                /* [count] positions in stored */
+};
+
+static int adopted_get(struct tensor_source *s, size_t i, struct tensor_bytes *out, struct err *e)
+{
+	const struct adopted *a = (const struct adopted *)s;
+	if (i >= s->count)
+		return err_set(e, ERR_BUG, "tensor %zu of %zu", i, s->count);
+	return a->stored->get(a->stored, a->at[i], out, e);
+}
+
+static void adopted_drop(struct tensor_source *s, const void *data, size_t size)
+{
+	source_drop(((const struct adopted *)s)->stored, data, size);
+}
+
+/* Row by row, as numbers: a head may be stored in another type than the embedding. */
+static int same_rows(const struct tensor *x, const uint8_t *a, const struct tensor *y, const uint8_t *b, bool *same,
+		     struct err *e)
+{
+	size_t cols = (size_t)tensor_cols(x);
+	uint64_t rows = tensor_rows(x), step_a = codec_row_bytes(x->codec, cols), step_b = codec_row_bytes(y->codec, cols);
+	float *u = malloc((2 * cols + 1) * sizeof *u);
+	if (!u)
+		return err_nomem(e);
+	*same = true;
+	for (uint64_t r = 0; r < rows && *same; r++) {
+		x->codec->decode(x->codec, a + r * step_a, u, cols);
+		y->codec->decode(y->codec, b + r * step_b, u + cols, cols);
+		for (size_t i = 0; i < cols && *same; i++)
+			*same = u[i] == u[cols + i];
+	}
+	free(u);
+	return ERR_OK;
+}
+
+static int same_tensor(struct tensor_source *s, const struct tensor *x, const struct tensor *y, bool *same, struct err *e)
+{
+	struct tensor_bytes a = { 0 }, b = { 0 };
+	*same = false;
+	if (!x->codec->decode || !y->codec->decode)
+		return ERR_OK;
+	int rc = s->get(s, source_position(s, x), &a, e);
+	if (!rc)
+		rc = s->get(s, source_position(s, y), &b, e);
+	if (!rc && x->codec == y->codec && a.size == b.size && !memcmp(a.data, b.data, a.size))
+		*same = true;
+	else if (!rc)
+		rc = same_rows(x, a.data, y, b.data, same, e);
+	if (!rc) {
+		source_drop(s, a.data, a.size);
+		source_drop(s, b.data, b.size);
+	}
+	tensor_bytes_release(&a);
+	tensor_bytes_release(&b);
+	return rc;
+}
+
+/* What becomes of the head of a model whose config ties it to the embedding. */
+enum head { HEAD_STAYS, HEAD_DROPPED, HEAD_IS_EMBEDDING, HEAD_UNTIED };
+
+static int judge_head(struct tensor_source *s, const struct config *config, enum head *out, struct err *e)
+{
+	const struct tensor *head = source_find(s, role_rows[ROLE_HEAD].hf), *embed = source_find(s, role_rows[ROLE_EMBED].hf);
+	bool same;
+	*out = HEAD_STAYS;
+	if (!head || !config->tied)
+		return ERR_OK;
+	if (!embed)
+		embed = source_find(s, role_rows[ROLE_EMBED].hf + strlen("model."));
+	if (!embed) {
+		*out = HEAD_IS_EMBEDDING;
+		return ERR_OK;
+	}
+	if (head->ndim != 2 || embed->ndim != 2 || head->dim[0] != embed->dim[0] || head->dim[1] != embed->dim[1])
+		return ERR_OK; /* checked against the config like every other tensor */
+	int rc = same_tensor(s, head, embed, &same, e);
+	if (!rc)
+		*out = same ? HEAD_DROPPED : HEAD_UNTIED;
+	return rc;
+}
+
+/* The name that the model's class has for a tensor, in buf or as it is; NULL: it has none, nothing needs it. */
+static const char *adopted_name(const struct tensor_source *s, const struct arch *a, const char *name, enum head head, char *buf,
+				size_t size)
+{
+	uint32_t layer;
+	enum role r = role_from_hf(a, name, &layer);
+	if (r == ROLE_HEAD && head == HEAD_DROPPED)
+		return NULL;
+	if (r == ROLE_HEAD && head == HEAD_IS_EMBEDDING)
+		return role_rows[ROLE_EMBED].hf;
+	if (tensor_name_ignored(name))
+		return NULL;
+	if (r != ROLE_UNKNOWN || snprintf(buf, size, "model.%s", name) >= (int)size)
+		return name;
+	return role_from_hf(a, buf, &layer) != ROLE_UNKNOWN && !source_find(s, buf) ? buf : name;
+}
+
+static bool anything_to_do(const struct tensor_source *s, const struct arch *a, enum head head)
+{
+	char buf[96];
+	for (size_t i = 0; i < s->count; i++)
+		if (adopted_name(s, a, s->tensors[i].name, head, buf, sizeof buf) != s->tensors[i].name)
+			return true;
+	return false;
+}
+
+static int view(struct checkpoint *c, const struct arch *a, enum head head, struct err *e)
+{
+	struct tensor_source *s = c->source;
+	struct adopted *v = arena_alloc(&c->arena, sizeof *v);
+	struct tensor *tensors = arena_array(&c->arena, s->count + 1, sizeof *tensors);
+	if (!v || !tensors || !(v->at = arena_array(&c->arena, s->count + 1, sizeof *v->at)))
+		return err_nomem(e);
+	v->stored = s;
+	v->base = (struct tensor_source){ .tensors = tensors, .get = adopted_get, .drop = adopted_drop };
+	for (size_t i = 0; i < s->count; i++) {
+		char buf[96];
+		const char *name = adopted_name(s, a, s->tensors[i].name, head, buf, sizeof buf);
+		if (!name)
+			continue;
+		tensors[v->base.count] = s->tensors[i];
+		if (name == buf && !(name = arena_strdup(&c->arena, buf)))
+			return err_nomem(e);
+		tensors[v->base.count].name = name;
+		v->at[v->base.count++] = i;
+	}
+	c->stored = s;
+	c->source = &v->base;
+	return source_index(&v->base, e);
+}
+
+/* The config says so from here on, as every other program will read it in what is written. */
+static int untie(struct checkpoint *c, struct err *e)
+{
+	struct strbuf text = { 0 };
+	struct side_file *files = arena_array(&c->arena, c->file_count + 1, sizeof *files);
+	if (!files)
+		return err_nomem(e);
+	memcpy(files, c->files, c->file_count * sizeof *files);
+	for (size_t i = 0; i < c->file_count; i++) {
+		if (strcmp(files[i].name, "config.json"))
+			continue;
+		config_text_replace(files[i].data, files[i].size, "tie_word_embeddings", "false", &text);
+		files[i].data = text.failed ? NULL : arena_strndup(&c->arena, text.data ? text.data : "", text.len);
+		files[i].size = text.len;
+		strbuf_release(&text);
+		if (!files[i].data)
+			return err_nomem(e);
+	}
+	c->files = files;
+	c->untied = true;
+	return ERR_OK;
+}
+
+int checkpoint_adopt(struct checkpoint *c, struct err *e)
+{
+	const struct side_file *f = checkpoint_file(c, "config.json");
+	struct config config;
+	struct err ignored;
+	enum head head;
+	/* what is wrong with a config is said by those who need it */
+	if (!f || !c->source || config_parse(&config, f->data, f->size, &ignored))
+		return ERR_OK;
+	int rc = judge_head(c->source, &config, &head, e);
+	if (!rc && anything_to_do(c->source, config.arch, head))
+		rc = view(c, config.arch, head, e);
+	if (!rc && head == HEAD_UNTIED)
+		rc = untie(c, e);
+	config_release(&config);
+	return rc ? err_prefix(e, "%.600s", c->path) : ERR_OK;
+}
+
+void checkpoint_disown(struct checkpoint *c)
+{
+	if (!c->stored)
+		return;
+	map_release(&c->source->index);
+	c->source = c->stored;
+}
