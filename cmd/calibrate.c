@@ -268,6 +268,8 @@ static int calibrate(const struct calibrate_options *o, const char *model, const
 	if (!rc)
 		rc = loaded_open(&l, model, e);
 	if (!rc)
+		warn_notes(&l.checkpoint->notes);
+	if (!rc)
 		rc = choose(o, &l.config, &c, e);
 	if (!rc && foreign && c.collect == COLLECT_KV)
 		rc = err_set(e, ERR_USAGE, "an importance matrix has no place for keys and values; --collect imatrix or full");

@@ -88,6 +88,8 @@ void progress_end(void);
 
 /* One line on stderr: "quire: warning: ...". */
 void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+struct notes;
+void warn_notes(const struct notes *n);
 void note(const struct common *o, const char *format, ...) __attribute__((format(printf, 2, 3))); /* silent with -q */
 /* "1.23 GiB", "431.0 KiB"; returns buf. */
 char *size_text(uint64_t bytes, char buf[32]);

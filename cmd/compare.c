@@ -374,6 +374,8 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	if (!rc)
 		rc = loaded_open(&c.reference, args[0], e);
 	if (!rc)
+		warn_notes(&c.reference.checkpoint->notes);
+	if (!rc)
 		rc = compare_stats(&c, e);
 	if (!rc)
 		rc = compare_variants(&c, args + 1, count - 1, e);

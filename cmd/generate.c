@@ -360,6 +360,7 @@ static int generate_run(const void *options, const char *const *args, size_t cou
 									   "--temperature needs a number from 0");
 	if (checkpoint_open(args[0], &g.ckpt, e))
 		return e->code;
+	warn_notes(&g.ckpt->notes);
 	int rc = checkpoint_config(g.ckpt, &g.config, e);
 	if (!rc)
 		rc = checkpoint_tokenizer(g.ckpt, &g.tokenizer, e);

@@ -294,6 +294,8 @@ static int write_options(struct state *s, struct write_options *o, struct err *e
 
 static int write_all(struct state *s, struct err *e)
 {
+	for (size_t i = 0; i < s->in->notes.count; i++)
+		notes_add(&s->notes, "%s", s->in->notes.line[i]);
 	struct write_options o;
 	struct quantizer *q = s->calibrated.q;
 	int rc = q ? calibrated_prepare(&s->calibrated, s->p, e) : ERR_OK;
@@ -304,8 +306,7 @@ static int write_all(struct state *s, struct err *e)
 	if (rc)
 		return rc;
 	/* before the work: whoever minds can stop it; with --quiet, too */
-	for (size_t i = 0; i < s->notes.count; i++)
-		warn("%s", s->notes.line[i]);
+	warn_notes(&s->notes);
 	if (s->p->proof)
 		rc = proof_new(&s->plan, s->sink, &s->proof, e);
 	progress_start(s->p->common, s->p->method ? "quantize" : "convert", "bytes", 0);

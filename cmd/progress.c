@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/notes.h"
 #include "cmd/command.h"
 
 static struct {
@@ -107,6 +108,12 @@ void warn(const char *format, ...)
 	wipe();
 	fprintf(stderr, "quire: warning: %s\n", safe.failed ? "out of memory" : safe.data);
 	strbuf_release(&safe);
+}
+
+void warn_notes(const struct notes *n)
+{
+	for (size_t i = 0; i < n->count; i++)
+		warn("%s", n->line[i]);
 }
 
 void note(const struct common *o, const char *format, ...)

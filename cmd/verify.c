@@ -228,6 +228,10 @@ static int load(struct run *r, const char *path, struct err *e)
 		rc = loaded_open(&r->model, path, e);
 	if (!rc && o->against)
 		rc = loaded_open(&r->reference, o->against, e);
+	if (!rc)
+		warn_notes(&r->model.checkpoint->notes);
+	if (!rc && o->against)
+		warn_notes(&r->reference.checkpoint->notes);
 	if (!rc && !(rc = kv_codecs_find(o->kv_cache, o->kv_cache_v, o->kv_rotate, r->model.config.head_dim, &kv, e)))
 		model_set_kv(r->model.model, kv);
 	if (!rc)

@@ -119,6 +119,22 @@ static bool anything_to_do(const struct tensor_source *s, const struct arch *a, 
 	return false;
 }
 
+/* For inspect: the container holds tensors that no list shows. */
+static int add_fact(struct checkpoint *c, size_t dropped, struct err *e)
+{
+	struct fact *facts = arena_array(&c->arena, c->fact_count + 1, sizeof *facts);
+	char text[80];
+	snprintf(text, sizeof text, "%zu tensors that the model computes itself, or has twice", dropped);
+	const char *value = arena_strdup(&c->arena, text);
+	if (!facts || !value)
+		return err_nomem(e);
+	if (c->fact_count)
+		memcpy(facts, c->facts, c->fact_count * sizeof *facts);
+	facts[c->fact_count++] = (struct fact){ "left out", value };
+	c->facts = facts;
+	return ERR_OK;
+}
+
 static int view(struct checkpoint *c, const struct arch *a, enum head head, struct err *e)
 {
 	struct tensor_source *s = c->source;
@@ -141,7 +157,8 @@ static int view(struct checkpoint *c, const struct arch *a, enum head head, stru
 	}
 	c->stored = s;
 	c->source = &v->base;
-	return source_index(&v->base, e);
+	int rc = v->base.count < s->count ? add_fact(c, s->count - v->base.count, e) : ERR_OK;
+	return rc ? rc : source_index(&v->base, e);
 }
 
 /* The config says so from here on, as every other program will read it in what is written. */
@@ -163,7 +180,8 @@ static int untie(struct checkpoint *c, struct err *e)
 			return err_nomem(e);
 	}
 	c->files = files;
-	c->untied = true;
+	notes_add(&c->notes, "%.600s: config.json ties the output head to the embedding, but another head is stored; it is used, as "
+		  "transformers does", c->path);
 	return ERR_OK;
 }
 

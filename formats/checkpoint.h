@@ -38,7 +38,7 @@ struct checkpoint {
 	const char *path;
 	struct tensor_source *source;
 	struct tensor_source *stored; /* as the container lists it, where adopt.c shows it otherwise; NULL: the same */
-	bool untied;                 /* config.json tied the head that is stored and differs (adopt.c) */
+	struct notes notes;          /* what a user should hear of how it was read */
 	const struct side_file *files;
 	size_t file_count;
 	const struct fact *facts;

@@ -110,6 +110,7 @@ void checkpoint_close(struct checkpoint *c)
 		return;
 	checkpoint_disown(c);
 	c->format->close(c);
+	notes_release(&c->notes);
 	arena_release(&c->arena);
 	free(c);
 }
