@@ -8,6 +8,7 @@
 #include "calib/channels.h"
 #include "calib/stream.h"
 #include "codec/codec.h"
+#include "model/graph.h"
 
 enum {
 	LOOK_TOKENS = 8192,  /* what is run */
@@ -80,7 +81,9 @@ static bool orders_ffn(const struct look *k)
 /* Without a gate up's rows go through the activation, which is not linear. */
 static bool scales_up(const struct look *k)
 {
-	return k->config->arch->gated && !plan_find(k->plan, ROLE_UP_BIAS, k->layer);
+	struct block b;
+	block_make(k->config, k->layer, &b);
+	return block_source(k->config, &b, ROLE_DOWN).role == ROLE_UP && !plan_find(k->plan, ROLE_UP_BIAS, k->layer);
 }
 
 /* ---- looking */

@@ -9,6 +9,7 @@
 #include "calib/channels.h"
 #include "codec/codec.h"
 #include "kernel/blas.h"
+#include "model/graph.h"
 
 enum { ALPHAS = 20, SAMPLE = 128 /* rows of each matrix that judge a candidate */ };
 
@@ -207,7 +208,11 @@ static bool has(const struct awq *a, enum role r, uint32_t layer)
 static bool can_scale(const struct awq *a, const struct plan *p, const struct group *g, uint32_t layer)
 {
 	const struct config *c = a->config;
-	if (g->norm && (c->arch->norm == NORM_LAYER || c->arch->parallel_residual))
+	enum role reader[BLOCK_READERS];
+	struct block b;
+	block_make(c, layer, &b);
+	unsigned readers = block_readers(&b, g->role[0], reader);
+	if (block_source(c, &b, g->role[0]).role != g->before || readers > (unsigned)g->count)
 		return false;
 	for (int i = 0; i < g->count; i++) {
 		const struct plan_item *item = plan_find(p, g->role[i], layer);
@@ -219,7 +224,7 @@ static bool can_scale(const struct awq *a, const struct plan *p, const struct gr
 		return false;
 	if (g->norm)
 		return a->source->tensors[before->source].codec->kind == CODEC_FLOAT;
-	if (!before->method || (g->before == ROLE_UP && !c->arch->gated))
+	if (!before->method)
 		return false;
 	if (g->before == ROLE_V && !config_kv_alone(c, layer))
 		return false;

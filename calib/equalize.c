@@ -5,36 +5,29 @@
 #include <string.h>
 
 #include "codec/codec.h"
+#include "model/graph.h"
 
 /* Beyond 2^+-12 a half-precision weight could leave its range; a channel that needs more is dead anyway. */
 enum { MAX_SHIFT = 12 };
 #define DEAD_ZONE 1.5
 
 /* Matrices that read what one producer writes. */
-static const struct site {
-	enum role producer, producer_bias;
-	enum role reader[3];
-	int readers;
-} sites[] = {
-	{ ROLE_ATTN_NORM, ROLE_UNKNOWN, { ROLE_Q, ROLE_K, ROLE_V }, 3 },
-	{ ROLE_V, ROLE_V_BIAS, { ROLE_O }, 1 },
-	{ ROLE_FFN_NORM, ROLE_UNKNOWN, { ROLE_GATE, ROLE_UP }, 2 },
-	{ ROLE_UP, ROLE_UP_BIAS, { ROLE_DOWN }, 1 },
-};
-
 struct job {
 	const struct config *config;
 	struct tensor_source *base;
 	struct overlay *out;
 	uint32_t layer;
-	const struct site *site;
+	const struct block *block;
+	struct source_of producer;
+	enum role reader[BLOCK_READERS];
+	unsigned readers;
 	size_t n, channels;      /* columns of the readers; what the producer writes (fewer when heads share V) */
 };
 
 /* The producer's channel that a column reads. */
 static size_t channel_of(const struct job *j, size_t column)
 {
-	return j->site->producer == ROLE_V ? config_v_row(j->config, j->layer, column) : column;
+	return j->producer.heads ? config_v_row(j->config, j->layer, column) : column;
 }
 
 /* As it is now: what an earlier site put into the overlay, or the source's. */
@@ -65,10 +58,10 @@ static int write_back(const struct job *j, const struct tensor *meta, float *x, 
 
 static int column_squares(const struct job *j, double *sum, struct err *e)
 {
-	for (int i = 0; i < j->site->readers; i++) {
+	for (unsigned i = 0; i < j->readers; i++) {
 		const struct tensor *meta;
 		float *w;
-		int rc = read_role(j, j->site->reader[i], &w, &meta, e);
+		int rc = read_role(j, j->reader[i], &w, &meta, e);
 		if (rc)
 			return rc;
 		size_t rows = (size_t)tensor_rows(meta);
@@ -103,10 +96,10 @@ static void choose_scales(const struct job *j, const double *sum, float *scale)
 static int scale_readers(const struct job *j, const float *scale, struct err *e)
 {
 	int rc = ERR_OK;
-	for (int i = 0; i < j->site->readers && !rc; i++) {
+	for (unsigned i = 0; i < j->readers && !rc; i++) {
 		const struct tensor *meta;
 		float *w;
-		rc = read_role(j, j->site->reader[i], &w, &meta, e);
+		rc = read_role(j, j->reader[i], &w, &meta, e);
 		if (rc)
 			return rc;
 		size_t rows = (size_t)tensor_rows(meta);
@@ -141,19 +134,10 @@ static bool has_role(const struct job *j, enum role r)
 	return r != ROLE_UNKNOWN && role_hf_name(j->config->arch, r, j->layer, name) && source_find(overlay_source(j->out), name);
 }
 
-static int one_site(struct job *j, struct err *e)
+static int one_producer(struct job *j, const struct site *site, struct err *e)
 {
-	uint64_t dim[2], out[2];
-	/* a layer that reads another layer's KV has no V of its own; a gateless feed-forward is not linear in up */
-	if (!has_role(j, j->site->producer) || !role_shape(j->config, j->site->reader[0], j->layer, dim) ||
-	    (j->site->producer == ROLE_UP && !j->config->arch->gated))
-		return ERR_OK;
-	for (int i = 0; i < j->site->readers; i++)
-		if (!has_role(j, j->site->reader[i]))
-			return ERR_OK;
-	role_shape(j->config, j->site->producer, j->layer, out);
-	j->n = (size_t)dim[1];
-	j->channels = (size_t)out[0];
+	j->n = (size_t)block_width(j->block, j->reader[0]);
+	j->channels = (size_t)site->dim[0];
 	double *sum = calloc(j->channels, sizeof *sum);
 	float *scale = calloc(j->channels, sizeof *scale);
 	int rc = sum && scale ? column_squares(j, sum, e) : err_nomem(e);
@@ -165,28 +149,44 @@ static int one_site(struct job *j, struct err *e)
 	if (moved)
 		rc = scale_readers(j, scale, e);
 	if (!rc && moved)
-		rc = scale_producer(j, j->site->producer, scale, e);
-	if (!rc && moved && has_role(j, j->site->producer_bias))
-		rc = scale_producer(j, j->site->producer_bias, scale, e);
+		rc = scale_producer(j, j->producer.role, scale, e);
+	if (!rc && moved && has_role(j, j->producer.bias))
+		rc = scale_producer(j, j->producer.bias, scale, e);
 	free(sum);
 	free(scale);
 	return rc;
 }
 
+/* Every matrix that reads what the producer writes must be there to be scaled, and no other layer may read it. */
+static bool can_scale(const struct job *j)
+{
+	bool all = has_role(j, j->producer.role) && (!j->producer.heads || config_kv_alone(j->config, j->layer));
+	/* a norm whose keys and values are read elsewhere has always been left alone */
+	all &= j->reader[0] != ROLE_Q || j->config->layer[j->layer].kv_source == j->layer;
+	for (unsigned i = 0; i < j->readers; i++)
+		all &= has_role(j, j->reader[i]);
+	return all;
+}
+
 int equalize(const struct config *c, struct tensor_source *source, struct overlay *out, struct err *e)
 {
 	struct job j = { .config = c, .base = source, .out = out };
-	if (c->arch->norm != NORM_RMS || c->arch->parallel_residual || c->arch->sandwich_norm)
+	struct block b;
+	int rc = ERR_OK;
+	/* one more than a power of two times a norm's weight is no power of two */
+	if (c->arch->norm == NORM_RMS_PLUS_ONE)
 		return ERR_OK;
-	for (j.layer = 0; j.layer < c->layers; j.layer++)
-		for (size_t i = 0; i < sizeof sites / sizeof *sites; i++) {
-			j.site = &sites[i];
-			/* V then has readers that are not seen here */
-			if (j.site->producer == ROLE_V && !config_kv_alone(c, j.layer))
+	for (j.layer = 0; j.layer < c->layers && !rc; j.layer++) {
+		block_make(c, j.layer, &b);
+		j.block = &b;
+		for (unsigned i = 0; i < b.ops && !rc; i++) {
+			if (b.op[i].kind != OP_LINEAR || block_leader(&b, b.op[i].role) != b.op[i].role)
 				continue;
-			int rc = one_site(&j, e);
-			if (rc)
-				return rc;
+			j.producer = block_source(c, &b, b.op[i].role);
+			j.readers = block_readers(&b, b.op[i].role, j.reader);
+			if (can_scale(&j))
+				rc = one_producer(&j, block_site(&b, j.producer.role), e);
 		}
-	return ERR_OK;
+	}
+	return rc;
 }

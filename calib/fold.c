@@ -10,6 +10,7 @@
 #include "calib/refit_down.h"
 #include "calib/stats_file.h"
 #include "codec/codec.h"
+#include "model/graph.h"
 #include "model/rope.h"
 
 struct driver {
@@ -107,7 +108,9 @@ static int teacher_done(void *arg, size_t first, size_t count, const float *outp
 	(void)output, (void)e;
 	struct driver *d = arg;
 	size_t width = d->to->hidden, at = first * d->text->ctx * width, n = count * d->text->ctx * width;
-	float share = d->to->arch->sandwich_norm ? 0 : (float)d->o->residual;
+	struct block b;
+	block_make(d->to, d->layer, &b);
+	float share = block_adds(&b, ROLE_O) ? (float)d->o->residual : 0;
 	for (size_t i = 0; d->target && i < n; i++)
 		d->target[at + i] = d->output[i] + share * (d->teacher.hidden[at + i] - d->student.hidden[at + i]);
 	return d->tap_rc;
@@ -246,6 +249,8 @@ static int teacher_layer(struct driver *d, bool folded, struct err *e)
 static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 {
 	bool folded = d->to->layer[d->layer].kv_heads != d->from->layer[d->layer].kv_heads, refits = d->target != NULL;
+	struct block b;
+	block_make(d->to, d->layer, &b);
 	struct attention_weights w = { 0 };
 	int rc = d->teacher.run ? teacher_layer(d, folded, e) : ERR_OK;
 	r->kv_heads = d->to->layer[d->layer].kv_heads;
@@ -261,7 +266,7 @@ static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 	gather_release(&d->q);
 	gather_release(&d->k);
 	gather_release(&d->v);
-	if (!rc && folded && refits && d->o->ffn && !d->to->arch->sandwich_norm)
+	if (!rc && folded && refits && d->o->ffn && block_adds(&b, ROLE_DOWN))
 		rc = down(d, r, e);
 	if (!rc && refits)
 		rc = stream_layer(&d->student, d->layer, 0, d->text->count, true, NULL, e);

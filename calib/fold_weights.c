@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "codec/codec.h"
+#include "model/graph.h"
 
 /* Q, K, V and their biases, in the order of struct attention_weights. */
 static const enum role matrix[] = { ROLE_Q, ROLE_K, ROLE_V };
@@ -42,12 +43,14 @@ int fold_weights_read(const struct config *c, struct tensor_source *s, uint32_t 
 		      struct err *e)
 {
 	const struct layer_config *l = &c->layer[layer];
+	struct block b;
+	block_make(c, layer, &b);
 	char name[96];
 	float *o = NULL;
 	const struct tensor *meta;
 	struct attention_weights shape = { .heads = l->heads, .kv_heads = l->kv_heads, .dim = c->head_dim, .hidden = c->hidden,
 					   .cols = c->hidden + (c->qkv_bias ? 1 : 0), .rope = l->rope ? c->rope.dims : 0,
-					   .qk_norm = c->arch->qk_norm };
+					   .qk_norm = block_site(&b, ROLE_Q_NORM) != NULL };
 	int rc = attention_weights_new(w, &shape, l->kv_heads, e);
 	if (rc)
 		return rc;

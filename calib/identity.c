@@ -6,6 +6,7 @@
 #include "base/bytes.h"
 #include "codec/codec.h"
 #include "model/arch.h"
+#include "model/graph.h"
 
 void identity_add(struct sha256 *h, const void *data, size_t n)
 {
@@ -42,8 +43,11 @@ static void add_f32(struct sha256 *h, float v)
  */
 static void add_config(struct sha256 *h, const struct config *c)
 {
+	struct block b;
+	block_make(c, 0, &b);
 	const uint64_t whole[] = { c->vocab, c->hidden, c->layers, c->head_dim, (uint64_t)c->act, c->tied, c->rope.dims,
-				   (uint64_t)c->arch->norm, c->arch->sandwich_norm, c->arch->parallel_residual, c->arch->qk_norm, c->arch->gated };
+				   (uint64_t)c->arch->norm, !block_adds(&b, ROLE_O), b.parts < 2,
+				   block_has(&b, 0, OP_HEAD_NORM), block_has(&b, 0, OP_GLU) };
 	for (size_t i = 0; i < sizeof whole / sizeof *whole; i++)
 		add_u64(h, whole[i]);
 	add_f32(h, c->norm_eps);

@@ -12,18 +12,19 @@
 #include "calib/aim.h"
 #include "calib/stream.h"
 #include "kernel/blas.h"
+#include "model/graph.h"
 
 /* Matrices that share an input are rounded against the same moments, in the order a layer runs them. */
 static const struct group {
 	enum role role[3];
 	int count;
 	bool adds_to_residual; /* and with it ends its half of the layer */
-	enum layer_part part;
+	unsigned part;
 } groups[] = {
-	{ { ROLE_Q, ROLE_K, ROLE_V }, 3, false, LAYER_ATTENTION },
-	{ { ROLE_O }, 1, true, LAYER_ATTENTION },
-	{ { ROLE_GATE, ROLE_UP }, 2, false, LAYER_FEED_FORWARD },
-	{ { ROLE_DOWN }, 1, true, LAYER_FEED_FORWARD },
+	{ { ROLE_Q, ROLE_K, ROLE_V }, 3, false, 1 },
+	{ { ROLE_O }, 1, true, 1 },
+	{ { ROLE_GATE, ROLE_UP }, 2, false, 2 },
+	{ { ROLE_DOWN }, 1, true, 2 },
 };
 enum { GROUPS = sizeof groups / sizeof *groups };
 
@@ -486,7 +487,7 @@ static int one_group(struct driver *d, const struct group *g, uint32_t layer, st
 }
 
 /* Takes both streams past a half of a layer. */
-static int advance(struct driver *d, uint32_t layer, enum layer_part part, struct err *e)
+static int advance(struct driver *d, uint32_t layer, unsigned part, struct err *e)
 {
 	const struct model_tap tap = { .part = part };
 	const struct stream_visit v = { .tap = &tap };
@@ -523,7 +524,9 @@ int sequential_quantize(const struct config *config, struct tensor_source *sourc
 {
 	struct driver d = { .config = config, .source = source, .weights = arrangement ? arrangement_source(arrangement) : source,
 			    .teacher.arrangement = arrangement, .plan = plan, .text = text, .o = o, .out = out, .progress = progress, .progress_arg = progress_arg };
-	int rc = config->arch->parallel_residual ? err_set(e, ERR_UNSUPPORTED, "layer-after-layer quantization of layers whose halves run "
+	struct block b;
+	block_make(config, 0, &b);
+	int rc = b.parts < 2 ? err_set(e, ERR_UNSUPPORTED, "layer-after-layer quantization of layers whose halves run "
 							   "in parallel is not supported; use --method gptq") : driver_init(&d, e);
 	for (uint32_t layer = 0; layer < config->layers && !rc; layer++) {
 		for (int g = 0; g < GROUPS && !rc; g++) {

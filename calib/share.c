@@ -7,6 +7,7 @@
 #include "calib/fold_weights.h"
 #include "calib/refit_down.h"
 #include "calib/share_parts.h"
+#include "model/graph.h"
 #include "model/rope.h"
 
 /* What layers that others read leave for them. */
@@ -266,7 +267,9 @@ static int joint(struct driver *d, uint32_t layer, struct err *e)
 /* The original's output, and a share of what the streams differ by before this layer. */
 static int aim(struct driver *d, struct err *e)
 {
-	float share = d->to->arch->sandwich_norm ? 0 : (float)d->o->residual;
+	struct block b;
+	block_make(d->to, d->layer, &b);
+	float share = block_adds(&b, ROLE_O) ? (float)d->o->residual : 0;
 	int rc = run_layer(d, &d->teacher, d->layer, false, NULL, d->target, e);
 	for (size_t i = 0; i < d->tokens * d->to->hidden && !rc; i++)
 		d->target[i] += share * (d->teacher.hidden[i] - d->student.hidden[i]);
@@ -321,8 +324,10 @@ static int one_layer(struct driver *d, struct err *e)
 	int rc = ERR_OK;
 	*r = (struct share_report){ .source = d->to->layer[i].kv_source, .heads = r->heads, .attention = { NAN, NAN, NAN },
 				    .joint_before = NAN, .joint_after = NAN, .ffn_before = NAN, .ffn_after = NAN };
+	struct block b;
 	if (!d->text)
 		return reader(d, i) ? remove_kv(d, i, e) : ERR_OK;
+	block_make(d->to, i, &b);
 	if (d->owner[i].last != i) {
 		rc = own_layer(d, e);
 		d->changed |= d->o->method >= SHARE_JOINT;
@@ -332,7 +337,7 @@ static int one_layer(struct driver *d, struct err *e)
 	}
 	if (!rc)
 		rc = run_layer(d, &d->teacher, i, true, NULL, NULL, e);
-	if (!rc && d->changed && d->o->ffn && d->o->method >= SHARE_MATCH && !d->to->arch->sandwich_norm)
+	if (!rc && d->changed && d->o->ffn && d->o->method >= SHARE_MATCH && block_adds(&b, ROLE_DOWN))
 		rc = refit_down(&down, i, &r->ffn_before, &r->ffn_after, e);
 	if (!rc)
 		rc = run_layer(d, &d->student, i, true, NULL, NULL, e);

@@ -6,6 +6,7 @@
 
 #include "base/bytes.h"
 #include "calib/stats_file.h"
+#include "model/graph.h"
 
 const struct collect_row collect_rows[] = {
 	{ COLLECT_IMATRIX, "imatrix", "sums of squares and magnitudes per channel" },
@@ -41,11 +42,12 @@ bool field_elements(enum field f, uint64_t n, uint64_t *out)
 
 enum role stats_leader(const struct config *c, enum role r)
 {
-	if (r == ROLE_K || r == ROLE_V)
-		return ROLE_Q;
-	if (r == ROLE_UP && c->arch->gated)
-		return ROLE_GATE;
-	return r == ROLE_EMBED && c->tied ? ROLE_HEAD : r;
+	struct block b;
+	if (r >= ROLE_COUNT || !role_rows[r].per_layer)
+		return r == ROLE_EMBED && c->tied ? ROLE_HEAD : r;
+	/* of the first layer, which has keys and values of its own: one that reads another layer's has none to lead */
+	block_make(c, 0, &b);
+	return block_leader(&b, r);
 }
 
 char *stats_key(enum role r, uint32_t layer, char *buf)
@@ -105,17 +107,17 @@ int stats_inputs(const struct config *c, enum collect collect, struct stats_inpu
 {
 	if (collect == COLLECT_KV)
 		return kv_outputs(c, out, count, e);
-	const enum role mid = c->arch->gated ? ROLE_GATE : ROLE_UP, roles[] = { ROLE_Q, ROLE_O, mid, ROLE_DOWN };
-	enum { PER_LAYER = sizeof roles / sizeof *roles };
-	struct stats_input *p = calloc((size_t)c->layers * PER_LAYER + 1, sizeof *p);
+	struct stats_input *p = calloc((size_t)c->layers * BLOCK_OPS + 1, sizeof *p);
+	struct block b;
 	if (!p)
 		return err_nomem(e);
 	size_t n = 0;
-	uint64_t dim[2];
-	for (uint32_t layer = 0; layer < c->layers; layer++)
-		for (size_t i = 0; i < PER_LAYER; i++)
-			if (role_shape(c, roles[i], layer, dim) == 2)
-				p[n++] = (struct stats_input){ roles[i], layer, (size_t)dim[1], false };
+	for (uint32_t layer = 0; layer < c->layers; layer++) {
+		block_make(c, layer, &b);
+		for (unsigned i = 0; i < b.ops; i++)
+			if (b.op[i].kind == OP_LINEAR && block_leader(&b, b.op[i].role) == b.op[i].role)
+				p[n++] = (struct stats_input){ b.op[i].role, layer, b.value[b.op[i].in[0]].width, false };
+	}
 	p[n++] = (struct stats_input){ ROLE_HEAD, UINT32_MAX, c->hidden, false };
 	*out = p;
 	*count = n;

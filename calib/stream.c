@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/graph.h"
+
 /* Tokens run at once, as in evaluate.c. */
 enum { BATCH_TOKENS = 2048 };
 
@@ -72,11 +74,13 @@ int stream_layer(struct stream *s, uint32_t layer, size_t from, size_t to, bool 
 		 struct err *e)
 {
 	size_t row = s->text->ctx * s->width;
+	struct block b;
 	uint32_t owner = model_config(s->model)->layer[layer].kv_source;
+	block_make(model_config(s->model), layer, &b);
 	int rc = keep ? keep_owner(s, layer, e) : ERR_OK;
 	for (size_t first = from; first < to && !rc; first += s->batch) {
 		size_t count = to - first < s->batch ? to - first : s->batch;
-		bool attends = !v || !v->tap || v->tap->part != LAYER_FEED_FORWARD;
+		bool attends = !v || !v->tap || block_has(&b, v->tap->part, OP_ATTEND);
 		if (attends && owner != layer && (rc = prepare_owner(s, owner, first, count, e)))
 			break;
 		memcpy(s->work, s->hidden + first * row, count * row * sizeof(float));

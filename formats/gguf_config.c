@@ -26,8 +26,8 @@ int gguf_model_init(struct gguf_model *m, struct err *e)
 	if (m->arch && gguf_model_key(m, "attention.sliding_window") && !gguf_model_key(m, "attention.sliding_window_pattern") &&
 	    m->arch->window == WINDOW_NONE)
 		for (unsigned i = arch_row_count; i-- > 0;)
-			if (!strcmp(arch_rows[i].gguf, m->arch_name) && arch_rows[i].window == WINDOW_ALL)
-				m->arch = &arch_rows[i];
+			if (!strcmp(arch_rows[i]->gguf, m->arch_name) && arch_rows[i]->window == WINDOW_ALL)
+				m->arch = arch_rows[i];
 	return 0;
 }
 

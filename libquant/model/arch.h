@@ -1,9 +1,8 @@
 #ifndef QUIRE_MODEL_ARCH_H
 #define QUIRE_MODEL_ARCH_H
 /*
- * Architectures and tensor roles. An architecture is one row that says what
- * differs; the one forward pass (forward.c) reads it. To add one: a row in
- * arch.c, its names in names.c if they differ, and golden vectors.
+ * Architectures and tensor roles. An architecture is one file in family/: its row here, and the function that writes a
+ * layer as a list of operations (graph.h).
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -26,6 +25,7 @@ enum role {
 struct role_row {
 	enum role role;
 	const char *name;      /* "attn_q", as in recipes and reports */
+	enum role bias_role;   /* what is added to the result, where the model has it; ROLE_UNKNOWN: never */
 	bool per_layer, linear /* a matrix that methods quantize */, norm, bias;
 	const char *hf;        /* "model.layers.%u.self_attn.q_proj.weight" */
 	const char *gguf;      /* "blk.%u.attn_q.weight" */
@@ -42,15 +42,16 @@ struct role_name {
 	const char *hf, *gguf;
 };
 
+struct build;
+
 struct arch {
 	const char *name;            /* model_type in config.json */
 	const char *hf_class;        /* "LlamaForCausalLM" */
 	const char *gguf;            /* general.architecture */
 	bool gguf_permutes_qk;       /* rows of Q and K are stored interleaved in GGUF */
 	enum norm_kind norm;
-	bool sandwich_norm, parallel_residual, qk_norm;
 	enum activation act;
-	bool gated;
+	void (*layer)(struct build *b); /* writes the operations of a layer */
 	enum bias_rule qkv_bias, o_bias, mlp_bias;
 	enum window_rule window;
 	uint32_t default_window, default_kv_heads /* 0: = heads */, default_head_dim /* 0: hidden / heads */;
@@ -64,7 +65,7 @@ struct arch {
 	const char *const *keys;     /* NULL-terminated: keys of config.c's list of refused keys that this row implements */
 	const struct role_name *names; /* NULL, or ended by ROLE_UNKNOWN */
 };
-extern const struct arch arch_rows[];
+extern const struct arch *const arch_rows[];
 extern const unsigned arch_row_count;
 const struct arch *arch_find(const char *model_type);
 /* Several architectures may share one GGUF name; the first row that matches wins (mistral reads back as llama). */

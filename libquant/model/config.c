@@ -101,8 +101,8 @@ static int parse_arch(const struct json *root, struct config *c, struct err *e)
 	if (type)
 		c->arch = arch_find(type);
 	for (unsigned i = 0; !type && class && i < arch_row_count; i++)
-		if (!strcmp(arch_rows[i].hf_class, class))
-			c->arch = &arch_rows[i];
+		if (!strcmp(arch_rows[i]->hf_class, class))
+			c->arch = arch_rows[i];
 	if (!type && !class)
 		return err_set(e, ERR_INPUT, "config.json: model_type is missing");
 	if (!c->arch)
@@ -411,20 +411,6 @@ double config_kv_bytes(const struct config *c, uint64_t tokens, double bytes_per
 			continue;
 		uint64_t kept = l->window && l->window < tokens ? l->window : tokens;
 		sum += 2.0 * (double)kept * l->kv_heads * c->head_dim * bytes_per_element;
-	}
-	return sum;
-}
-
-uint64_t config_parameters(const struct config *c)
-{
-	uint64_t sum = 0, dim[2];
-	for (int r = 0; r < ROLE_COUNT; r++) {
-		uint32_t n = role_rows[r].per_layer ? c->layers : 1;
-		for (uint32_t i = 0; i < n; i++) {
-			uint32_t nd = role_shape(c, (enum role)r, i, dim);
-			if (nd && role_required(c, (enum role)r, i))
-				sum += nd == 2 ? dim[0] * dim[1] : dim[0];
-		}
 	}
 	return sum;
 }

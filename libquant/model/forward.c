@@ -6,6 +6,7 @@
 #include "codec/codec.h"
 #include "kernel/kernel.h"
 #include "model/attention.h"
+#include "model/graph.h"
 #include "model/kv.h"
 #include "model/model_impl.h"
 #include "model/rms.h"
@@ -15,9 +16,9 @@
 struct model_run {
 	struct model *m;
 	size_t tokens;                   /* room */
-	float *x, *y;                    /* [tokens, hidden]: input of a block, its output */
-	float *q, *k, *v, *att;          /* [tokens, heads * head_dim] */
-	float *gate, *up;                /* [tokens, ffn] */
+	float *room[BLOCK_ROOMS];        /* [tokens, width]: what a layer's operations make, see block.room */
+	size_t width[BLOCK_ROOMS];
+	float *last;                     /* [tokens, hidden]: the head's input */
 	float **kept;                    /* per layer that others read, without a cache: K then V of the last pass */
 	size_t *kept_tokens;
 	struct phase_table phases;
@@ -47,27 +48,48 @@ static float *floats(size_t n, size_t width, bool *ok)
 	return p;
 }
 
+/* Makes the buffers as wide as a layer needs them. */
+static int make_room(struct model_run *r, const struct block *b, struct err *e)
+{
+	for (unsigned i = 0; i < b->rooms; i++) {
+		bool ok = true;
+		if (b->room[i] <= r->width[i])
+			continue;
+		free(r->room[i]);
+		r->room[i] = floats(r->tokens, b->room[i], &ok);
+		r->width[i] = ok ? b->room[i] : 0;
+		if (!ok)
+			return err_nomem(e);
+	}
+	return ERR_OK;
+}
+
+/* As wide as the widest layer has it, so that memory that is not there is missed now. */
+static int make_rooms(struct model_run *r, struct err *e)
+{
+	const struct config *c = r->m->config;
+	struct block widest = { 0 }, b;
+	for (uint32_t i = 0; i < c->layers; i++) {
+		block_make(c, i, &b);
+		widest.rooms = b.rooms > widest.rooms ? b.rooms : widest.rooms;
+		for (unsigned k = 0; k < b.rooms; k++)
+			widest.room[k] = b.room[k] > widest.room[k] ? b.room[k] : widest.room[k];
+	}
+	return make_room(r, &widest, e);
+}
+
 struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct err *e)
 {
 	const struct config *c = m->config;
 	struct model_run *r = calloc(1, sizeof *r);
 	bool ok = r != NULL;
 	if (ok && !__builtin_mul_overflow(seqs, len, &r->tokens)) {
-		struct config_widths w = config_widths(c);
-		size_t n = r->tokens;
 		r->m = m;
-		r->x = floats(n, c->hidden, &ok);
-		r->y = floats(n, c->hidden, &ok);
-		r->q = floats(n, w.q, &ok);
-		r->k = floats(n, w.kv, &ok);
-		r->v = floats(n, w.kv, &ok);
-		r->att = floats(n, w.q, &ok);
-		r->gate = floats(n, w.ffn, &ok);
-		r->up = c->arch->gated ? floats(n, w.ffn, &ok) : NULL;
+		r->last = floats(r->tokens, c->hidden, &ok);
 		r->stride = widest_weight(m);
 		r->kept = calloc(c->layers, sizeof *r->kept);
 		r->kept_tokens = calloc(c->layers, sizeof *r->kept_tokens);
-		ok = ok && r->kept && r->kept_tokens;
+		ok = ok && r->kept && r->kept_tokens && !make_rooms(r, e);
 	} else {
 		ok = false;
 	}
@@ -82,13 +104,14 @@ void model_run_free(struct model_run *r)
 {
 	if (!r)
 		return;
-	float *all[] = { r->x, r->y, r->q, r->k, r->v, r->att, r->gate, r->up, r->scratch };
-	for (size_t i = 0; i < sizeof all / sizeof *all; i++)
-		free(all[i]);
+	for (unsigned i = 0; i < BLOCK_ROOMS; i++)
+		free(r->room[i]);
 	for (uint32_t i = 0; r->kept && i < r->m->config->layers; i++)
 		free(r->kept[i]);
 	free(r->kept);
 	free(r->kept_tokens);
+	free(r->last);
+	free(r->scratch);
 	phase_table_release(&r->phases);
 	free(r);
 }
@@ -149,19 +172,11 @@ static void norm_rows(void *arg, size_t item, int worker)
 		(a->arch->norm == NORM_LAYER ? norm_layer : norm_rms)(a, a->in + t * a->dim, a->out + t * a->dim);
 }
 
-static enum role norm_bias(enum role r)
-{
-	return r == ROLE_ATTN_NORM    ? ROLE_ATTN_NORM_BIAS
-	       : r == ROLE_FFN_NORM   ? ROLE_FFN_NORM_BIAS
-	       : r == ROLE_FINAL_NORM ? ROLE_FINAL_NORM_BIAS
-				      : ROLE_UNKNOWN;
-}
-
 /* in and out may be the same. */
-static void norm(const struct model *m, enum role role, uint32_t layer, const float *in, float *out, size_t n, size_t dim)
+static void norm(const struct model *m, const struct op *op, uint32_t layer, const float *in, float *out, size_t n, size_t dim)
 {
 	struct rows a = { .arch = m->config->arch, .config = m->config, .in = in, .out = out, .n = n, .dim = dim,
-			  .weight = model_vector(m, role, layer), .bias = model_vector(m, norm_bias(role), layer) };
+			  .weight = model_vector(m, op->role, layer), .bias = model_vector(m, op->bias, layer) };
 	each_rows(n, norm_rows, &a);
 }
 
@@ -214,20 +229,6 @@ static void add_rows(void *arg, size_t item, int worker)
 	kernels()->axpy(a->out + from, 1, a->in + from, to - from);
 }
 
-/* hidden += y, after the norm that some architectures put there. */
-static void residual(const struct model *m, enum role post_norm, uint32_t layer, float *hidden, float *y, size_t n)
-{
-	struct rows a = { .out = hidden, .in = y, .n = n, .dim = m->config->hidden };
-	if (m->config->arch->sandwich_norm)
-		norm(m, post_norm, layer, y, y, n, a.dim);
-	each_rows(n, add_rows, &a);
-}
-
-static struct product product(const struct model *m, enum role r, enum role bias, uint32_t layer, float *y)
-{
-	return (struct product){ model_weight(m, r, layer), model_vector(m, bias, layer), y };
-}
-
 /* Only what the source lent: replaced weights are somebody's memory, which would not come back. */
 static void drop(const struct model *m, const struct weight *w)
 {
@@ -243,47 +244,64 @@ static void multiply(struct model_run *r, const struct product *p, unsigned coun
 		drop(r->m, p[i].w);
 }
 
-/* Returns true when the layer ends here. */
-static bool tap_input(const struct model_tap *tap, enum role r, uint32_t layer, const float *x, size_t n, size_t dim)
-{
-	if (tap && tap->input)
-		tap->input(tap->arg, r, layer, x, n, dim);
-	return tap && tap->stop && tap->last == r;
-}
-
+/* One layer on its way through its operations. */
 struct pass {
+	const struct block *b;
 	uint32_t layer;
 	const struct layer_config *l;
 	size_t seqs, len, n, start;
-	bool owner;
 	struct kv_cache *cache;
 	const struct model_tap *tap;
-	bool stopped; /* by the tap */
+	float *hidden;
+	bool stopped;    /* by the tap */
+	bool shown;      /* queries, keys and values, to the tap */
 };
 
-static void project(struct model_run *r, const struct pass *p)
+static float *lies(const struct model_run *r, const struct pass *p, value v)
 {
-	struct model *m = r->m;
-	const struct config *c = m->config;
-	struct product q[3] = {
-		product(m, ROLE_Q, ROLE_Q_BIAS, p->layer, r->q),
-		product(m, ROLE_K, ROLE_K_BIAS, p->layer, r->k),
-		product(m, ROLE_V, ROLE_V_BIAS, p->layer, r->v),
-	};
-	multiply(r, q, p->owner ? 3 : 1, r->x, p->n);
-	if (c->arch->qk_norm) {
-		norm(m, ROLE_Q_NORM, p->layer, r->q, r->q, p->n * p->l->heads, c->head_dim);
-		if (p->owner)
-			norm(m, ROLE_K_NORM, p->layer, r->k, r->k, p->n * p->l->kv_heads, c->head_dim);
-	}
-	if (p->tap && p->tap->qkv)
-		p->tap->qkv(p->tap->arg, p->layer, r->q, p->owner ? r->k : NULL, p->owner ? r->v : NULL, p->n);
-	struct phases phases = phases_of(&r->phases, p->layer);
-	if (!phases.cosine)
+	return v == NO_VALUE ? NULL : v == STREAM ? p->hidden : r->room[p->b->value[v].room];
+}
+
+static size_t width(const struct pass *p, value v)
+{
+	return p->b->value[v].width;
+}
+
+/* The linears of a group. The layer ends here when the tap wants no more than their input. */
+static void project(struct model_run *r, struct pass *p, const struct op *op)
+{
+	const struct model_tap *tap = p->tap;
+	const float *x = lies(r, p, op->in[0]);
+	struct product product[PRODUCTS];
+	if (tap && tap->input)
+		tap->input(tap->arg, op->role, p->layer, x, p->n, width(p, op->in[0]));
+	if ((p->stopped = tap && tap->stop && tap->last == op->role))
 		return;
-	rotate(c, phases, r->q, p->n, p->len, p->l->heads);
-	if (p->owner)
-		rotate(c, phases, r->k, p->n, p->len, p->l->kv_heads);
+	for (unsigned i = 0, n; i < op->group; i += n) {
+		for (n = 0; n < PRODUCTS && i + n < op->group; n++)
+			product[n] = (struct product){ model_weight(r->m, op[i + n].role, p->layer),
+						       model_vector(r->m, op[i + n].bias, p->layer), lies(r, p, op[i + n].out) };
+		multiply(r, product, n, x, p->n);
+	}
+}
+
+/* The value before it was turned by its position; it lies where that one does. */
+static value unturned(const struct block *b, value v)
+{
+	return v != NO_VALUE && v != STREAM && b->op[b->value[v].maker].kind == OP_ROPE ? b->op[b->value[v].maker].in[0] : v;
+}
+
+/* Queries, keys and values are complete when the first of them is turned, or read. */
+static void show_qkv(struct model_run *r, struct pass *p)
+{
+	const struct op *op = p->b->op;
+	if (p->shown || !p->tap || !p->tap->qkv)
+		return;
+	while (op->kind != OP_ATTEND)
+		op++;
+	p->tap->qkv(p->tap->arg, p->layer, lies(r, p, unturned(p->b, op->in[0])), lies(r, p, unturned(p->b, op->in[1])),
+		    lies(r, p, op->in[2]), p->n);
+	p->shown = true;
 }
 
 static int attend(struct model_run *r, struct attention *a, struct err *e)
@@ -298,18 +316,23 @@ static int attend(struct model_run *r, struct attention *a, struct err *e)
 	return ERR_OK;
 }
 
+/* What attention reads and where it puts what it finds: of one pass. */
+struct qkv {
+	float *q, *k, *v, *out; /* k and v NULL: another layer's */
+};
+
 /* A chunk may be longer than what a window's buffer can take at once. */
-static int attend_cached(struct model_run *r, const struct pass *p, struct attention *a, struct err *e)
+static int attend_cached(struct model_run *r, const struct pass *p, const struct qkv *x, struct attention *a, struct err *e)
 {
 	const struct config *c = r->m->config;
 	size_t q_width = (size_t)p->l->heads * c->head_dim, kv_width = (size_t)p->l->kv_heads * c->head_dim;
-	size_t step = p->owner ? kv_step(p->cache, p->layer) : p->len;
+	size_t step = x->k ? kv_step(p->cache, p->layer) : p->len;
 	int rc = reserve(r, c->head_dim, e);
 	a->codecs = kv_cache_codecs(p->cache);
 	for (size_t at = 0, n; at < p->len && !rc; at += n) {
 		n = p->len - at < step ? p->len - at : step;
-		if (p->owner && (rc = kv_append(p->cache, p->layer, p->start + at, r->k + at * kv_width,
-						r->v + at * kv_width, n, r->scratch, e)))
+		if (x->k && (rc = kv_append(p->cache, p->layer, p->start + at, x->k + at * kv_width, x->v + at * kv_width, n,
+					    r->scratch, e)))
 			return rc;
 		struct kv_view v = kv_view(p->cache, p->layer, p->start + at + n);
 		if (v.first + v.count != p->start + at + n)
@@ -317,8 +340,8 @@ static int attend_cached(struct model_run *r, const struct pass *p, struct atten
 				       p->l->kv_source);
 		if (v.first && p->start + at < v.first + p->l->window - 1)
 			return err_set(e, ERR_BUG, "layer %u reads tokens that layer %u no longer holds", p->layer, p->l->kv_source);
-		a->q = r->q + at * q_width;
-		a->out = r->att + at * q_width;
+		a->q = x->q + at * q_width;
+		a->out = x->out + at * q_width;
 		a->k = v.k;
 		a->v = v.v;
 		a->queries = n;
@@ -330,7 +353,7 @@ static int attend_cached(struct model_run *r, const struct pass *p, struct atten
 }
 
 /* Without a cache, layers that others read leave a copy. */
-static int keep_kv(struct model_run *r, const struct pass *p, struct err *e)
+static int keep_kv(struct model_run *r, const struct pass *p, const struct qkv *x, struct err *e)
 {
 	const struct config *c = r->m->config;
 	size_t size = p->n * p->l->kv_heads * c->head_dim;
@@ -343,14 +366,14 @@ static int keep_kv(struct model_run *r, const struct pass *p, struct err *e)
 		r->kept[p->layer] = floats(r->tokens, 2 * (size_t)p->l->kv_heads * c->head_dim, &ok);
 	if (!ok)
 		return err_nomem(e);
-	memcpy(r->kept[p->layer], r->k, size * sizeof(float));
-	memcpy(r->kept[p->layer] + size, r->v, size * sizeof(float));
+	memcpy(r->kept[p->layer], x->k, size * sizeof(float));
+	memcpy(r->kept[p->layer] + size, x->v, size * sizeof(float));
 	r->kept_tokens[p->layer] = p->n;
 	return ERR_OK;
 }
 
 /* Keys and values become what a cache in the model's codecs would give back. */
-static int pass_kv(struct model_run *r, const struct pass *p, struct err *e)
+static int pass_kv(struct model_run *r, const struct pass *p, const struct qkv *x, struct err *e)
 {
 	size_t dim = r->m->config->head_dim, rows = p->n * p->l->kv_heads;
 	const struct kv_codecs *kv = &r->m->kv;
@@ -359,119 +382,116 @@ static int pass_kv(struct model_run *r, const struct pass *p, struct err *e)
 	int rc = reserve(r, 3 * dim, e);
 	if (rc)
 		return rc;
-	kv_codec_pass(&kv->k, r->k, rows, dim, r->scratch);
-	kv_codec_pass(&kv->v, r->v, rows, dim, r->scratch);
+	kv_codec_pass(&kv->k, x->k, rows, dim, r->scratch);
+	kv_codec_pass(&kv->v, x->v, rows, dim, r->scratch);
 	return ERR_OK;
 }
 
-static int attend_fresh(struct model_run *r, const struct pass *p, struct attention *a, struct err *e)
+static int attend_fresh(struct model_run *r, const struct pass *p, const struct qkv *x, struct attention *a, struct err *e)
 {
 	const struct config *c = r->m->config;
-	int rc = p->owner ? pass_kv(r, p, e) : ERR_OK;
-	if (!rc && p->owner)
-		rc = keep_kv(r, p, e);
+	int rc = x->k ? pass_kv(r, p, x, e) : ERR_OK;
+	if (!rc && x->k)
+		rc = keep_kv(r, p, x, e);
 	if (rc)
 		return rc;
 	const float *kept = r->kept[p->l->kv_source];
-	if (!p->owner && (!kept || r->kept_tokens[p->l->kv_source] != p->n))
+	if (!x->k && (!kept || r->kept_tokens[p->l->kv_source] != p->n))
 		return err_set(e, ERR_BUG, "layer %u runs before layer %u, whose keys and values it reads", p->layer,
 			       p->l->kv_source);
-	a->q = r->q;
-	a->k = p->owner ? r->k : kept;
-	a->v = p->owner ? r->v : kept + p->n * p->l->kv_heads * c->head_dim;
-	a->out = r->att;
+	a->q = x->q;
+	a->k = x->k ? x->k : kept;
+	a->v = x->k ? x->v : kept + p->n * p->l->kv_heads * c->head_dim;
+	a->out = x->out;
 	a->queries = a->keys = p->len;
 	return attend(r, a, e);
 }
 
-/* x -> y */
-static int attention(struct model_run *r, struct pass *p, struct err *e)
+static int attention(struct model_run *r, const struct pass *p, const struct op *op, struct err *e)
 {
 	const struct config *c = r->m->config;
 	struct attention a = { .seqs = p->seqs, .heads = p->l->heads, .kv_heads = p->l->kv_heads, .dim = c->head_dim,
 			       .window = p->l->window, .scale = 1 / sqrtf((float)c->head_dim), .softcap = c->attn_softcap };
-	if ((p->stopped = tap_input(p->tap, ROLE_Q, p->layer, r->x, p->n, c->hidden)))
-		return ERR_OK;
-	project(r, p);
-	int rc = p->cache ? attend_cached(r, p, &a, e) : attend_fresh(r, p, &a, e);
-	if (rc)
-		return rc;
-	if ((p->stopped = tap_input(p->tap, ROLE_O, p->layer, r->att, p->n, (size_t)p->l->heads * c->head_dim)))
-		return ERR_OK;
-	struct product o = product(r->m, ROLE_O, ROLE_O_BIAS, p->layer, r->y);
-	multiply(r, &o, 1, r->att, p->n);
-	return ERR_OK;
+	const struct qkv x = { lies(r, p, op->in[0]), lies(r, p, op->in[1]), lies(r, p, op->in[2]), lies(r, p, op->out) };
+	return p->cache ? attend_cached(r, p, &x, &a, e) : attend_fresh(r, p, &x, &a, e);
 }
 
-/* x -> y */
-static void feed_forward(struct model_run *r, struct pass *p)
+/* Operations that work in place were given the room of their input. */
+static void elementwise(struct model_run *r, struct pass *p, const struct op *op)
 {
-	struct model *m = r->m;
-	const struct config *c = m->config;
-	bool gated = c->arch->gated;
-	struct product up[2] = {
-		product(m, ROLE_UP, ROLE_UP_BIAS, p->layer, gated ? r->up : r->gate),
-		product(m, ROLE_GATE, ROLE_GATE_BIAS, p->layer, r->gate),
-	};
-	if ((p->stopped = tap_input(p->tap, gated ? ROLE_GATE : ROLE_UP, p->layer, r->x, p->n, c->hidden)))
+	const struct config *c = r->m->config;
+	float *in = lies(r, p, op->in[0]), *out = lies(r, p, op->out);
+	size_t dim = width(p, op->in[0]);
+	struct rows a = { .config = c, .out = out, .in = in, .n = p->n, .dim = dim };
+	switch (op->kind) {
+	case OP_NORM: norm(r->m, op, p->layer, in, out, p->n, dim); return;
+	case OP_HEAD_NORM: norm(r->m, op, p->layer, in, out, p->n * op->heads, dim / op->heads); return;
+	case OP_ADD: each_rows(p->n, add_rows, &a); return;
+	default: break;
+	}
+	if (out != in)
+		memcpy(out, in, p->n * dim * sizeof *out);
+	if (op->kind == OP_ROPE) {
+		rotate(c, phases_of(&r->phases, p->layer), out, p->n, p->len, op->heads);
 		return;
-	multiply(r, up, gated ? 2 : 1, r->x, p->n);
-	struct rows a = { .config = c, .out = r->gate, .in = gated ? r->up : NULL, .n = p->n, .dim = p->l->ffn };
+	}
+	a.in = lies(r, p, op->in[1]);
 	each_rows(p->n, act_rows, &a);
-	if ((p->stopped = tap_input(p->tap, ROLE_DOWN, p->layer, r->gate, p->n, p->l->ffn)))
-		return;
-	struct product down = product(m, ROLE_DOWN, ROLE_DOWN_BIAS, p->layer, r->y);
-	multiply(r, &down, 1, r->gate, p->n);
+}
+
+static int run_op(struct model_run *r, struct pass *p, const struct op *op, struct err *e)
+{
+	if (op->kind == OP_LINEAR) {
+		if (op->group)
+			project(r, p, op);
+		return ERR_OK;
+	}
+	if (op->kind == OP_ROPE || op->kind == OP_ATTEND)
+		show_qkv(r, p);
+	if (op->kind == OP_ATTEND)
+		return attention(r, p, op, e);
+	elementwise(r, p, op);
+	return ERR_OK;
 }
 
 static int check_pass(const struct model_run *r, const struct pass *p, struct err *e)
 {
 	size_t n;
-	if (p->layer >= r->m->config->layers)
-		return err_set(e, ERR_BUG, "the model has no layer %u", p->layer);
 	if (__builtin_mul_overflow(p->seqs, p->len, &n) || n > r->tokens)
 		return err_set(e, ERR_BUG, "%zu sequences of %zu tokens exceed the room for %zu", p->seqs, p->len, r->tokens);
 	if (p->cache && p->seqs != 1)
 		return err_set(e, ERR_BUG, "a KV cache serves one sequence, not %zu", p->seqs);
-	if (p->tap && p->tap->part != LAYER_WHOLE && r->m->config->arch->parallel_residual)
-		return err_set(e, ERR_BUG, "the halves of layer %u run in parallel", p->layer);
+	if (p->b->full)
+		return err_set(e, ERR_BUG, "layer %u has more operations than there is room for", p->layer);
+	if (p->tap && p->tap->part > p->b->parts)
+		return err_set(e, ERR_BUG, "layer %u cannot be cut into more than %u parts", p->layer, p->b->parts);
 	return ERR_OK;
 }
 
 int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs, size_t len, struct kv_cache *cache,
 		const struct model_tap *tap, struct err *e)
 {
-	struct model *m = r->m;
-	const struct config *c = m->config;
-	struct pass p = { .layer = layer, .seqs = seqs, .len = len, .cache = cache, .tap = tap };
-	enum layer_part part = tap ? tap->part : LAYER_WHOLE;
+	const struct config *c = r->m->config;
+	struct block b;
+	struct pass p = { .b = &b, .layer = layer, .seqs = seqs, .len = len, .cache = cache, .tap = tap, .hidden = hidden };
+	if (layer >= c->layers)
+		return err_set(e, ERR_BUG, "the model has no layer %u", layer);
+	block_make(c, layer, &b);
 	int rc = check_pass(r, &p, e);
 	if (rc)
 		return rc;
 	p.l = &c->layer[layer];
 	p.n = seqs * len;
 	p.start = cache ? kv_cache_length(cache) : 0;
-	p.owner = p.l->kv_source == layer;
 	if (!p.n)
 		return ERR_OK;
-	if ((rc = reserve(r, r->stride, e)) || (rc = phase_table_fill(&r->phases, m, p.start, len, e)))
+	if ((rc = make_room(r, &b, e)) || (rc = reserve(r, r->stride, e)) ||
+	    (rc = phase_table_fill(&r->phases, r->m, p.start, len, e)))
 		return rc;
-	if (part != LAYER_FEED_FORWARD) {
-		norm(m, ROLE_ATTN_NORM, layer, hidden, r->x, p.n, c->hidden);
-		if ((rc = attention(r, &p, e)) || p.stopped)
-			return rc;
-		residual(m, ROLE_POST_ATTN_NORM, layer, hidden, r->y, p.n);
-	}
-	if (part == LAYER_ATTENTION)
-		return ERR_OK;
-	/* with a parallel residual both halves see the same normed input, which attention leaves in x */
-	if (!c->arch->parallel_residual)
-		norm(m, ROLE_FFN_NORM, layer, hidden, r->x, p.n, c->hidden);
-	feed_forward(r, &p);
-	if (p.stopped)
-		return ERR_OK;
-	residual(m, ROLE_POST_FFN_NORM, layer, hidden, r->y, p.n);
-	return ERR_OK;
+	unsigned part = tap ? tap->part : 0, end = b.part[part ? part : b.parts];
+	for (unsigned i = b.part[part ? part - 1 : 0]; i < end && !rc && !p.stopped; i++)
+		rc = run_op(r, &p, &b.op[i], e);
+	return rc;
 }
 
 int model_embed(struct model *m, const int32_t *tokens, size_t n, float *hidden, struct err *e)
@@ -492,7 +512,9 @@ int model_embed(struct model *m, const int32_t *tokens, size_t n, float *hidden,
 
 void model_final_norm(const struct model *m, const float *hidden, float *out, size_t n)
 {
-	norm(m, ROLE_FINAL_NORM, UINT32_MAX, hidden, out, n, m->config->hidden);
+	struct block b;
+	block_make(m->config, OUTSIDE, &b);
+	norm(m, block_op(&b, ROLE_FINAL_NORM), OUTSIDE, hidden, out, n, m->config->hidden);
 }
 
 int model_logits(struct model_run *r, const float *hidden, size_t n, float *logits, struct err *e)
@@ -505,8 +527,8 @@ int model_logits(struct model_run *r, const float *hidden, size_t n, float *logi
 		if (!k)
 			return err_set(e, ERR_BUG, "there is no room for logits");
 		struct product head = { model_head(m), NULL, logits + at * c->vocab };
-		norm(m, ROLE_FINAL_NORM, UINT32_MAX, hidden + at * c->hidden, r->x, k, c->hidden);
-		multiply(r, &head, 1, r->x, k);
+		model_final_norm(m, hidden + at * c->hidden, r->last, k);
+		multiply(r, &head, 1, r->last, k);
 	}
 	for (size_t i = 0; !rc && c->final_softcap > 0 && i < n * c->vocab; i++)
 		logits[i] = c->final_softcap * tanhf(logits[i] / c->final_softcap);

@@ -7,6 +7,7 @@
 #include "base/thread.h"
 #include "kernel/blas.h"
 #include "kernel/kernel.h"
+#include "model/graph.h"
 #include "model/model_impl.h"
 #include "model/rms.h"
 #include "model/rope.h"
@@ -36,15 +37,18 @@ struct layer_fit {
 
 const char *layer_fit_refusal(const struct config *c)
 {
+	struct block b;
 	if (c->arch->norm == NORM_LAYER)
 		return "layer norms";
-	if (c->arch->parallel_residual)
-		return "layers whose halves run in parallel";
-	if (c->arch->sandwich_norm || c->final_softcap > 0 || !c->arch->gated)
-		return "norms after a half, capped logits or a feed-forward without gate";
-	for (uint32_t i = 0; i < c->layers; i++)
+	for (uint32_t i = 0; i < c->layers; i++) {
+		block_make(c, i, &b);
+		if (b.parts < 2)
+			return "layers whose halves run in parallel";
+		if (!block_adds(&b, ROLE_O) || !block_adds(&b, ROLE_DOWN) || c->final_softcap > 0 || !block_has(&b, 0, OP_GLU))
+			return "norms after a half, capped logits or a feed-forward without gate";
 		if (c->layer[i].kv_source != i)
 			return "layers that share KV";
+	}
 	return NULL;
 }
 

@@ -88,8 +88,8 @@ struct model_tap {
 	 */
 	bool stop;
 	enum role last;
-	/* Half of a layer: what goes in and comes out is the residual stream. Not for layers whose halves run in parallel. */
-	enum layer_part { LAYER_WHOLE, LAYER_ATTENTION, LAYER_FEED_FORWARD } part;
+	/* 0: the whole layer; i: its i-th part alone (see block.part). What goes in and comes out is the residual stream. */
+	unsigned part;
 };
 
 int model_embed(struct model *m, const int32_t *tokens, size_t n, float *hidden, struct err *e);

@@ -12,7 +12,7 @@
  * have enough rows to be worth that (128 rows: about a tenth of the time); the
  * cap keeps scratch at 8 MiB per worker for very long rows.
  */
-enum { BLOCK_ROWS = 128, BLOCK_FLOATS = 2 << 20, PRODUCTS = 4 };
+enum { BLOCK_ROWS = 128, BLOCK_FLOATS = 2 << 20 };
 
 static size_t block_rows(uint64_t cols)
 {

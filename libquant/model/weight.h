@@ -12,7 +12,8 @@ struct product {
 
 /* Floats of decoding scratch per worker for these products. */
 size_t weight_scratch(const struct weight *w);
-/* y = x W^T + bias for up to 4 products at once; scratch holds `stride` floats per worker. */
+enum { PRODUCTS = 4 };
+/* y = x W^T + bias for up to that many products at once; scratch holds `stride` floats per worker. */
 void weight_products(const struct product *p, unsigned count, const float *x, size_t n, float *scratch, size_t stride);
 /* Decodes one row. */
 void weight_row(const struct weight *w, uint64_t row, float *out);

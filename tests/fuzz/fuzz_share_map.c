@@ -14,7 +14,7 @@ enum { LAYERS = 64 };
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct layer_config layer[LAYERS] = { { 0 } };
-	struct config c = { .layer = layer, .arch = &arch_rows[0] };
+	struct config c = { .layer = layer, .arch = arch_rows[0] };
 	struct tensor_source empty = { 0 };
 	struct err e;
 	if (!size)

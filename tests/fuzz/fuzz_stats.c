@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/family/family.h"
 #include "calib/stats_file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -15,9 +16,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (stats_parse(data, size, &s, &e))
 		return 0;
 	/* entries are found by role once a model is bound; a fuzzed file has none, so one is made up */
-	struct arch arch = { .name = "fuzz", .gated = true };
 	struct layer_config layer = { 0 };
-	struct config c = { .arch = &arch, .layers = 1, .layer = &layer };
+	struct config c = { .arch = &family_llama, .layers = 1, .layer = &layer, .head_dim = 1 };
 	s->config = &c;
 	for (int r = 0; r < ROLE_COUNT; r++) {
 		size_t n = 0;

@@ -80,7 +80,7 @@ static void defaults_of_absent_keys(void **state)
 
 	c = good("qwen3", "\"num_key_value_heads\":4");
 	assert_int_equal(c.head_dim, 128);
-	assert_true(c.arch->qk_norm && !c.qkv_bias);
+	assert_true(role_required(&c, ROLE_Q_NORM, 0) && !c.qkv_bias);
 	config_release(&c);
 	c = good("qwen3", "\"num_key_value_heads\":4,\"attention_bias\":true,\"head_dim\":null");
 	assert_int_equal(c.head_dim, 128);
@@ -307,7 +307,7 @@ static void names_round_trip(void **state)
 {
 	(void)state;
 	for (unsigned i = 0; i < arch_row_count; i++) {
-		const struct arch *a = &arch_rows[i];
+		const struct arch *a = arch_rows[i];
 		assert_ptr_equal(arch_find(a->name), a);
 		for (int r = 0; r < ROLE_COUNT; r++) {
 			char name[96];

@@ -1,0 +1,8 @@
+#ifndef QUIRE_MODEL_FAMILY_H
+#define QUIRE_MODEL_FAMILY_H
+/* One family a file: its row, and the function that writes a layer. A new one is declared here and listed in families.c. */
+#include "model/graph.h"
+
+extern const struct arch family_llama, family_mistral, family_qwen2, family_qwen3;
+
+#endif

@@ -1,0 +1,405 @@
+#include "model/graph.h"
+
+/* ---- making a list */
+
+static value new_value(struct build *b, size_t width)
+{
+	struct block *k = b->block;
+	if (k->values == BLOCK_VALUES) {
+		k->full = true;
+		return STREAM;
+	}
+	k->value[k->values] = (struct value_info){ .width = width, .maker = (uint8_t)k->ops };
+	return (value)k->values++;
+}
+
+static size_t width_of(const struct build *b, value x)
+{
+	return b->block->value[x].width;
+}
+
+static void add_op(struct build *b, struct op op)
+{
+	struct block *k = b->block;
+	if (k->ops == BLOCK_OPS) {
+		k->full = true;
+		return;
+	}
+	k->op[k->ops++] = op;
+}
+
+static void add_site(struct build *b, enum role r, bool required, uint32_t ndim, uint64_t rows, uint64_t cols)
+{
+	struct block *k = b->block;
+	if (k->sites == BLOCK_SITES) {
+		k->full = true;
+		return;
+	}
+	k->site[k->sites++] = (struct site){ .role = r, .ndim = ndim, .dim = { rows, cols }, .required = required };
+	k->site_of[r] = (uint8_t)k->sites;
+}
+
+static uint32_t heads_of(const struct build *b, size_t width)
+{
+	return (uint32_t)(width / b->config->head_dim);
+}
+
+static size_t rows_of(const struct build *b, enum role r)
+{
+	const struct config *c = b->config;
+	switch (r) {
+	case ROLE_Q: return (size_t)b->layer->heads * c->head_dim;
+	case ROLE_K:
+	case ROLE_V: return (size_t)b->layer->kv_heads * c->head_dim;
+	case ROLE_GATE:
+	case ROLE_UP: return b->layer->ffn;
+	case ROLE_HEAD: return c->vocab;
+	default: return c->hidden;
+	}
+}
+
+static bool biased(const struct config *c, enum role r)
+{
+	switch (r) {
+	case ROLE_Q:
+	case ROLE_K:
+	case ROLE_V: return c->qkv_bias;
+	case ROLE_O: return c->o_bias;
+	case ROLE_GATE:
+	case ROLE_UP:
+	case ROLE_DOWN: return c->mlp_bias;
+	default: return false;
+	}
+}
+
+static bool of_keys_and_values(enum role r)
+{
+	return r == ROLE_K || r == ROLE_V || r == ROLE_K_NORM;
+}
+
+value op_linear(struct build *b, value x, enum role r)
+{
+	const struct config *c = b->config;
+	if (x == NO_VALUE)
+		return NO_VALUE;
+	bool used = b->owner || !of_keys_and_values(r);
+	size_t rows = rows_of(b, r);
+	enum role bias = biased(c, r) ? role_rows[r].bias_role : ROLE_UNKNOWN;
+	add_site(b, r, used && !(r == ROLE_HEAD && c->tied), 2, rows, width_of(b, x));
+	if (bias != ROLE_UNKNOWN)
+		add_site(b, bias, used, 1, rows, 0);
+	if (!used)
+		return NO_VALUE;
+	value out = new_value(b, rows);
+	add_op(b, (struct op){ .kind = OP_LINEAR, .in = { x, NO_VALUE, NO_VALUE }, .out = out, .role = r, .bias = bias });
+	return out;
+}
+
+static value add_norm(struct build *b, enum op_kind kind, value x, enum role r, size_t dim)
+{
+	enum role bias = b->config->arch->norm == NORM_LAYER ? role_rows[r].bias_role : ROLE_UNKNOWN;
+	bool used = b->owner || !of_keys_and_values(r);
+	add_site(b, r, used, 1, dim, 0);
+	if (bias != ROLE_UNKNOWN)
+		add_site(b, bias, used, 1, dim, 0);
+	if (x == NO_VALUE)
+		return NO_VALUE;
+	size_t width = width_of(b, x);
+	value out = new_value(b, width);
+	add_op(b, (struct op){ .kind = kind, .in = { x, NO_VALUE, NO_VALUE }, .out = out, .role = r, .bias = bias,
+			       .heads = kind == OP_HEAD_NORM ? (uint32_t)(width / dim) : 1 });
+	return out;
+}
+
+value op_norm(struct build *b, value x, enum role r)
+{
+	return x == NO_VALUE ? NO_VALUE : add_norm(b, OP_NORM, x, r, width_of(b, x));
+}
+
+value op_head_norm(struct build *b, value x, enum role r)
+{
+	return add_norm(b, OP_HEAD_NORM, x, r, b->config->head_dim);
+}
+
+static value without_weights(struct build *b, enum op_kind kind, value x, value y, value z, size_t width)
+{
+	value out = new_value(b, width);
+	add_op(b, (struct op){ .kind = kind, .in = { x, y, z }, .out = out, .role = ROLE_UNKNOWN, .bias = ROLE_UNKNOWN,
+			       .heads = heads_of(b, width) });
+	return out;
+}
+
+value op_rope(struct build *b, value x)
+{
+	return x == NO_VALUE || !b->layer->rope ? x : without_weights(b, OP_ROPE, x, NO_VALUE, NO_VALUE, width_of(b, x));
+}
+
+value op_attend(struct build *b, value q, value k, value v)
+{
+	return without_weights(b, OP_ATTEND, q, k, v, width_of(b, q));
+}
+
+value op_act(struct build *b, value x)
+{
+	return without_weights(b, OP_ACT, x, NO_VALUE, NO_VALUE, width_of(b, x));
+}
+
+value op_glu(struct build *b, value gate, value up)
+{
+	return without_weights(b, OP_GLU, gate, up, NO_VALUE, width_of(b, gate));
+}
+
+void op_add(struct build *b, value x)
+{
+	add_op(b, (struct op){ .kind = OP_ADD, .in = { x, NO_VALUE, NO_VALUE }, .out = STREAM, .role = ROLE_UNKNOWN,
+			       .bias = ROLE_UNKNOWN });
+}
+
+value common_attention(struct build *b, value x, bool head_norms)
+{
+	value q = op_linear(b, x, ROLE_Q), k = op_linear(b, x, ROLE_K), v = op_linear(b, x, ROLE_V);
+	if (head_norms) {
+		q = op_head_norm(b, q, ROLE_Q_NORM);
+		k = op_head_norm(b, k, ROLE_K_NORM);
+	}
+	q = op_rope(b, q);
+	k = op_rope(b, k);
+	return op_linear(b, op_attend(b, q, k, v), ROLE_O);
+}
+
+value common_feed_forward(struct build *b, value x)
+{
+	value gate = op_linear(b, x, ROLE_GATE), up = op_linear(b, x, ROLE_UP);
+	return op_linear(b, op_glu(b, gate, up), ROLE_DOWN);
+}
+
+/* ---- what follows from a list */
+
+static void find_uses(struct block *b)
+{
+	for (unsigned i = 0; i < b->ops; i++)
+		for (int k = 0; k < 3; k++)
+			if (b->op[i].in[k] != NO_VALUE)
+				b->value[b->op[i].in[k]].last = (uint8_t)i;
+}
+
+static void find_groups(struct block *b)
+{
+	for (unsigned i = 0, n; i < b->ops; i += n) {
+		n = 1;
+		if (b->op[i].kind != OP_LINEAR)
+			continue;
+		while (i + n < b->ops && b->op[i + n].kind == OP_LINEAR && b->op[i + n].in[0] == b->op[i].in[0])
+			n++;
+		b->op[i].group = (uint8_t)n;
+	}
+}
+
+static bool in_place(enum op_kind k)
+{
+	return k != OP_LINEAR && k != OP_ATTEND;
+}
+
+/* Values get rooms first come, first served. A group of linears reads its input until all its results are there. */
+static void find_rooms(struct block *b)
+{
+	bool taken[BLOCK_ROOMS] = { false };
+	for (unsigned i = 0; i < b->ops; i++) {
+		const struct op *op = &b->op[i];
+		struct value_info *out = &b->value[op->out], *in = &b->value[op->in[0]];
+		unsigned room = 0;
+		if (op->out != STREAM) {
+			bool reuse = in_place(op->kind) && op->in[0] != STREAM && in->last == i;
+			while (!reuse && room < BLOCK_ROOMS && taken[room])
+				room++;
+			room = reuse ? in->room : room;
+			if (room == BLOCK_ROOMS) {
+				b->full = true;
+				return;
+			}
+			b->rooms = room + 1 > b->rooms ? room + 1 : b->rooms;
+			b->room[room] = out->width > b->room[room] ? out->width : b->room[room];
+			out->room = (uint8_t)room;
+		}
+		for (int k = 0; k < 3; k++)
+			if (op->in[k] != NO_VALUE && op->in[k] != STREAM && b->value[op->in[k]].last == i)
+				taken[b->value[op->in[k]].room] = false;
+		if (op->out != STREAM)
+			taken[out->room] = true;
+	}
+}
+
+static bool only_stream_passes(const struct block *b, unsigned at)
+{
+	for (unsigned v = STREAM + 1; v < b->values; v++)
+		if (b->value[v].maker < at && b->value[v].last >= at)
+			return false;
+	return true;
+}
+
+static void find_parts(struct block *b)
+{
+	for (unsigned i = 0; i < b->ops; i++)
+		if (b->op[i].kind == OP_ADD && (i + 1 == b->ops || only_stream_passes(b, i + 1)) && b->parts < BLOCK_PARTS)
+			b->part[++b->parts] = (uint8_t)(i + 1);
+}
+
+/* The head of one that is tied is the embedding; GGUF's frequency divisors are taken where a file has them. */
+static void outside(struct build *b)
+{
+	const struct config *c = b->config;
+	add_site(b, ROLE_EMBED, true, 2, c->vocab, c->hidden);
+	add_site(b, ROLE_ROPE_FREQS, false, 1, c->rope.dims / 2, 0);
+	op_linear(b, op_norm(b, STREAM, ROLE_FINAL_NORM), ROLE_HEAD);
+}
+
+void block_make(const struct config *c, uint32_t layer, struct block *b)
+{
+	struct build build = { .config = c, .block = b, .owner = true };
+	*b = (struct block){ .values = 1, .value[STREAM].width = c->hidden };
+	if (layer == OUTSIDE) {
+		outside(&build);
+	} else {
+		build.layer = &c->layer[layer];
+		build.owner = build.layer->kv_source == layer;
+		c->arch->layer(&build);
+	}
+	find_uses(b);
+	find_groups(b);
+	find_rooms(b);
+	find_parts(b);
+}
+
+/* ---- asking a list */
+
+const struct site *block_site(const struct block *b, enum role r)
+{
+	return r < ROLE_COUNT && b->site_of[r] ? &b->site[b->site_of[r] - 1] : NULL;
+}
+
+const struct op *block_op(const struct block *b, enum role r)
+{
+	for (unsigned i = 0; i < b->ops && r < ROLE_COUNT; i++)
+		if (b->op[i].role == r || b->op[i].bias == r)
+			return &b->op[i];
+	return NULL;
+}
+
+enum role block_leader(const struct block *b, enum role r)
+{
+	const struct op *of = block_op(b, r);
+	for (unsigned i = 0; of && i < b->ops; i++)
+		if (b->op[i].kind == OP_LINEAR && b->op[i].in[0] == of->in[0])
+			return b->op[i].role;
+	return r;
+}
+
+bool block_has(const struct block *b, unsigned part, enum op_kind kind)
+{
+	unsigned end = part > b->parts ? 0 : b->part[part ? part : b->parts];
+	for (unsigned i = end && part ? b->part[part - 1] : 0; i < end; i++)
+		if (b->op[i].kind == kind)
+			return true;
+	return false;
+}
+
+bool block_adds(const struct block *b, enum role r)
+{
+	const struct op *op = block_op(b, r);
+	return op && op->kind == OP_LINEAR && b->op[b->value[op->out].last].kind == OP_ADD;
+}
+
+size_t block_width(const struct block *b, enum role r)
+{
+	const struct op *op = block_op(b, r);
+	return op ? b->value[op->in[0]].width : 0;
+}
+
+unsigned block_readers(const struct block *b, enum role r, enum role out[BLOCK_READERS])
+{
+	const struct op *of = block_op(b, r);
+	unsigned n = 0;
+	for (unsigned i = 0; of && i < b->ops && n < BLOCK_READERS; i++)
+		if (b->op[i].kind == OP_LINEAR && b->op[i].in[0] == of->in[0])
+			out[n++] = b->op[i].role;
+	return n;
+}
+
+static unsigned reads(const struct block *b, value v)
+{
+	unsigned n = 0;
+	for (unsigned i = 0; i < b->ops; i++)
+		for (int k = 0; k < 3; k++)
+			n += b->op[i].in[k] == v;
+	return n;
+}
+
+struct source_of block_source(const struct config *c, const struct block *b, enum role r)
+{
+	struct source_of s = { .role = ROLE_UNKNOWN, .bias = ROLE_UNKNOWN };
+	const struct op *op = block_op(b, r);
+	value x = op ? op->in[0] : NO_VALUE;
+	while (x != NO_VALUE && x != STREAM) {
+		const struct op *maker = &b->op[b->value[x].maker];
+		switch (maker->kind) {
+		case OP_NORM:
+			s.norm = true;
+			/* fall through */
+		case OP_LINEAR:
+			s.role = maker->role;
+			s.bias = maker->bias;
+			s.why = s.norm && c->arch->norm == NORM_LAYER ? "a layer norm" : NULL;
+			s.role = s.why ? ROLE_UNKNOWN : s.role;
+			return s;
+		case OP_GLU: x = maker->in[1]; break;
+		case OP_ATTEND:
+			x = maker->in[2];
+			s.heads = true;
+			break;
+		case OP_ACT: s.why = "an activation"; return s;
+		default: s.why = "a norm of each head"; return s;
+		}
+		if (x != NO_VALUE && reads(b, x) != 1)
+			break;
+	}
+	s.why = x == NO_VALUE ? "values of another layer" : "what other operations read too";
+	return s;
+}
+
+uint32_t role_shape(const struct config *c, enum role r, uint32_t layer, uint64_t dim[2])
+{
+	struct block b;
+	dim[0] = dim[1] = 0;
+	if (r >= ROLE_COUNT || (role_rows[r].per_layer && layer >= c->layers))
+		return 0;
+	block_make(c, role_rows[r].per_layer ? layer : OUTSIDE, &b);
+	const struct site *s = block_site(&b, r);
+	if (!s)
+		return 0;
+	dim[0] = s->dim[0];
+	dim[1] = s->dim[1];
+	return s->ndim;
+}
+
+bool role_required(const struct config *c, enum role r, uint32_t layer)
+{
+	struct block b;
+	if (r >= ROLE_COUNT || (role_rows[r].per_layer && layer >= c->layers))
+		return false;
+	block_make(c, role_rows[r].per_layer ? layer : OUTSIDE, &b);
+	const struct site *s = block_site(&b, r);
+	return s && s->required;
+}
+
+uint64_t config_parameters(const struct config *c)
+{
+	uint64_t sum = 0;
+	struct block b;
+	for (uint32_t i = 0; i <= c->layers; i++) {
+		block_make(c, i < c->layers ? i : OUTSIDE, &b);
+		for (unsigned k = 0; k < b.sites; k++)
+			if (b.site[k].required)
+				sum += b.site[k].dim[0] * (b.site[k].ndim == 2 ? b.site[k].dim[1] : 1);
+	}
+	return sum;
+}
