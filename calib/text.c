@@ -35,7 +35,7 @@ static const char *shown(const char *path)
 
 int text_read(const char *path, struct strbuf *out, struct err *e)
 {
-	int rc = is_stdin(path) ? file_read_stdin(out, true, e) : file_read(path, out, 0, e);
+	int rc = is_stdin(path) ? file_read_stdin(out, true, e) : stream_read(path, out, 0, e);
 	if (!rc && unpack(out, e))
 		return err_prefix(e, "%s", shown(path));
 	return rc;

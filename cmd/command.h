@@ -86,6 +86,9 @@ void progress_start(const struct common *o, const char *what, const char *unit, 
 bool progress_step(void *unused, uint64_t done, uint64_t total); /* a plan_progress */
 void progress_end(void);
 
+/* Gives BLAS its threads; where memory is limited, no more than fit, and takes what they will need. ERR_NOMEM. */
+int memory_reserve(struct err *e);
+
 /* One line on stderr: "quire: warning: ...". */
 void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
 struct notes;

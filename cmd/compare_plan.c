@@ -149,7 +149,7 @@ int compare_plan_text(struct compare *c, const char *text, size_t len, const cha
 int compare_plan(struct compare *c, const char *path, struct err *e)
 {
 	struct strbuf text = { 0 };
-	int rc = file_read(path, &text, 1 << 20, e);
+	int rc = stream_read(path, &text, 1 << 20, e);
 	if (!rc)
 		rc = compare_plan_text(c, text.data, text.len, path, e);
 	strbuf_release(&text);

@@ -9,7 +9,6 @@
 #include "base/thread.h"
 #include "cmd/command.h"
 #include "formats/file.h"
-#include "kernel/blas.h"
 #include "kernel/kernel.h"
 
 static void interrupted(int number)
@@ -18,10 +17,60 @@ static void interrupted(int number)
 	_exit(128 + number);
 }
 
-/* A closed pipe ends the program like an interruption, without a word. Ignored signals (nohup, background) stay ignored. */
+/* abort() goes on when this returns. */
+static void aborted(int number)
+{
+	(void)number;
+	file_cleanup();
+}
+
+static void write_all(const char *text)
+{
+	for (size_t n = strlen(text); n;) {
+		ssize_t done = write(STDERR_FILENO, text, n);
+		if (done <= 0)
+			return;
+		text += done;
+		n -= (size_t)done;
+	}
+}
+
+/* A mapped file was cut short, or its disk fails. Anything else is a fault of ours, and ends as the system says. */
+static void bus_error(int number, siginfo_t *info, void *context)
+{
+	const char *path = info->si_code == SI_USER ? NULL : mapped_at(info->si_addr);
+	(void)context;
+	file_cleanup();
+	if (!path) {
+		signal(number, SIG_DFL);
+		raise(number);
+		return;
+	}
+	write_all("quire: cannot read '");
+	write_all(path);
+	write_all("': it was cut short while it was read, or the disk fails\n");
+	_exit(ERR_IO);
+}
+
+static bool finished; /* main ends the program, and no library */
+
+/* OpenMP and BLAS end a program that they get no memory or no thread for, with a status that means something else here. */
+static void ended_by_library(void)
+{
+	if (finished)
+		return;
+	file_cleanup();
+	write_all("quire: out of memory: a library could not get memory or start a thread (--threads 1 needs fewest)\n");
+	_exit(ERR_NOMEM);
+}
+
+/*
+ * A closed pipe ends the program like an interruption, without a word. Ignored signals (nohup, background) stay ignored.
+ * A limit on the size of files is an error like a full disk.
+ */
 static void catch_signals(void)
 {
-	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP, SIGPIPE };
+	static const int numbers[] = { SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGXCPU, SIGALRM, SIGVTALRM, SIGPROF, SIGUSR1, SIGUSR2 };
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) {
 		struct sigaction old, act = { .sa_handler = interrupted };
 		sigfillset(&act.sa_mask);
@@ -29,6 +78,12 @@ static void catch_signals(void)
 			continue;
 		sigaction(numbers[i], &act, NULL);
 	}
+	struct sigaction bus = { .sa_sigaction = bus_error, .sa_flags = SA_SIGINFO };
+	sigfillset(&bus.sa_mask);
+	sigaction(SIGBUS, &bus, NULL);
+	signal(SIGXFSZ, SIG_IGN);
+	signal(SIGABRT, aborted);
+	atexit(ended_by_library);
 }
 
 static int choose_kernels(struct err *e)
@@ -70,8 +125,9 @@ static int run_command(const struct command *c, int argc, char **argv, struct er
 		strbuf_release(&text);
 	} else if (!rc && !(rc = choose_kernels(e))) {
 		thread_set((int)common->threads);
-		blas_set_threads(thread_count());
-		rc = c->run(opts, args, count, e);
+		rc = memory_reserve(e);
+		if (!rc)
+			rc = c->run(opts, args, count, e);
 	}
 	progress_end();
 	if (opts)
@@ -140,5 +196,6 @@ int main(int argc, char **argv)
 		print_error(c ? c->name : NULL, &e);
 	else if (!rc && (rc = close_output(&e)))
 		print_error(c ? c->name : NULL, &e);
+	finished = true;
 	return rc;
 }

@@ -483,7 +483,7 @@ int produce_recipe(struct recipe *r, const char *file, const struct string_list 
 	int rc = ERR_OK;
 	if (file) {
 		struct strbuf text = { 0 };
-		rc = file_read(file, &text, 1 << 20, e);
+		rc = stream_read(file, &text, 1 << 20, e);
 		if (!rc && recipe_read(r, text.data ? text.data : "", text.len, e))
 			rc = err_prefix(e, "%.600s", file);
 		strbuf_release(&text);

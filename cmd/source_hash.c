@@ -109,13 +109,11 @@ int source_hash_start(const char *input, struct source_hash **out, struct err *e
 	h->digests = rc ? NULL : calloc(h->count + 1, sizeof *h->digests);
 	if (!rc && !h->digests)
 		rc = err_nomem(e);
-	if (!rc && pthread_create(&h->thread, NULL, hash_all, h))
-		rc = err_set(e, ERR_IO, "cannot start a thread");
 	if (rc) {
 		source_hash_free(h);
 		return rc;
 	}
-	h->running = true;
+	h->running = !pthread_create(&h->thread, NULL, hash_all, h); /* no thread: when it is joined */
 	*out = h;
 	return ERR_OK;
 }
@@ -130,6 +128,8 @@ int source_hash_join(struct source_hash *h, struct err *e)
 {
 	if (h->running)
 		pthread_join(h->thread, NULL);
+	else
+		hash_all(h);
 	h->running = false;
 	if (h->rc)
 		*e = h->e;

@@ -152,7 +152,7 @@ static int input_texts(struct job *j, struct err *e)
 {
 	struct strbuf in = { 0 };
 	const char *name = j->o->file ? j->o->file : "-";
-	int rc = strcmp(name, "-") ? file_read(name, &in, 0, e) : file_read_stdin(&in, false, e);
+	int rc = strcmp(name, "-") ? stream_read(name, &in, 0, e) : file_read_stdin(&in, false, e);
 	const char *at = in.data ? in.data : "", *end = at + in.len;
 	if (!rc && !j->o->lines && !j->o->decode)
 		rc = one_text(j, at, in.len, e);

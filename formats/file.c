@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,21 +62,80 @@ char *path_dirname(const char *path)
 	return strndup(path, slash == path ? 1 : (size_t)(slash - path));
 }
 
+/* What is mapped now, for a signal handler: records are never freed, and used again. */
+struct map_record {
+	struct map_record *next;
+	atomic_bool used;
+	_Atomic(const char *) path; /* NULL: holds no map */
+	atomic_uintptr_t from, to;
+};
+static _Atomic(struct map_record *) maps;
+
+static bool map_note(const struct mapped *m)
+{
+	struct map_record *r = atomic_load(&maps);
+	while (r && atomic_exchange(&r->used, true))
+		r = r->next;
+	if (!r) {
+		if (!(r = calloc(1, sizeof *r)))
+			return false;
+		atomic_init(&r->used, true);
+		r->next = atomic_load(&maps);
+		while (!atomic_compare_exchange_weak(&maps, &r->next, r))
+			;
+	}
+	atomic_store(&r->from, (uintptr_t)m->base);
+	atomic_store(&r->to, (uintptr_t)m->base + m->size);
+	atomic_store(&r->path, m->path);
+	return true;
+}
+
+static void map_forget(const struct mapped *m)
+{
+	struct map_record *r = atomic_load(&maps);
+	while (r && atomic_load(&r->path) != m->path)
+		r = r->next;
+	if (r) {
+		atomic_store(&r->path, NULL);
+		atomic_store(&r->used, false);
+	}
+}
+
+const char *mapped_at(const void *address)
+{
+	uintptr_t at = (uintptr_t)address;
+	for (struct map_record *r = atomic_load(&maps); r; r = r->next) {
+		const char *path = atomic_load(&r->path);
+		if (path && at >= atomic_load(&r->from) && at < atomic_load(&r->to))
+			return path;
+	}
+	return NULL;
+}
+
+/* ERR_IO unless it is what it should be; for a pipe nobody writes to, opening must not wait. */
+static int open_regular(const char *path, struct stat *st, int *fd, struct err *e)
+{
+	int rc = ERR_OK;
+	*fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (*fd < 0 || fstat(*fd, st) < 0)
+		rc = io_error(e, "open", path);
+	else if (!S_ISREG(st->st_mode))
+		rc = err_set(e, ERR_IO, "cannot open '%.600s': %s", path,
+			     S_ISDIR(st->st_mode) ? "it is a folder" : "it is not a regular file");
+	if (rc && *fd >= 0)
+		close(*fd);
+	return rc;
+}
+
 int mapped_open(struct mapped *m, const char *path, struct err *e)
 {
 	static const uint8_t nothing[1];
 	*m = (struct mapped){ .data = nothing };
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
-		return io_error(e, "open", path);
 	struct stat st;
-	int rc = ERR_OK;
-	if (fstat(fd, &st) < 0)
-		rc = io_error(e, "open", path);
-	else if (!S_ISREG(st.st_mode))
-		rc = err_set(e, ERR_IO, "cannot open '%.600s': %s", path,
-			     S_ISDIR(st.st_mode) ? "it is a folder" : "it is not a regular file");
-	else if ((uint64_t)st.st_size > SIZE_MAX)
+	int fd, rc = open_regular(path, &st, &fd, e);
+	if (rc)
+		return rc;
+	if ((uint64_t)st.st_size > SIZE_MAX)
 		rc = err_set(e, ERR_IO, "cannot map '%.600s': larger than the address space", path);
 	m->path = rc ? NULL : strdup(path);
 	if (!rc && !m->path)
@@ -87,6 +148,7 @@ int mapped_open(struct mapped *m, const char *path, struct err *e)
 		} else {
 			m->data = m->base;
 			m->size = (size_t)st.st_size;
+			rc = map_note(m) ? ERR_OK : err_nomem(e);
 		}
 	}
 	close(fd);
@@ -97,8 +159,10 @@ int mapped_open(struct mapped *m, const char *path, struct err *e)
 
 void mapped_close(struct mapped *m)
 {
-	if (m->base)
+	if (m->base) {
+		map_forget(m);
 		munmap(m->base, m->size);
+	}
 	free(m->path);
 	*m = (struct mapped){ 0 };
 }
@@ -143,6 +207,17 @@ static int read_all(int fd, const char *path, struct strbuf *out, size_t limit, 
 enum { READ_LIMIT = 1 << 30 };
 
 int file_read(const char *path, struct strbuf *out, size_t limit, struct err *e)
+{
+	struct stat st;
+	int fd, rc = open_regular(path, &st, &fd, e);
+	if (rc)
+		return rc;
+	rc = read_all(fd, path, out, limit ? limit : READ_LIMIT, e);
+	close(fd);
+	return rc;
+}
+
+int stream_read(const char *path, struct strbuf *out, size_t limit, struct err *e)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)

@@ -6,6 +6,7 @@
  * An interrupted or failed write leaves the old target and no litter: the
  * temporary name is unlinked on error, and by file_cleanup() from a signal handler.
  * Programs should ignore SIGXFSZ and SIGPIPE, so that a limit is an error like any other.
+ * A map of a file that is cut short, or of a disk that fails, raises SIGBUS: mapped_at() tells a handler whose bytes they were.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,11 +25,17 @@ int mapped_open(struct mapped *m, const char *path, struct err *e);
 void mapped_close(struct mapped *m);
 /* Tells the kernel that the range can leave memory; a range outside the map is ignored. */
 void mapped_drop(const struct mapped *m, const void *data, size_t size);
+/* Async-signal-safe: the path of the mapped file that holds this address, NULL when none does. */
+const char *mapped_at(const void *address);
 
-/* A whole small file or pipe, NUL-terminated; limit guards against nonsense (0: 1 GiB). ERR_IO names path and reason. */
+/*
+ * A whole small file, NUL-terminated; limit guards against nonsense (0: 1 GiB). ERR_IO names path and reason. Pipes and
+ * devices are refused, since a model must not make its reader wait; stream_read takes them, for what the user names.
+ */
 int file_read(const char *path, struct strbuf *out, size_t limit, struct err *e);
 /* All of standard input. again: it can be read once more afterwards, though it be a pipe. */
 int file_read_stdin(struct strbuf *out, bool again, struct err *e);
+int stream_read(const char *path, struct strbuf *out, size_t limit, struct err *e);
 
 /*
  * The target may be missing or a regular file (through links, too); its permissions are kept.

@@ -73,7 +73,7 @@ static void reads_whole_files(void **state)
 	has("larger than 9 bytes");
 	assert_int_equal(file_read(scratch("none"), &b, 0, &e), ERR_IO);
 	assert_int_equal(file_read(scratch_dir, &b, 0, &e), ERR_IO);
-	has("Is a directory");
+	has("it is a folder");
 	strbuf_release(&b);
 }
 
