@@ -13,29 +13,17 @@
 
 enum { ALPHAS = 20, SAMPLE = 128 /* rows of each matrix that judge a candidate */ };
 
-/* Matrices that share an input, and what takes the inverse: a norm, or the rows of a projection. */
-static const struct group {
-	enum role role[3];
-	int count;
-	enum role before;
-	bool norm;
-} groups[] = {
-	{ { ROLE_Q, ROLE_K, ROLE_V }, 3, ROLE_ATTN_NORM, true },
-	{ { ROLE_O }, 1, ROLE_V, false },
-	{ { ROLE_GATE, ROLE_UP }, 2, ROLE_FFN_NORM, true },
-	{ { ROLE_DOWN }, 1, ROLE_UP, false },
-};
-enum { GROUPS = sizeof groups / sizeof *groups };
-
+/* Of what the matrices of a group read. */
 struct scale {
-	float *columns;   /* [n] of the group; NULL: left alone */
+	float *columns;   /* [n]; NULL: left alone */
 	float *rows;      /* what the rows of the projection before are divided by; NULL: a norm takes the inverse */
+	enum role before; /* that projection */
 };
 
 struct awq {
 	struct tensor_source *source;
 	const struct config *config;
-	struct scale *scales;            /* [layers, GROUPS] */
+	struct scale *scales;            /* [layers, ROLE_COUNT], by the role that leads a group */
 	struct overlay *norms;
 	struct channels *channels;       /* over the norms */
 };
@@ -43,35 +31,43 @@ struct awq {
 /* One group of one layer while its scales are chosen. */
 struct choice {
 	const struct config *config;
-	const struct group *group;
+	struct group group;
+	struct source_of source;         /* what takes the inverse */
 	uint32_t layer;
 	size_t n;
 	const struct tensor *before;     /* the norm */
-	float *norm;                     /* [n], NULL unless group->norm */
+	float *norm;                     /* [n], NULL unless a norm takes the inverse */
 	float *mean;                     /* [n] magnitudes */
 	const float *importance;         /* [n] */
 	float *h;                        /* [n, n] or NULL */
-	const struct codec *codec[3];
-	float *w[3];                     /* [rows, n] sampled */
-	size_t rows[3];
+	const struct codec *codec[BLOCK_READERS];
+	float *w[BLOCK_READERS];         /* [rows, n] sampled */
+	size_t rows[BLOCK_READERS];
 	double loss[ALPHAS];
 	atomic_int failed;
 };
 
+static struct scale *scale_of(const struct awq *a, enum role leader, uint32_t layer)
+{
+	return &a->scales[(size_t)layer * ROLE_COUNT + (size_t)leader];
+}
+
 const float *awq_columns(const struct awq *a, enum role r, uint32_t layer)
 {
-	for (int g = 0; g < GROUPS && layer < a->config->layers; g++)
-		for (int i = 0; i < groups[g].count; i++)
-			if (groups[g].role[i] == r)
-				return a->scales[layer * GROUPS + (uint32_t)g].columns;
-	return NULL;
+	struct block b;
+	if (r >= ROLE_COUNT || !role_rows[r].linear || layer >= a->config->layers)
+		return NULL;
+	block_make(a->config, layer, &b);
+	return scale_of(a, block_leader(&b, r), layer)->columns;
 }
 
 const float *awq_rows(const struct awq *a, enum role r, uint32_t layer)
 {
-	for (int g = 0; g < GROUPS && layer < a->config->layers; g++)
-		if (groups[g].before == r)
-			return a->scales[layer * GROUPS + (uint32_t)g].rows;
+	for (int g = 0; g < ROLE_COUNT && layer < a->config->layers; g++) {
+		const struct scale *s = scale_of(a, (enum role)g, layer);
+		if (s->rows && s->before == r)
+			return s->rows;
+	}
 	return NULL;
 }
 
@@ -174,7 +170,7 @@ static void try_candidate(void *arg, size_t k, int worker)
 		c->loss[k] = 0;
 		for (size_t i = 0; i < n; i++)
 			imp[i] = c->importance[i] / (s[i] * s[i]);
-		for (int m = 0; m < c->group->count; m++) {
+		for (int m = 0; m < (int)c->group.count; m++) {
 			for (size_t r = 0; r < c->rows[m]; r++) {
 				const float *w = c->w[m] + r * n;
 				for (size_t i = 0; i < n; i++)
@@ -205,30 +201,22 @@ static bool has(const struct awq *a, enum role r, uint32_t layer)
 }
 
 /* Everything that reads the scaled thing must be scaled with it, and nothing may have to be rounded to take the inverse. */
-static bool can_scale(const struct awq *a, const struct plan *p, const struct group *g, uint32_t layer)
+static bool can_scale(const struct awq *a, const struct plan *p, const struct choice *c)
 {
-	const struct config *c = a->config;
-	enum role reader[BLOCK_READERS];
-	struct block b;
-	block_make(c, layer, &b);
-	unsigned readers = block_readers(&b, g->role[0], reader);
-	if (block_source(c, &b, g->role[0]).role != g->before || readers > (unsigned)g->count)
-		return false;
-	for (int i = 0; i < g->count; i++) {
-		const struct plan_item *item = plan_find(p, g->role[i], layer);
-		if (item ? !item->method : has(a, g->role[i], layer))
+	const struct source_of *s = &c->source;
+	for (unsigned i = 0; i < c->group.count; i++) {
+		const struct plan_item *item = plan_find(p, c->group.role[i], c->layer);
+		if (item ? !item->method : has(a, c->group.role[i], c->layer))
 			return false;
 	}
-	const struct plan_item *before = plan_find(p, g->before, layer);
-	if (!before || !plan_find(p, g->role[0], layer))
+	const struct plan_item *before = plan_find(p, s->role, c->layer);
+	if (s->role == ROLE_UNKNOWN || !before || !plan_find(p, c->group.role[0], c->layer))
 		return false;
-	if (g->norm)
+	if (s->norm)
 		return a->source->tensors[before->source].codec->kind == CODEC_FLOAT;
-	if (!before->method)
+	if (!before->method || (s->heads && !config_kv_alone(a->config, c->layer)))
 		return false;
-	if (g->before == ROLE_V && !config_kv_alone(c, layer))
-		return false;
-	return !has(a, g->before == ROLE_V ? ROLE_V_BIAS : ROLE_UP_BIAS, layer);
+	return !has(a, role_rows[s->role].bias_role, c->layer);
 }
 
 static int read_sample(struct awq *a, struct choice *c, int m, const struct plan_item *item, struct err *e)
@@ -250,7 +238,7 @@ static int read_sample(struct awq *a, struct choice *c, int m, const struct plan
 
 static int read_inputs(struct awq *a, struct choice *c, struct stats *stats, struct err *e)
 {
-	enum role r = c->group->role[0];
+	enum role r = c->group.role[0];
 	float *largest = NULL;
 	size_t n = 0;
 	c->importance = stats_importance(stats, r, c->layer, &n);
@@ -278,7 +266,7 @@ static int read_inputs(struct awq *a, struct choice *c, struct stats *stats, str
 		if (!c->h)
 			return err_nomem(e);
 	}
-	if (!c->group->norm)
+	if (!c->source.norm)
 		return ERR_OK;
 	return source_read_f32(a->source, c->before->name, &c->norm, &c->before, e);
 }
@@ -295,8 +283,8 @@ static int replace_norm(struct awq *a, const struct choice *c, const float *norm
 
 static int decide(struct awq *a, struct choice *c, struct err *e)
 {
-	struct scale *s = &a->scales[c->layer * GROUPS + (uint32_t)(c->group - groups)];
-	if (c->group->before == ROLE_V)
+	struct scale *s = scale_of(a, c->group.role[0], c->layer);
+	if (c->source.heads)
 		share_heads(c);
 	thread_for(ALPHAS, try_candidate, c);
 	if (atomic_load(&c->failed))
@@ -319,7 +307,7 @@ static int decide(struct awq *a, struct choice *c, struct err *e)
 		free(before);
 		return rc;
 	}
-	if (c->group->before == ROLE_V) {
+	if (c->source.heads) {
 		/* the first query head of each group speaks for its V rows */
 		const struct layer_config *l = &c->config->layer[c->layer];
 		size_t d = c->config->head_dim, per = l->heads / l->kv_heads;
@@ -327,26 +315,25 @@ static int decide(struct awq *a, struct choice *c, struct err *e)
 			memmove(before + k * d, s->columns + k * per * d, d * sizeof *before);
 	}
 	s->rows = before;
+	s->before = c->source.role;
 	return ERR_OK;
 }
 
-static int one_group(struct awq *a, const struct plan *plan, struct stats *stats, int g, uint32_t layer, struct err *e)
+static int one_group(struct awq *a, const struct plan *plan, struct stats *stats, struct choice *c, struct err *e)
 {
-	if (!can_scale(a, plan, &groups[g], layer))
+	if (!can_scale(a, plan, c))
 		return ERR_OK;
-	const struct plan_item *first = plan_find(plan, groups[g].role[0], layer);
-	struct choice c = { .config = a->config, .group = &groups[g], .layer = layer, .n = (size_t)tensor_cols(&first->out) };
-	c.before = &a->source->tensors[plan_find(plan, groups[g].before, layer)->source];
-	int rc = read_inputs(a, &c, stats, e);
-	for (int i = 0; i < c.group->count && !rc; i++)
-		rc = read_sample(a, &c, i, plan_find(plan, c.group->role[i], layer), e);
+	c->before = &a->source->tensors[plan_find(plan, c->source.role, c->layer)->source];
+	int rc = read_inputs(a, c, stats, e);
+	for (int i = 0; i < (int)c->group.count && !rc; i++)
+		rc = read_sample(a, c, i, plan_find(plan, c->group.role[i], c->layer), e);
 	if (!rc)
-		rc = decide(a, &c, e);
-	for (int i = 0; i < 3; i++)
-		free(c.w[i]);
-	free(c.h);
-	free(c.mean);
-	free(c.norm);
+		rc = decide(a, c, e);
+	for (int i = 0; i < BLOCK_READERS; i++)
+		free(c->w[i]);
+	free(c->h);
+	free(c->mean);
+	free(c->norm);
 	return rc;
 }
 
@@ -358,15 +345,23 @@ int awq_new(const struct config *config, struct tensor_source *source, const str
 		return err_nomem(e);
 	a->source = source;
 	a->config = config;
-	a->scales = calloc((size_t)config->layers * GROUPS, sizeof *a->scales);
+	a->scales = calloc((size_t)config->layers * ROLE_COUNT, sizeof *a->scales);
 	a->norms = overlay_new(source, e);
 	int rc = !a->norms ? ERR_NOMEM : a->scales ? ERR_OK : err_nomem(e);
-	for (uint32_t layer = 0; layer < config->layers && !rc; layer++)
-		for (int g = 0; g < GROUPS && !rc; g++) {
-			rc = one_group(a, plan, stats, g, layer, e);
-			if (!rc && progress && !progress(arg, (uint64_t)layer * GROUPS + (uint64_t)g + 1, (uint64_t)config->layers * GROUPS))
+	for (uint32_t layer = 0; layer < config->layers && !rc; layer++) {
+		struct group group[BLOCK_GROUPS];
+		struct block b;
+		block_make(config, layer, &b);
+		unsigned count = block_groups(&b, group);
+		for (unsigned g = 0; g < count && !rc; g++) {
+			enum role leader = group[g].role[0];
+			struct choice c = { .config = config, .group = group[g], .source = block_source(config, &b, leader),
+					    .layer = layer, .n = block_width(&b, leader) };
+			rc = one_group(a, plan, stats, &c, e);
+			if (!rc && progress && !progress(arg, (uint64_t)layer * count + g + 1, (uint64_t)config->layers * count))
 				rc = err_set(e, ERR_IO, "interrupted");
 		}
+	}
 	if (!rc)
 		rc = show(a, e);
 	if (rc)
@@ -380,7 +375,7 @@ void awq_free(struct awq *a)
 {
 	if (!a)
 		return;
-	for (size_t i = 0; a->scales && i < (size_t)a->config->layers * GROUPS; i++) {
+	for (size_t i = 0; a->scales && i < (size_t)a->config->layers * ROLE_COUNT; i++) {
 		free(a->scales[i].columns);
 		free(a->scales[i].rows);
 	}

@@ -19,8 +19,7 @@ struct job {
 	uint32_t layer;
 	const struct block *block;
 	struct source_of producer;
-	enum role reader[BLOCK_READERS];
-	unsigned readers;
+	struct group readers;
 	size_t n, channels;      /* columns of the readers; what the producer writes (fewer when heads share V) */
 };
 
@@ -58,10 +57,10 @@ static int write_back(const struct job *j, const struct tensor *meta, float *x, 
 
 static int column_squares(const struct job *j, double *sum, struct err *e)
 {
-	for (unsigned i = 0; i < j->readers; i++) {
+	for (unsigned i = 0; i < j->readers.count; i++) {
 		const struct tensor *meta;
 		float *w;
-		int rc = read_role(j, j->reader[i], &w, &meta, e);
+		int rc = read_role(j, j->readers.role[i], &w, &meta, e);
 		if (rc)
 			return rc;
 		size_t rows = (size_t)tensor_rows(meta);
@@ -96,10 +95,10 @@ static void choose_scales(const struct job *j, const double *sum, float *scale)
 static int scale_readers(const struct job *j, const float *scale, struct err *e)
 {
 	int rc = ERR_OK;
-	for (unsigned i = 0; i < j->readers && !rc; i++) {
+	for (unsigned i = 0; i < j->readers.count && !rc; i++) {
 		const struct tensor *meta;
 		float *w;
-		rc = read_role(j, j->reader[i], &w, &meta, e);
+		rc = read_role(j, j->readers.role[i], &w, &meta, e);
 		if (rc)
 			return rc;
 		size_t rows = (size_t)tensor_rows(meta);
@@ -136,7 +135,7 @@ static bool has_role(const struct job *j, enum role r)
 
 static int one_producer(struct job *j, const struct site *site, struct err *e)
 {
-	j->n = (size_t)block_width(j->block, j->reader[0]);
+	j->n = (size_t)block_width(j->block, j->readers.role[0]);
 	j->channels = (size_t)site->dim[0];
 	double *sum = calloc(j->channels, sizeof *sum);
 	float *scale = calloc(j->channels, sizeof *scale);
@@ -162,15 +161,16 @@ static bool can_scale(const struct job *j)
 {
 	bool all = has_role(j, j->producer.role) && (!j->producer.heads || config_kv_alone(j->config, j->layer));
 	/* a norm whose keys and values are read elsewhere has always been left alone */
-	all &= j->reader[0] != ROLE_Q || j->config->layer[j->layer].kv_source == j->layer;
-	for (unsigned i = 0; i < j->readers; i++)
-		all &= has_role(j, j->reader[i]);
+	all &= j->readers.role[0] != ROLE_Q || j->config->layer[j->layer].kv_source == j->layer;
+	for (unsigned i = 0; i < j->readers.count; i++)
+		all &= has_role(j, j->readers.role[i]);
 	return all;
 }
 
 int equalize(const struct config *c, struct tensor_source *source, struct overlay *out, struct err *e)
 {
 	struct job j = { .config = c, .base = source, .out = out };
+	struct group group[BLOCK_GROUPS];
 	struct block b;
 	int rc = ERR_OK;
 	/* one more than a power of two times a norm's weight is no power of two */
@@ -179,11 +179,10 @@ int equalize(const struct config *c, struct tensor_source *source, struct overla
 	for (j.layer = 0; j.layer < c->layers && !rc; j.layer++) {
 		block_make(c, j.layer, &b);
 		j.block = &b;
-		for (unsigned i = 0; i < b.ops && !rc; i++) {
-			if (b.op[i].kind != OP_LINEAR || block_leader(&b, b.op[i].role) != b.op[i].role)
-				continue;
-			j.producer = block_source(c, &b, b.op[i].role);
-			j.readers = block_readers(&b, b.op[i].role, j.reader);
+		unsigned count = block_groups(&b, group);
+		for (unsigned i = 0; i < count && !rc; i++) {
+			j.readers = group[i];
+			j.producer = block_source(c, &b, group[i].role[0]);
 			if (can_scale(&j))
 				rc = one_producer(&j, block_site(&b, j.producer.role), e);
 		}

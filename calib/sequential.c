@@ -14,20 +14,6 @@
 #include "kernel/blas.h"
 #include "model/graph.h"
 
-/* Matrices that share an input are rounded against the same moments, in the order a layer runs them. */
-static const struct group {
-	enum role role[3];
-	int count;
-	bool adds_to_residual; /* and with it ends its half of the layer */
-	unsigned part;
-} groups[] = {
-	{ { ROLE_Q, ROLE_K, ROLE_V }, 3, false, 1 },
-	{ { ROLE_O }, 1, true, 1 },
-	{ { ROLE_GATE, ROLE_UP }, 2, false, 2 },
-	{ { ROLE_DOWN }, 1, true, 2 },
-};
-enum { GROUPS = sizeof groups / sizeof *groups };
-
 /* One of the two models on its way through the layers, and the input of the role that is watched. */
 struct side {
 	struct model *model;
@@ -176,9 +162,9 @@ static int gather(struct driver *d, const struct group *g, uint32_t layer, struc
 {
 	size_t width = d->config->hidden, n = (size_t)tensor_cols(model_weight(d->student.model, g->role[0], layer)->tensor);
 	size_t count = d->text->count, fitted = count - d->held;
-	bool carried = g->adds_to_residual && d->o->sequential && d->o->residual != 0;
+	bool carried = g->adds && d->o->sequential && d->o->residual != 0;
 	/* once it has shown the input of the projection that ends a half, nothing keeps the original from going on */
-	bool move = g->adds_to_residual;
+	bool move = g->ends;
 	int rc = moments_init(fit, n, width, carried, e);
 	if (!rc && d->held)
 		rc = moments_init(held, n, width, carried, e);
@@ -445,7 +431,7 @@ static int choose_group(struct driver *d, const struct plan_item *const *item, s
 	struct prepared p = { 0 };
 	struct aim judge = { .m = held, .input = d->o->sequential ? d->o->input : 0, .residual = held->residual ? d->o->residual : 0 };
 	int rc = prepare(d, fit, &p, e);
-	for (int i = 0; i < 3 && !rc; i++)
+	for (unsigned i = 0; i < BLOCK_READERS && !rc; i++)
 		if (item[i])
 			rc = choose(d, item[i], &p, &judge, &choice[i], e);
 	prepared_release(&p);
@@ -457,10 +443,11 @@ static int choose_group(struct driver *d, const struct plan_item *const *item, s
 
 static int one_group(struct driver *d, const struct group *g, uint32_t layer, struct err *e)
 {
-	const struct plan_item *item[3] = { 0 };
-	struct choice choice[3] = { { true, 1, 0, 0 }, { true, 1, 0, 0 }, { true, 1, 0, 0 } };
+	const struct plan_item *item[BLOCK_READERS] = { 0 };
+	struct choice choice[BLOCK_READERS];
 	int wanted = 0;
-	for (int i = 0; i < g->count; i++) {
+	for (unsigned i = 0; i < g->count; i++) {
+		choice[i] = (struct choice){ .feedback = true, .aim = 1 };
 		item[i] = plan_find(d->plan, g->role[i], layer);
 		if (item[i] && (!codec_quantizes(item[i]->out.codec) || !item[i]->method))
 			item[i] = NULL;
@@ -477,7 +464,7 @@ static int one_group(struct driver *d, const struct group *g, uint32_t layer, st
 		rc = prepare(d, &fit, &p, e);
 	if (rc)
 		err_prefix(e, "layer %u, %s", layer, role_rows[g->role[0]].name);
-	for (int i = 0; i < g->count && !rc; i++)
+	for (unsigned i = 0; i < g->count && !rc; i++)
 		if (item[i])
 			rc = quantize_one(d, item[i], &p, &choice[i], e);
 	prepared_release(&p);
@@ -508,13 +495,34 @@ static int driver_init(struct driver *d, struct err *e)
 		return rc;
 	d->batch = d->teacher.stream.batch;
 	d->held = d->o->held_out ? d->text->count / d->o->held_out : 0;
-	d->total = (uint64_t)d->config->layers * GROUPS * d->text->count * d->text->ctx;
+	for (uint32_t layer = 0; layer < d->config->layers; layer++) {
+		struct group group[BLOCK_GROUPS];
+		struct block b;
+		block_make(d->config, layer, &b);
+		d->total += (uint64_t)block_groups(&b, group) * d->text->count * d->text->ctx;
+	}
 	d->difference = malloc(d->batch * d->text->ctx * widest * sizeof(float));
 	d->product = malloc(widest * widest * sizeof(float));
 	d->report = calloc(d->plan->count, sizeof *d->report);
 	if (!d->difference || !d->product || !d->report)
 		return err_nomem(e);
 	return ERR_OK;
+}
+
+/* Matrices that share an input are rounded against the same moments, in the order a layer runs them. */
+static int one_layer(struct driver *d, uint32_t layer, struct err *e)
+{
+	struct group group[BLOCK_GROUPS];
+	struct block b;
+	int rc = ERR_OK;
+	block_make(d->config, layer, &b);
+	unsigned count = block_groups(&b, group);
+	for (unsigned g = 0; g < count && !rc; g++) {
+		rc = one_group(d, &group[g], layer, e);
+		if (!rc && group[g].ends)
+			rc = advance(d, layer, group[g].part, e);
+	}
+	return rc;
 }
 
 int sequential_quantize(const struct config *config, struct tensor_source *source, struct arrangement *arrangement,
@@ -527,14 +535,9 @@ int sequential_quantize(const struct config *config, struct tensor_source *sourc
 	struct block b;
 	block_make(config, 0, &b);
 	int rc = b.parts < 2 ? err_set(e, ERR_UNSUPPORTED, "layer-after-layer quantization of layers whose halves run "
-							   "in parallel is not supported; use --method gptq") : driver_init(&d, e);
-	for (uint32_t layer = 0; layer < config->layers && !rc; layer++) {
-		for (int g = 0; g < GROUPS && !rc; g++) {
-			rc = one_group(&d, &groups[g], layer, e);
-			if (!rc && groups[g].adds_to_residual)
-				rc = advance(&d, layer, groups[g].part, e);
-		}
-	}
+				       "in parallel is not supported; use --method gptq") : driver_init(&d, e);
+	for (uint32_t layer = 0; layer < config->layers && !rc; layer++)
+		rc = one_layer(&d, layer, e);
 	side_release(&d.teacher);
 	side_release(&d.student);
 	free(d.difference);

@@ -107,16 +107,17 @@ int stats_inputs(const struct config *c, enum collect collect, struct stats_inpu
 {
 	if (collect == COLLECT_KV)
 		return kv_outputs(c, out, count, e);
-	struct stats_input *p = calloc((size_t)c->layers * BLOCK_OPS + 1, sizeof *p);
+	struct stats_input *p = calloc((size_t)c->layers * BLOCK_GROUPS + 1, sizeof *p);
+	struct group group[BLOCK_GROUPS];
 	struct block b;
 	if (!p)
 		return err_nomem(e);
 	size_t n = 0;
 	for (uint32_t layer = 0; layer < c->layers; layer++) {
 		block_make(c, layer, &b);
-		for (unsigned i = 0; i < b.ops; i++)
-			if (b.op[i].kind == OP_LINEAR && block_leader(&b, b.op[i].role) == b.op[i].role)
-				p[n++] = (struct stats_input){ b.op[i].role, layer, b.value[b.op[i].in[0]].width, false };
+		unsigned groups = block_groups(&b, group);
+		for (unsigned i = 0; i < groups; i++)
+			p[n++] = (struct stats_input){ group[i].role[0], layer, block_width(&b, group[i].role[0]), false };
 	}
 	p[n++] = (struct stats_input){ ROLE_HEAD, UINT32_MAX, c->hidden, false };
 	*out = p;

@@ -315,13 +315,23 @@ size_t block_width(const struct block *b, enum role r)
 	return op ? b->value[op->in[0]].width : 0;
 }
 
-unsigned block_readers(const struct block *b, enum role r, enum role out[BLOCK_READERS])
+unsigned block_groups(const struct block *b, struct group out[BLOCK_GROUPS])
 {
-	const struct op *of = block_op(b, r);
-	unsigned n = 0;
-	for (unsigned i = 0; of && i < b->ops && n < BLOCK_READERS; i++)
-		if (b->op[i].kind == OP_LINEAR && b->op[i].in[0] == of->in[0])
-			out[n++] = b->op[i].role;
+	unsigned n = 0, part = 1;
+	for (unsigned i = 0; i < b->ops; i++) {
+		const struct op *op = &b->op[i];
+		while (part < b->parts && i >= b->part[part])
+			part++;
+		if (op->kind != OP_LINEAR || block_leader(b, op->role) != op->role || n == BLOCK_GROUPS)
+			continue;
+		struct group *g = &out[n++];
+		*g = (struct group){ .part = part, .ends = true, .adds = block_adds(b, op->role) };
+		for (unsigned k = i; k < b->ops && g->count < BLOCK_READERS; k++)
+			if (b->op[k].kind == OP_LINEAR && b->op[k].in[0] == op->in[0])
+				g->role[g->count++] = b->op[k].role;
+		if (n > 1 && out[n - 2].part == part)
+			out[n - 2].ends = false;
+	}
 	return n;
 }
 

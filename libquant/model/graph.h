@@ -75,9 +75,17 @@ bool block_has(const struct block *b, unsigned part, enum op_kind kind);
 /* Does what this matrix puts out go to the stream as it is? */
 bool block_adds(const struct block *b, enum role r);
 
-/* The matrices that read what r reads, in order: their number, at most BLOCK_READERS. */
-enum { BLOCK_READERS = 8 };
-unsigned block_readers(const struct block *b, enum role r, enum role out[BLOCK_READERS]);
+/* Matrices that read one value. */
+enum { BLOCK_GROUPS = 12, BLOCK_READERS = 8 };
+struct group {
+	enum role role[BLOCK_READERS]; /* the first leads */
+	unsigned count;
+	unsigned part;     /* of the layer, from 1 */
+	bool ends;         /* no matrix of that part comes after it */
+	bool adds;         /* what it puts out goes to the stream as it is */
+};
+/* In the order the layer runs them: their number. */
+unsigned block_groups(const struct block *b, struct group out[BLOCK_GROUPS]);
 
 /* What can take the inverse when the channels that a matrix reads are scaled: found by walking back from its input. */
 struct source_of {

@@ -84,12 +84,15 @@ static void what_takes_a_scale(void **state)
 	struct config c = small(&family_llama);
 	struct arch parallel = family_llama;
 	struct block b;
-	enum role reader[BLOCK_READERS];
+	struct group g[BLOCK_GROUPS];
 	(void)state;
 	block_make(&c, 0, &b);
 	struct source_of s = block_source(&c, &b, ROLE_V);
 	assert_true(s.role == ROLE_ATTN_NORM && s.norm);
-	assert_int_equal(block_readers(&b, ROLE_V, reader), 3);
+	assert_int_equal(block_groups(&b, g), 4);
+	assert_true(g[0].count == 3 && g[0].role[2] == ROLE_V && g[0].part == 1 && !g[0].ends && !g[0].adds);
+	assert_true(g[1].count == 1 && g[1].role[0] == ROLE_O && g[1].part == 1 && g[1].ends && g[1].adds);
+	assert_true(g[2].count == 2 && g[2].role[0] == ROLE_GATE && g[2].part == 2 && !g[2].ends);
 	assert_int_equal(block_leader(&b, ROLE_UP), ROLE_GATE);
 	s = block_source(&c, &b, ROLE_O);
 	assert_true(s.role == ROLE_V && s.heads && !s.norm);
@@ -102,7 +105,8 @@ static void what_takes_a_scale(void **state)
 	c.arch = &parallel;
 	block_make(&c, 0, &b);
 	assert_int_equal(b.parts, 1); /* x passes where the first half ends */
-	assert_int_equal(block_readers(&b, ROLE_Q, reader), 4);
+	assert_int_equal(block_groups(&b, g), 3);
+	assert_true(g[0].count == 4 && !g[1].ends && g[2].ends);
 	assert_int_equal(block_leader(&b, ROLE_UP), ROLE_Q);
 	assert_string_equal(block_source(&c, &b, ROLE_DOWN).why, "an activation");
 }
