@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "formats/gguf_model.h"
+#include "formats/gguf_vocab.h"
 
 static const char *key_of(const struct config *c, const char *suffix, char buf[160])
 {
@@ -136,19 +136,13 @@ int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e
 	return 0;
 }
 
-struct vocabulary {
+struct texts {
 	struct gguf_writer *w;
 	const struct tokenizer *t;
-	struct map texts;
+	struct map seen;
 	float *scores;
 	int32_t *types;
 };
-
-/* A token that text like <|end|> names, which loaders treat as control even if its flag says otherwise. */
-static bool looks_special(const char *s, size_t n)
-{
-	return n > 4 && s[0] == '<' && s[1] == '|' && s[n - 2] == '|' && s[n - 1] == '>';
-}
 
 /* U+2581 stands for a space in pieces; user-defined tokens are matched in the text itself. */
 static void plain_spaces(struct strbuf *b, const char *s, size_t n)
@@ -162,9 +156,8 @@ static void plain_spaces(struct strbuf *b, const char *s, size_t n)
 		}
 }
 
-static int put_token(struct vocabulary *v, int32_t id, struct err *e)
+static int put_token(struct texts *v, int32_t id, struct err *e)
 {
-	bool spm = tokenizer_kind(v->t) == TOKENIZER_SPM;
 	struct strbuf text = { 0 };
 	size_t len = 0;
 	uint64_t other;
@@ -174,23 +167,21 @@ static int put_token(struct vocabulary *v, int32_t id, struct err *e)
 		strbuf_printf(&text, "[PAD%d]", (int)id);
 	else if (!len)
 		strbuf_printf(&text, "[EMPTY_%d]", (int)id);
-	else if (type == TOKEN_USER)
+	else if (type == TOKEN_USER && !tokenizer_listed(v->t))
 		plain_spaces(&text, piece, len);
 	else
 		strbuf_add(&text, piece, len);
-	if (type == TOKEN_USER && looks_special(piece, len))
-		type = TOKEN_CONTROL;
 	v->types[id] = (int32_t)type;
-	v->scores[id] = !piece || !spm ? -10000.0f : type == TOKEN_USER ? -1000.0f : tokenizer_score(v->t, id);
+	v->scores[id] = piece ? tokenizer_score(v->t, id) : -10000.0f;
 	char *copy = text.failed ? NULL : arena_strndup(&v->w->arena, text.data, text.len);
-	int added = copy ? map_add(&v->texts, copy, text.len, (uint64_t)id) : -1;
+	int added = copy ? map_add(&v->seen, copy, text.len, (uint64_t)id) : -1;
 	if (added == 1)
 		gguf_array_string(v->w, copy, text.len);
 	strbuf_release(&text);
 	if (added < 0)
 		return err_nomem(e);
 	if (added == 0) {
-		map_get(&v->texts, copy, strlen(copy), &other);
+		map_get(&v->seen, copy, strlen(copy), &other);
 		return err_set(e, ERR_UNSUPPORTED, "tokens %d and %d have the same text '%.80s'; GGUF needs distinct ones", (int)other,
 			       (int)id, copy);
 	}
@@ -246,24 +237,25 @@ static int64_t named_token(const struct tokenizer *t, const struct json *setting
 
 static void put_ids(struct gguf_writer *w, const struct config *c, const struct tokenizer *t, const struct json *settings)
 {
-	static const char *const more[] = { "eot", "eom" };
-	int64_t bos = tokenizer_bos(t), eos = tokenizer_eos(t);
+	int64_t id[SPECIAL_COUNT], bos = tokenizer_bos(t), eos = tokenizer_eos(t);
+	for (int i = 0; i < SPECIAL_COUNT; i++)
+		id[i] = named_token(t, settings, gguf_special_rows[i].settings);
 	if (bos < 0)
-		bos = c->has_bos ? c->bos : named_token(t, settings, "bos_token");
+		bos = c->has_bos ? c->bos : id[SPECIAL_BOS];
 	if (eos < 0 && c->eos_count)
 		eos = c->eos[0];
 	/* without the keys a byte-level vocabulary gets token 11 for both */
-	put_id(w, c, "bos", bos < 0 ? eos : bos);
-	put_id(w, c, "eos", eos < 0 ? bos : eos);
-	for (uint32_t i = 0, k = 0; i < c->eos_count && k < 2; i++)
-		if (c->eos[i] != eos)
-			put_id(w, c, more[k++], c->eos[i]);
-	for (uint32_t i = 0; i < c->vocab && i < tokenizer_size(t); i++)
-		if (tokenizer_type(t, (int32_t)i) == TOKEN_UNKNOWN) {
-			put_id(w, c, "unknown", i);
-			break;
-		}
-	put_id(w, c, "padding", named_token(t, settings, "pad_token"));
+	id[SPECIAL_BOS] = bos < 0 ? eos : bos;
+	id[SPECIAL_EOS] = eos < 0 ? bos : eos;
+	if (id[SPECIAL_EOT] < 0 && id[SPECIAL_EOM] < 0)
+		for (uint32_t i = 0, k = 0; i < c->eos_count && k < 2; i++)
+			if (c->eos[i] != eos)
+				id[k++ ? SPECIAL_EOM : SPECIAL_EOT] = c->eos[i];
+	for (int32_t i = 0; id[SPECIAL_UNK] < 0 && (uint32_t)i < c->vocab && (size_t)i < tokenizer_size(t); i++)
+		if (tokenizer_type(t, i) == TOKEN_UNKNOWN)
+			id[SPECIAL_UNK] = i;
+	for (int i = 0; i < SPECIAL_COUNT; i++)
+		put_id(w, c, gguf_special_rows[i].gguf, id[i]);
 }
 
 /* A text, or since 2024 a list of named ones of which "default" counts; newer folders keep it in a file. */
@@ -285,7 +277,7 @@ static void put_chat_template(struct gguf_writer *w, const struct json *settings
 static int put_texts(struct gguf_writer *w, const struct config *c, const struct tokenizer *t, struct err *e)
 {
 	bool spm = tokenizer_kind(t) == TOKENIZER_SPM;
-	struct vocabulary v = { .w = w, .t = t };
+	struct texts v = { .w = w, .t = t };
 	v.scores = malloc(((size_t)c->vocab + 1) * sizeof *v.scores);
 	v.types = malloc(((size_t)c->vocab + 1) * sizeof *v.types);
 	int rc = v.scores && v.types ? 0 : err_nomem(e);
@@ -293,13 +285,13 @@ static int put_texts(struct gguf_writer *w, const struct config *c, const struct
 	for (uint32_t i = 0; i < c->vocab && !rc; i++)
 		rc = put_token(&v, (int32_t)i, e);
 	gguf_end_strings(w);
-	if (!rc && spm)
+	if (!rc && (spm || tokenizer_scored(t)))
 		gguf_put_f32s(w, "tokenizer.ggml.scores", v.scores, c->vocab);
 	if (!rc)
 		gguf_put_i32s(w, "tokenizer.ggml.token_type", v.types, c->vocab);
 	if (!rc && !spm)
 		put_merges(w, t);
-	map_release(&v.texts);
+	map_release(&v.seen);
 	free(v.scores);
 	free(v.types);
 	return rc;
@@ -324,7 +316,7 @@ int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const str
 		gguf_put_string(w, "tokenizer.ggml.model", "no_vocab", 8);
 		return 0;
 	}
-	bool spm = tokenizer_kind(t) == TOKENIZER_SPM, add_eos = false;
+	bool spm = tokenizer_kind(t) == TOKENIZER_SPM, add_eos = tokenizer_adds_eos(t);
 	bool named = pre != NULL;
 	if (!named)
 		pre = spm ? "default" : tokenizer_pre(t);
@@ -340,7 +332,6 @@ int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const str
 		gguf_put_string(w, "tokenizer.ggml.pre", pre, strlen(pre));
 	int rc = put_texts(w, c, t, e);
 	put_ids(w, c, t, root);
-	json_bool(json_get(root, "add_eos_token"), &add_eos);
 	put_add_bos(w, t, root);
 	if (!spm || add_eos)
 		gguf_put_bool(w, "tokenizer.ggml.add_eos_token", add_eos);

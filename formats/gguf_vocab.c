@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "base/json.h"
-#include "formats/gguf_model.h"
+#include "formats/gguf_vocab.h"
 #include "model/pre_known.h"
 
 /* A pre-tokenizer without a row gets its own name as type, so that the reader of tokenizer.json refuses it by name. */
@@ -25,40 +25,37 @@ static const struct pre_known *find_pre(const struct gguf *g, char name[64])
 	return pre_known_find(name);
 }
 
-struct token {
-	const char *text;
-	size_t len;
-	float score;
-	enum token_type type;
+const struct special_row gguf_special_rows[SPECIAL_COUNT] = {
+	[SPECIAL_BOS] = { "bos", "bos_token", 1 },      [SPECIAL_EOS] = { "eos", "eos_token", 2 },
+	[SPECIAL_UNK] = { "unknown", "unk_token", 0 },  [SPECIAL_PAD] = { "padding", "pad_token", -1 },
+	[SPECIAL_EOT] = { "eot", "eot_token", -1 },     [SPECIAL_EOM] = { "eom", "eom_token", -1 },
+	{ "seperator", "sep_token", -1 },               { "mask", "mask_token", -1 },
+	{ "cls", "cls_token", -1 },                     { "fim_pre", "fim_pre_token", -1 },
+	{ "fim_suf", "fim_suf_token", -1 },             { "fim_mid", "fim_mid_token", -1 },
+	{ "fim_pad", "fim_pad_token", -1 },             { "fim_rep", "fim_rep_token", -1 },
+	{ "fim_sep", "fim_sep_token", -1 },             { "prefix", "prefix_token", -1 },
+	{ "suffix", "suffix_token", -1 },
 };
 
-struct vocabulary {
-	const struct gguf *g;
-	struct token *token;
-	size_t count;
-	int64_t bos, eos, unk, pad;  /* -1: none */
-	bool add_bos, add_eos, space_prefix;
-};
-
-/* The names that writers give to ids without a token: such an id stays unused. */
-static bool is_filler(const struct token *t, size_t id)
+static int64_t special_id(const struct vocabulary *v, const struct special_row *row)
 {
-	char name[40];
-	if (!t->len)
-		return true;
-	int n = snprintf(name, sizeof name, "[PAD%zu]", id);
-	if (t->type == TOKEN_UNUSED && t->len == (size_t)n && !memcmp(t->text, name, t->len))
-		return true;
-	n = snprintf(name, sizeof name, "[EMPTY_%zu]", id);
-	return t->len == (size_t)n && !memcmp(t->text, name, t->len);
+	char key[64];
+	uint64_t id;
+	snprintf(key, sizeof key, "tokenizer.ggml.%s_token_id", row->gguf);
+	if (!gguf_uint(gguf_find(v->g, key), 0, &id))
+		id = (uint64_t)(v->spm ? row->spm : -1);
+	return id < v->count ? (int64_t)id : -1; /* ids out of range are ignored, as elsewhere */
 }
 
-static int64_t special_id(const struct vocabulary *v, const char *key, int64_t absent)
+/* An empty text stands for the name that loaders give it. */
+static int name_empty(struct vocabulary *v, struct token *t, struct err *e)
 {
-	uint64_t id;
-	if (!gguf_uint(gguf_find(v->g, key), 0, &id))
-		id = (uint64_t)absent;
-	return id < v->count ? (int64_t)id : -1; /* ids out of range are ignored, as elsewhere */
+	char name[40];
+	if (t->len)
+		return 0;
+	t->len = (size_t)snprintf(name, sizeof name, "[EMPTY_%zu]", v->count);
+	t->text = arena_strndup(&v->arena, name, t->len);
+	return t->text ? 0 : err_nomem(e);
 }
 
 static int read_tokens(struct vocabulary *v, const struct gguf_kv *kv, struct err *e)
@@ -75,6 +72,7 @@ static int read_tokens(struct vocabulary *v, const struct gguf_kv *kv, struct er
 	if ((scores && scores->count < kv->count) || (types && types->count < kv->count))
 		return err_set(e, ERR_INPUT, "tokenizer.ggml.%s is shorter than the %" PRIu64 " tokens",
 			       scores && scores->count < kv->count ? "scores" : "token_type", kv->count);
+	v->scores = scores != NULL;
 	v->token = calloc((size_t)kv->count + 1, sizeof *v->token);
 	if (!v->token)
 		return err_nomem(e);
@@ -92,6 +90,8 @@ static int read_tokens(struct vocabulary *v, const struct gguf_kv *kv, struct er
 			rc = err_set(e, ERR_INPUT, "tokenizer.ggml.scores is not an array of numbers");
 		t->type = type ? (enum token_type)type : TOKEN_NORMAL;
 		t->score = (float)score;
+		if (!rc)
+			rc = name_empty(v, t, e);
 		int added = rc ? 1 : map_add(&seen, t->text, t->len, v->count);
 		if (added < 0)
 			rc = err_nomem(e);
@@ -102,107 +102,17 @@ static int read_tokens(struct vocabulary *v, const struct gguf_kv *kv, struct er
 	return rc;
 }
 
-static void put_varint(struct strbuf *b, uint64_t v)
-{
-	for (; v >= 0x80; v >>= 7)
-		strbuf_putc(b, (char)(v | 0x80));
-	strbuf_putc(b, (char)v);
-}
-
-/* Protocol buffer fields: wire type 0 varint, 2 bytes, 5 a 32-bit float. */
-static void put_field(struct strbuf *b, unsigned field, uint64_t v)
-{
-	put_varint(b, field << 3);
-	put_varint(b, v);
-}
-
-static void put_bytes(struct strbuf *b, unsigned field, const void *data, size_t len)
-{
-	put_varint(b, field << 3 | 2);
-	put_varint(b, len);
-	strbuf_add(b, data, len);
-}
-
-static void put_float32(struct strbuf *b, unsigned field, float v)
-{
-	uint32_t u;
-	uint8_t raw[4];
-	memcpy(&u, &v, 4);
-	store_u32(raw, u);
-	put_varint(b, field << 3 | 5);
-	strbuf_add(b, raw, 4);
-}
-
-/* User-defined tokens carry real spaces in GGUF and U+2581 in a SentencePiece model. */
-static void put_piece_text(struct strbuf *b, const struct token *t, size_t id)
-{
-	struct strbuf text = { 0 };
-	if (!t->len)
-		strbuf_printf(&text, "[EMPTY_%zu]", id);
-	for (size_t i = 0; i < t->len; i++)
-		if (t->type == TOKEN_USER && t->text[i] == ' ')
-			strbuf_puts(&text, "\xe2\x96\x81");
-		else
-			strbuf_putc(&text, t->text[i]);
-	put_bytes(b, 1, text.data ? text.data : "", text.len);
-	b->failed |= text.failed;
-	strbuf_release(&text);
-}
-
-static void put_name(struct strbuf *b, unsigned field, const struct vocabulary *v, int64_t id)
-{
-	if (id >= 0)
-		put_bytes(b, field, v->token[id].text, v->token[id].len);
-}
-
-/* ModelProto of sentencepiece_model.proto: 1 pieces, 2 trainer_spec, 3 normalizer_spec. */
-static int write_sentencepiece(const struct vocabulary *v, struct strbuf *out, struct err *e)
-{
-	struct strbuf part = { 0 };
-	bool strip = false;
-	for (size_t i = 0; i < v->count; i++) {
-		strbuf_clear(&part);
-		put_piece_text(&part, &v->token[i], i);
-		put_float32(&part, 2, v->token[i].score);
-		/* an unused id must never come out of a text, which is what a control piece is */
-		put_field(&part, 3, v->token[i].type == TOKEN_UNUSED || is_filler(&v->token[i], i) ? TOKEN_CONTROL
-												 : v->token[i].type);
-		put_bytes(out, 1, part.data ? part.data : "", part.len);
-	}
-	strbuf_clear(&part);
-	put_field(&part, 3, 2);            /* model_type: BPE */
-	put_field(&part, 4, v->count);     /* vocab_size */
-	put_field(&part, 35, 1);           /* byte_fallback */
-	put_field(&part, 40, (uint64_t)v->unk);
-	put_field(&part, 41, (uint64_t)v->bos);
-	put_field(&part, 42, (uint64_t)v->eos);
-	put_field(&part, 43, (uint64_t)v->pad);
-	put_name(&part, 45, v, v->unk);
-	put_name(&part, 46, v, v->bos);
-	put_name(&part, 47, v, v->eos);
-	put_bytes(out, 2, part.data ? part.data : "", part.len);
-	strbuf_clear(&part);
-	gguf_bool(gguf_find(v->g, "tokenizer.ggml.remove_extra_whitespaces"), &strip);
-	put_bytes(&part, 1, "identity", 8);
-	put_field(&part, 3, v->space_prefix);
-	put_field(&part, 4, strip);
-	put_field(&part, 5, 1);            /* escape_whitespaces */
-	put_bytes(out, 3, part.data ? part.data : "", part.len);
-	bool failed = part.failed || out->failed;
-	strbuf_release(&part);
-	return failed ? err_nomem(e) : 0;
-}
-
+/* What is found in a text before anything else looks at it. */
 static bool is_added(const struct token *t)
 {
-	return t->type == TOKEN_CONTROL || t->type == TOKEN_USER;
+	return t->type == TOKEN_CONTROL || t->type == TOKEN_USER || t->type == TOKEN_UNKNOWN;
 }
 
 static void write_added(struct json_writer *w, const struct vocabulary *v)
 {
 	jw_array(w, "added_tokens");
 	for (size_t i = 0; i < v->count; i++) {
-		if (!is_added(&v->token[i]) || is_filler(&v->token[i], i))
+		if (!is_added(&v->token[i]))
 			continue;
 		jw_object(w, NULL);
 		jw_uint(w, "id", i);
@@ -211,7 +121,7 @@ static void write_added(struct json_writer *w, const struct vocabulary *v)
 		jw_bool(w, "lstrip", false);
 		jw_bool(w, "rstrip", false);
 		jw_bool(w, "normalized", false);
-		jw_bool(w, "special", v->token[i].type == TOKEN_CONTROL);
+		jw_bool(w, "special", v->token[i].type != TOKEN_USER);
 		jw_end_object(w);
 	}
 	jw_end_array(w);
@@ -263,48 +173,63 @@ static void write_pre(struct json_writer *w, const struct pre_known *row, const 
 	jw_end_object(w);
 }
 
+/* One piece of a template: a special token, or a text. */
+static void write_part(struct json_writer *w, const char *kind, const char *id, int text)
+{
+	jw_object(w, NULL);
+	jw_object(w, kind);
+	jw_string(w, "id", id);
+	jw_uint(w, "type_id", (uint64_t)text);
+	jw_end_object(w);
+	jw_end_object(w);
+}
+
 static void write_post(struct json_writer *w, const struct vocabulary *v)
 {
-	if (!v->add_bos || v->bos < 0) {
+	static const enum special ends[2] = { SPECIAL_BOS, SPECIAL_EOS };
+	char *name[2] = { NULL, NULL };
+	for (int k = 0; k < 2; k++) {
+		int64_t id = v->id[ends[k]];
+		if (!(k ? v->add_eos : v->add_bos) || id < 0)
+			continue;
+		name[k] = strndup(v->token[id].text, v->token[id].len);
+		w->out->failed |= !name[k];
+	}
+	if (!name[0] && !name[1]) {
 		write_byte_level(w, "post_processor", true);
 		return;
 	}
-	const struct token *t = &v->token[v->bos];
-	char *bos = strndup(t->text, t->len);
 	jw_object(w, "post_processor");
 	jw_string(w, "type", "TemplateProcessing");
 	for (int pair = 0; pair < 2; pair++) {
 		jw_array(w, pair ? "pair" : "single");
 		for (int i = 0; i <= pair; i++) {
-			jw_object(w, NULL);
-			jw_object(w, "SpecialToken");
-			jw_string(w, "id", bos);
-			jw_uint(w, "type_id", (uint64_t)i);
-			jw_end_object(w);
-			jw_end_object(w);
-			jw_object(w, NULL);
-			jw_object(w, "Sequence");
-			jw_string(w, "id", i ? "B" : "A");
-			jw_uint(w, "type_id", (uint64_t)i);
-			jw_end_object(w);
-			jw_end_object(w);
+			if (name[0])
+				write_part(w, "SpecialToken", name[0], i);
+			write_part(w, "Sequence", i ? "B" : "A", i);
+			if (name[1])
+				write_part(w, "SpecialToken", name[1], i);
 		}
 		jw_end_array(w);
 	}
 	jw_object(w, "special_tokens");
-	jw_object(w, bos ? bos : "");
-	jw_string(w, "id", bos);
-	jw_array(w, "ids");
-	jw_uint(w, NULL, (uint64_t)v->bos);
-	jw_end_array(w);
-	jw_array(w, "tokens");
-	jw_string(w, NULL, bos);
-	jw_end_array(w);
+	for (int k = 0; k < 2; k++) {
+		if (!name[k] || (k && name[0] && !strcmp(name[0], name[1])))
+			continue;
+		jw_object(w, name[k]);
+		jw_string(w, "id", name[k]);
+		jw_array(w, "ids");
+		jw_uint(w, NULL, (uint64_t)v->id[ends[k]]);
+		jw_end_array(w);
+		jw_array(w, "tokens");
+		jw_string(w, NULL, name[k]);
+		jw_end_array(w);
+		jw_end_object(w);
+	}
 	jw_end_object(w);
 	jw_end_object(w);
-	jw_end_object(w);
-	w->out->failed |= !bos;
-	free(bos);
+	free(name[0]);
+	free(name[1]);
 }
 
 static int write_model(struct json_writer *w, const struct vocabulary *v, const struct pre_known *row, struct err *e)
@@ -327,8 +252,7 @@ static int write_model(struct json_writer *w, const struct vocabulary *v, const 
 	jw_bool(w, "ignore_merges", row && row->ignore_merges);
 	jw_object(w, "vocab");
 	for (size_t i = 0; i < v->count; i++) {
-		if (is_added(&v->token[i]) || is_filler(&v->token[i], i))
-			continue;
+		/* all of them: `tokenizers` numbers an added token that is not among these anew, after the others */
 		strbuf_clear(&key);
 		strbuf_add(&key, v->token[i].text, v->token[i].len);
 		jw_uint(w, key.data ? key.data : "", i);
@@ -382,28 +306,69 @@ static void write_token(struct json_writer *w, const char *key, const struct voc
 		jw_string_n(w, key, v->token[id].text, v->token[id].len);
 }
 
-static int write_settings(const struct vocabulary *v, bool spm, struct strbuf *out, struct err *e)
+/* The type that readers of the other files would take a token for. */
+static enum token_type apparent_type(const struct vocabulary *v, size_t i)
 {
+	const struct token *t = &v->token[i];
+	if (v->spm && (int64_t)i == v->id[SPECIAL_UNK])
+		return TOKEN_UNKNOWN;
+	if (is_added(t))
+		return t->type == TOKEN_USER && !token_looks_special(t->text, t->len) ? TOKEN_USER : TOKEN_CONTROL;
+	return v->spm && t->len == 6 && !memcmp(t->text, "<0x", 3) ? TOKEN_BYTE : TOKEN_NORMAL;
+}
+
+/* What the other files cannot say of a vocabulary, so that GGUF can be written again as it was. */
+static void write_listed(struct json_writer *w, const struct vocabulary *v)
+{
+	size_t n = 1;
+	jw_object(w, "gguf_token_types");
+	for (int type = TOKEN_NORMAL; type <= TOKEN_BYTE; type++) {
+		bool any = false;
+		for (size_t i = 0; i < v->count; i++) {
+			if ((int)v->token[i].type != type || (int)apparent_type(v, i) == type)
+				continue;
+			if (!any)
+				jw_array(w, token_type_names[type]);
+			any = true;
+			jw_uint(w, NULL, i);
+		}
+		if (any)
+			jw_end_array(w);
+	}
+	jw_end_object(w);
+	if (v->spm || !v->scores)
+		return;
+	jw_array(w, "gguf_scores"); /* how many, and their score, again and again */
+	for (size_t i = 0; i < v->count; i += n) {
+		for (n = 1; i + n < v->count && v->token[i + n].score == v->token[i].score;)
+			n++;
+		jw_uint(w, NULL, n);
+		jw_double(w, NULL, (double)v->token[i].score);
+	}
+	jw_end_array(w);
+}
+
+static int write_settings(const struct vocabulary *v, struct strbuf *out, struct err *e)
+{
+	bool spm = v->spm;
 	struct json_writer w = { .out = out, .indent = 2 };
 	size_t len;
 	char id[24];
 	jw_object(&w, NULL);
-	jw_string(&w, "tokenizer_class", spm ? "LlamaTokenizer" : "PreTrainedTokenizerFast");
+	jw_string(&w, "tokenizer_class", "PreTrainedTokenizerFast");
 	jw_bool(&w, "add_bos_token", v->add_bos);
 	jw_bool(&w, "add_eos_token", v->add_eos);
 	if (spm) {
 		jw_bool(&w, "add_prefix_space", v->space_prefix);
-		jw_bool(&w, "legacy", false);
+		jw_bool(&w, "legacy", true); /* a space in front of all text, not only the first */
 	}
 	jw_bool(&w, "clean_up_tokenization_spaces", false);
-	write_token(&w, "bos_token", v, v->bos);
-	write_token(&w, "eos_token", v, v->eos);
-	write_token(&w, "unk_token", v, v->unk);
-	write_token(&w, "pad_token", v, v->pad);
+	for (int i = 0; i < SPECIAL_COUNT; i++)
+		write_token(&w, gguf_special_rows[i].settings, v, v->id[i]);
 	jw_object(&w, "added_tokens_decoder");
 	for (size_t i = 0; i < v->count; i++) {
 		const struct token *t = &v->token[i];
-		if ((!is_added(t) && t->type != TOKEN_UNKNOWN) || is_filler(t, i))
+		if (!is_added(t))
 			continue;
 		snprintf(id, sizeof id, "%zu", i);
 		jw_object(&w, id);
@@ -416,6 +381,7 @@ static int write_settings(const struct vocabulary *v, bool spm, struct strbuf *o
 		jw_end_object(&w);
 	}
 	jw_end_object(&w);
+	write_listed(&w, v);
 	const char *chat = gguf_string(gguf_find(v->g, "tokenizer.chat_template"), &len);
 	if (chat && utf8_valid(chat, len))
 		jw_string_n(&w, "chat_template", chat, len);
@@ -424,18 +390,16 @@ static int write_settings(const struct vocabulary *v, bool spm, struct strbuf *o
 	return out->failed ? err_nomem(e) : 0;
 }
 
-static void read_settings(struct vocabulary *v, bool spm, bool add_bos)
+static void read_settings(struct vocabulary *v, bool add_bos)
 {
 	const struct gguf *g = v->g;
 	v->add_bos = add_bos;
-	v->space_prefix = spm;
+	v->space_prefix = v->spm;
 	gguf_bool(gguf_find(g, "tokenizer.ggml.add_bos_token"), &v->add_bos);
 	gguf_bool(gguf_find(g, "tokenizer.ggml.add_eos_token"), &v->add_eos);
 	gguf_bool(gguf_find(g, "tokenizer.ggml.add_space_prefix"), &v->space_prefix);
-	v->bos = special_id(v, "tokenizer.ggml.bos_token_id", spm ? 1 : -1);
-	v->eos = special_id(v, "tokenizer.ggml.eos_token_id", spm ? 2 : -1);
-	v->unk = special_id(v, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1);
-	v->pad = special_id(v, "tokenizer.ggml.padding_token_id", -1);
+	for (int i = 0; i < SPECIAL_COUNT; i++)
+		v->id[i] = special_id(v, &gguf_special_rows[i]);
 }
 
 int gguf_vocabulary(const struct gguf_model *m, struct strbuf *model, struct strbuf *json, struct strbuf *config, struct err *e)
@@ -444,21 +408,20 @@ int gguf_vocabulary(const struct gguf_model *m, struct strbuf *model, struct str
 	char pre[64];
 	const char *kind = gguf_string(gguf_find(m->meta, "tokenizer.ggml.model"), &len);
 	const struct gguf_kv *tokens = gguf_find(m->meta, "tokenizer.ggml.tokens");
-	struct vocabulary v = { .g = m->meta };
 	bool spm = kind && len == 5 && !memcmp(kind, "llama", 5), bpe = kind && len == 4 && !memcmp(kind, "gpt2", 4);
+	struct vocabulary v = { .g = m->meta, .spm = spm };
 	/* other tokenizers (bert, t5, rwkv ...) leave the model without tokenizer files; the facts say what it has */
 	if ((!spm && !bpe) || !tokens)
 		return 0;
 	const struct pre_known *row = find_pre(m->meta, pre);
 	int rc = read_tokens(&v, tokens, e);
 	if (!rc) {
-		while (v.count && is_filler(&v.token[v.count - 1], v.count - 1))
-			v.count--;
-		read_settings(&v, spm, spm || (row && row->add_bos));
-		rc = spm ? write_sentencepiece(&v, model, e) : write_byte_bpe(&v, row, pre, json, e);
+		read_settings(&v, spm || (row && row->add_bos));
+		rc = spm ? gguf_vocab_spm(&v, model, e) : write_byte_bpe(&v, row, pre, json, e);
 	}
 	if (!rc)
-		rc = write_settings(&v, spm, config, e);
+		rc = write_settings(&v, config, e);
 	free(v.token);
+	arena_release(&v.arena);
 	return rc;
 }

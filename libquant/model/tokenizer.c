@@ -6,6 +6,15 @@
 #include "model/tokenizer_parts.h"
 #include "model/unicode.h"
 
+#define ADDED_SCORE (-1000.0f) /* what converters to GGUF give added tokens */
+
+const char *const token_type_names[TOKEN_BYTE + 1] = { "undefined", "normal", "unknown", "control", "user_defined", "unused", "byte" };
+
+bool token_looks_special(const char *s, size_t n)
+{
+	return n > 4 && s[0] == '<' && s[1] == '|' && s[n - 2] == '|' && s[n - 1] == '>';
+}
+
 int token_ids_add(struct token_ids *ids, int32_t id, struct err *e)
 {
 	if (ids->count == ids->cap) {
@@ -140,6 +149,7 @@ static int read_added_tokens(struct tokenizer *t, const struct json *list, struc
 				p->shown_len = a->normal_len;
 			}
 			p->type = p->special ? TOKEN_CONTROL : TOKEN_USER;
+			p->score = p->special ? 0 : ADDED_SCORE;
 			t->added.count++;
 		}
 	}
@@ -185,6 +195,26 @@ static int open_json(const struct tokenizer_files *f, struct tokenizer *t, struc
 	return f->model ? spm_scores(f->model, f->model_len, t) : ERR_OK;
 }
 
+/* What a GGUF file said of tokens and these files cannot: lists of ids by type, scores as (count, score) pairs. */
+static void read_listed(struct tokenizer *t, const struct json *config)
+{
+	const struct json *types = json_get(config, "gguf_token_types"), *scores = json_get(config, "gguf_scores");
+	int64_t id, n;
+	double score;
+	size_t at = 0;
+	t->listed = json_kind(types) == JSON_OBJECT;
+	for (int type = TOKEN_NORMAL; type <= TOKEN_BYTE; type++)
+		for (const struct json *j = json_first(json_get(types, token_type_names[type])); j; j = json_next(j))
+			if (json_int(j, &id) && id >= 0 && (size_t)id < t->size && t->pieces[id].type)
+				t->pieces[id].type = (unsigned char)type;
+	for (const struct json *j = json_first(scores); j && json_next(j); j = json_next(json_next(j))) {
+		if (!json_int(j, &n) || !json_number(json_next(j), &score) || n < 0)
+			break;
+		for (t->scored = true; n-- > 0 && at < t->size;)
+			t->pieces[at++].score = (float)score;
+	}
+}
+
 /* A token given as text or as {"content": text}. */
 static int32_t config_token(const struct tokenizer *t, const struct json *config, const char *key)
 {
@@ -222,6 +252,7 @@ static int read_config(const struct tokenizer_files *f, struct tokenizer *t, str
 			t->tail_count = add_eos;
 		}
 	}
+	read_listed(t, config);
 	json_free(config);
 	return rc;
 }
@@ -406,9 +437,25 @@ enum tokenizer_kind tokenizer_kind(const struct tokenizer *t)
 
 enum token_type tokenizer_type(const struct tokenizer *t, int32_t id)
 {
-	if (id < 0 || (size_t)id >= t->size || !t->pieces[id].type)
+	const struct piece *p = id >= 0 && (size_t)id < t->size ? &t->pieces[id] : NULL;
+	if (!p || !p->type)
 		return TOKEN_UNUSED;
-	return (enum token_type)t->pieces[id].type;
+	return p->type == TOKEN_USER && !t->listed && token_looks_special(p->text, p->len) ? TOKEN_CONTROL : (enum token_type)p->type;
+}
+
+bool tokenizer_listed(const struct tokenizer *t)
+{
+	return t->listed;
+}
+
+bool tokenizer_scored(const struct tokenizer *t)
+{
+	return t->scored;
+}
+
+bool tokenizer_adds_eos(const struct tokenizer *t)
+{
+	return t->tail_count && t->eos >= 0 && t->tail[t->tail_count - 1] == t->eos;
 }
 
 float tokenizer_score(const struct tokenizer *t, int32_t id)

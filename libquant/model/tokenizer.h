@@ -47,6 +47,13 @@ int32_t tokenizer_eos(const struct tokenizer *t);               /* -1 when unkno
 /* What a GGUF writer needs of a vocabulary. */
 enum tokenizer_kind { TOKENIZER_SPM, TOKENIZER_BYTE_BPE };
 enum token_type { TOKEN_NORMAL = 1, TOKEN_UNKNOWN, TOKEN_CONTROL, TOKEN_USER, TOKEN_UNUSED, TOKEN_BYTE };
+extern const char *const token_type_names[TOKEN_BYTE + 1];
+/* Text like <|end|>, which loaders of GGUF treat as control even if its flag says otherwise. */
+bool token_looks_special(const char *s, size_t n);
+/* The types (and for byte-level BPE the scores) are those that a GGUF file listed, not guessed. */
+bool tokenizer_listed(const struct tokenizer *t);
+bool tokenizer_scored(const struct tokenizer *t);
+bool tokenizer_adds_eos(const struct tokenizer *t);             /* encoding with `special` ends in EOS */
 enum tokenizer_kind tokenizer_kind(const struct tokenizer *t);
 enum token_type tokenizer_type(const struct tokenizer *t, int32_t id);
 float tokenizer_score(const struct tokenizer *t, int32_t id);   /* SPM: the model's score, or -rank of the merge that makes it */

@@ -262,6 +262,7 @@ struct tokenizer {
 	int32_t bos, eos;
 	enum tokenizer_kind kind;
 	struct spm *spm;       /* set for tokenizer.model */
+	bool listed, scored;   /* tokenizer_config.json has types and scores from a GGUF file */
 };
 /* Gives an id its text. ERR_INPUT when it is out of range. */
 int tokenizer_put(struct tokenizer *t, int64_t id, const char *text, size_t len, struct err *e);

@@ -406,7 +406,9 @@ static void reads_byte_level_vocabularies(void **state)
 			int bos = pres[i].bos;
 			encode_is(t, "ab ab", 2 + (size_t)bos, (const int32_t[]){ 8, 6, 7 } + !bos);
 			encode_is(t, "12<|end|>c<|im|>b", 6 + (size_t)bos, (const int32_t[]){ 8, 4, 5, 8, 2, 9, 1 } + !bos);
-			assert_int_equal(tokenizer_size(t), 10);
+			assert_int_equal(tokenizer_size(t), 12); /* unused ids are tokens as well */
+			assert_int_equal(tokenizer_id(t, "[PAD11]", 7), 11);
+			assert_int_equal(tokenizer_type(t, 11), TOKEN_UNUSED);
 			assert_int_equal(tokenizer_bos(t), bos ? 8 : -1);
 			assert_int_equal(config.eos_count, 2);
 			assert_int_equal(config.eos[1], 9);
