@@ -134,13 +134,14 @@ int checkpoint_config(const struct checkpoint *c, struct config *out, struct err
 int checkpoint_tokenizer(const struct checkpoint *c, struct tokenizer **out, struct err *e)
 {
 	const struct side_file *json = checkpoint_file(c, "tokenizer.json"), *model = checkpoint_file(c, "tokenizer.model");
-	const struct side_file *config = checkpoint_file(c, "tokenizer_config.json");
+	const struct side_file *config = checkpoint_file(c, "tokenizer_config.json"), *added = checkpoint_file(c, "added_tokens.json");
 	if (!json && !model)
 		return err_set(e, ERR_INPUT, "%.600s: has no tokenizer.json or tokenizer.model", c->path);
 	struct tokenizer_files f = {
 		.json = json ? json->data : NULL,       .json_len = json ? json->size : 0,
 		.config = config ? config->data : NULL, .config_len = config ? config->size : 0,
 		.model = model ? model->data : NULL,    .model_len = model ? model->size : 0,
+		.added = added ? added->data : NULL,    .added_len = added ? added->size : 0,
 	};
 	return tokenizer_open(&f, out, e) ? err_prefix(e, "%.600s: tokenizer", c->path) : ERR_OK;
 }

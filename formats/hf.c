@@ -25,6 +25,7 @@ const struct side_row side_rows[] = {
 	{ "tokenizer_config.json", 64 * MIB },
 	{ "special_tokens_map.json", 16 * MIB },
 	{ "tokenizer.model", 256 * MIB },
+	{ "added_tokens.json", 64 * MIB },
 	{ "chat_template.jinja", 16 * MIB },
 };
 const unsigned side_row_count = sizeof side_rows / sizeof *side_rows;

@@ -432,6 +432,31 @@ static int config_text(const struct side_file *f, const struct config *config, c
 	return failed ? err_nomem(e) : ERR_OK;
 }
 
+/* A tokenizer whose class reads tokenizer.json only gets one made of tokenizer.model where that is all there is. */
+static int write_tokenizer(struct out_dir *d, const struct checkpoint *src, struct err *e)
+{
+	const struct side_file *settings = src ? checkpoint_file(src, "tokenizer_config.json") : NULL;
+	if (!settings || checkpoint_file(src, "tokenizer.json") || !checkpoint_file(src, "tokenizer.model"))
+		return ERR_OK;
+	struct json *j = json_parse(settings->data, settings->size, e);
+	const char *class = json_string(json_get(j, "tokenizer_class"));
+	bool wanted = class && !strcmp(class, "PreTrainedTokenizerFast");
+	json_free(j);
+	if (!wanted)
+		return j ? ERR_OK : err_prefix(e, "%s", settings->name);
+	struct tokenizer *t;
+	struct strbuf text = { 0 };
+	int rc = checkpoint_tokenizer(src, &t, e);
+	if (rc)
+		return rc;
+	rc = tokenizer_write_json(t, &text, e);
+	if (!rc)
+		rc = dir_put(d, "tokenizer.json", text.data, text.len, e);
+	strbuf_release(&text);
+	tokenizer_close(t);
+	return rc;
+}
+
 static int write_sides(struct out_dir *d, const struct checkpoint *src, const struct config *config, const struct plan *p,
 		       struct err *e)
 {
@@ -462,6 +487,8 @@ int hf_create(const char *path, const struct checkpoint *src, const struct confi
 	int rc = out_dir_open(path, &k->dir, e);
 	if (!rc)
 		rc = write_sides(k->dir, src, config, p, e);
+	if (!rc)
+		rc = write_tokenizer(k->dir, src, e);
 	if (!rc)
 		rc = shard_begin(k, e);
 	*out = &k->base;

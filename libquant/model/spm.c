@@ -15,92 +15,6 @@
 #define SPACE_LEN  3
 #define MAX_PIECE  1024           /* bytes; all ways to cut a piece are looked up */
 
-/* ---- the charsmap: a double array as Darts-clone lays it out ---- */
-
-struct charsmap {
-	uint32_t *unit;
-	size_t units;
-	char *strings; /* NUL-terminated each, and the whole */
-	size_t strings_len;
-};
-
-int charsmap_open(const void *data, size_t len, struct charsmap **out, struct err *e)
-{
-	const char *bytes = data;
-	*out = NULL;
-	uint32_t trie = len >= 4 ? load_u32(bytes) : 0;
-	if (len < 4 || trie > len - 4 || trie % 4 || !trie)
-		return err_set(e, ERR_INPUT, "the precompiled_charsmap is truncated");
-	struct charsmap *c = calloc(1, sizeof *c);
-	size_t rest = len - 4 - trie;
-	if (c) {
-		c->unit = malloc(trie);
-		c->strings = malloc(rest + 1);
-	}
-	if (!c || !c->unit || !c->strings) {
-		charsmap_free(c);
-		return err_nomem(e);
-	}
-	c->units = trie / 4;
-	for (size_t i = 0; i < c->units; i++)
-		c->unit[i] = load_u32(bytes + 4 + i * 4);
-	memcpy(c->strings, bytes + 4 + trie, rest);
-	c->strings[rest] = '\0';
-	c->strings_len = rest;
-	*out = c;
-	return ERR_OK;
-}
-
-void charsmap_free(struct charsmap *c)
-{
-	if (!c)
-		return;
-	free(c->unit);
-	free(c->strings);
-	free(c);
-}
-
-static uint32_t unit_offset(uint32_t u)
-{
-	return (u >> 10) << ((u & (1u << 9)) >> 6);
-}
-
-/* The shortest or longest prefix of s in the trie: its length, 0 when there is none. */
-static size_t trie_prefix(const struct charsmap *c, const char *s, size_t n, bool longest, const char **to)
-{
-	size_t found = 0;
-	uint32_t at = unit_offset(c->unit[0]);
-	for (size_t i = 0; i < n; i++) {
-		unsigned char byte = (unsigned char)s[i];
-		at ^= byte;
-		if (!byte || at >= c->units || (c->unit[at] & (1u << 31 | 0xff)) != byte)
-			break;
-		uint32_t u = c->unit[at];
-		at ^= unit_offset(u);
-		if (!(u >> 8 & 1))
-			continue;
-		uint32_t value = at < c->units ? c->unit[at] & 0x7fffffff : 0;
-		if (at >= c->units || value > c->strings_len)
-			break;
-		found = i + 1;
-		*to = c->strings + value;
-		if (!longest)
-			break;
-	}
-	return found;
-}
-
-size_t charsmap_longest(const struct charsmap *c, const char *s, size_t n, const char **to)
-{
-	return trie_prefix(c, s, n, true, to);
-}
-
-const char *charsmap_first(const struct charsmap *c, const char *s, size_t n)
-{
-	const char *to;
-	return trie_prefix(c, s, n, false, &to) ? to : NULL;
-}
-
 /* ---- protobuf ---- */
 
 struct field {
@@ -152,9 +66,9 @@ static struct cursor cursor_over(const void *data, size_t len)
 
 struct spm {
 	struct charsmap *charsmap;
-	struct trie symbols; /* user-defined: piece -> id */
 	bool dummy_prefix, remove_extra, escape, suffix, byte_fallback;
-	int64_t model_type;
+	bool legacy;         /* text after an added token gets the dummy prefix too */
+	int64_t model_type, unk;
 	const char *bos, *eos;
 };
 
@@ -223,6 +137,8 @@ static int read_trainer(struct tokenizer *t, const struct field *f, struct err *
 			s->suffix = g.value;
 		if (g.number == 35)
 			s->byte_fallback = g.value;
+		if (g.number == 40)
+			s->unk = (int64_t)g.value;
 		const char **name = g.number == 46 ? &s->bos : g.number == 47 ? &s->eos : NULL;
 		if (name && g.data && !(*name = arena_strndup(&t->arena, g.data, g.len)))
 			return err_nomem(e);
@@ -237,8 +153,6 @@ static int add_piece(struct tokenizer *t, const struct spm_piece *p, struct err 
 		return err_set(e, ERR_INPUT, "tokenizer.model: piece %d is empty, too long or not UTF-8", id);
 	if (!isfinite(p->score) || p->type < TOKEN_NORMAL || p->type > TOKEN_BYTE)
 		return err_set(e, ERR_INPUT, "tokenizer.model: piece %d has no valid score and type", id);
-	if (p->type == TOKEN_UNUSED)
-		return err_set(e, ERR_UNSUPPORTED, "tokenizer.model: unused pieces are not handled");
 	char *text = arena_strndup(&t->arena, p->text, p->len);
 	int rc = text ? tokenizer_put(t, id, text, p->len, e) : err_nomem(e);
 	if (rc)
@@ -249,10 +163,8 @@ static int add_piece(struct tokenizer *t, const struct spm_piece *p, struct err 
 	int fresh = map_add(&t->bpe.vocab, text, p->len, (uint64_t)id);
 	if (fresh <= 0)
 		return fresh ? err_nomem(e) : err_set(e, ERR_INPUT, "tokenizer.model has \"%.100s\" twice", text);
-	if (p->type == TOKEN_UNKNOWN)
+	if (p->type == TOKEN_UNKNOWN && t->bpe.unk < 0)
 		t->bpe.unk = id;
-	if (p->type == TOKEN_USER && trie_add(&t->spm->symbols, text, p->len, id) < 0)
-		return err_nomem(e);
 	return ERR_OK;
 }
 
@@ -281,7 +193,8 @@ static int read_model(const void *data, size_t len, struct tokenizer *t, struct 
 
 static bool merges(const struct tokenizer *t, size_t id)
 {
-	return t->pieces[id].type == TOKEN_NORMAL || t->pieces[id].type == TOKEN_USER;
+	unsigned char type = t->pieces[id].type;
+	return type == TOKEN_NORMAL || type == TOKEN_USER || type == TOKEN_UNUSED;
 }
 
 /* Characters that only occur inside pieces merge too: they get ids past the vocabulary. */
@@ -360,24 +273,39 @@ static int make_pairs(struct tokenizer *t, struct err *e)
 	return rc;
 }
 
-int spm_open(const void *data, size_t len, struct tokenizer *t, struct err *e)
+static int check_model(const struct tokenizer *t, struct err *e)
 {
-	struct spm *s = t->spm = calloc(1, sizeof *s);
-	if (!s)
-		return err_nomem(e);
-	*s = (struct spm){ .dummy_prefix = true, .remove_extra = true, .escape = true, .model_type = 1, .bos = "<s>", .eos = "</s>" };
-	t->kind = TOKENIZER_SPM;
-	int rc = read_model(data, len, t, e);
-	if (rc)
-		return rc;
+	const struct spm *s = t->spm;
 	if (s->model_type != 2)
 		return err_set(e, ERR_UNSUPPORTED, "tokenizer.model: only BPE models are handled, this is %s", s->model_type == 1 ? "unigram" : "of another type");
 	if (s->suffix)
 		return err_set(e, ERR_UNSUPPORTED, "tokenizer.model: treat_whitespace_as_suffix is not handled");
 	if (t->bpe.unk < 0)
 		return err_set(e, ERR_INPUT, "tokenizer.model has no unknown piece");
+	return ERR_OK;
+}
+
+int spm_open(const struct tokenizer_files *f, const struct json *config, struct tokenizer *t, struct err *e)
+{
+	struct spm *s = t->spm = calloc(1, sizeof *s);
+	if (!s)
+		return err_nomem(e);
+	*s = (struct spm){ .dummy_prefix = true, .remove_extra = true, .escape = true, .model_type = 1, .bos = "<s>", .eos = "</s>" };
+	t->kind = TOKENIZER_SPM;
+	int rc = read_model(f->model, f->model_len, t, e);
+	if (rc)
+		return rc;
+	/* one piece has the job, whatever types say; a file that lists several as unknown means its unused ids */
+	if (s->unk >= 0 && (uint64_t)s->unk < t->size && (t->bpe.unk < 0 || t->pieces[s->unk].special))
+		t->bpe.unk = (int32_t)s->unk;
+	if ((rc = check_model(t, e)))
+		return rc;
 	t->bpe.fuse_unk = true;
 	t->bpe.byte_fallback = s->byte_fallback;
+	s->legacy = part_bool(config, "legacy", false);
+	s->dummy_prefix = part_bool(config, "add_prefix_space", s->dummy_prefix);
+	if ((rc = added_from_model(t, f, config, e)))
+		return rc;
 	t->bos = tokenizer_id(t, s->bos, strlen(s->bos));
 	t->eos = tokenizer_id(t, s->eos, strlen(s->eos));
 	return make_pairs(t, e);
@@ -408,21 +336,15 @@ void spm_close(struct spm *s)
 	if (!s)
 		return;
 	charsmap_free(s->charsmap);
-	trie_release(&s->symbols);
 	free(s);
 }
 
 /* ---- encoding ---- */
 
-/* What the front of the text becomes: user-defined symbols stay, then the longest rule, then the character itself. */
+/* What the front of the text becomes: by the longest rule, or itself. */
 static size_t normal_prefix(const struct spm *s, const char *text, size_t n, const char **to, size_t *to_len)
 {
 	size_t len = 0;
-	if (trie_longest(&s->symbols, text, n, &len) >= 0) {
-		*to = text;
-		*to_len = len;
-		return len;
-	}
 	if (s->charsmap && (len = charsmap_longest(s->charsmap, text, n, to)) > 0) {
 		*to_len = strlen(*to);
 		return len;
@@ -431,10 +353,10 @@ static size_t normal_prefix(const struct spm *s, const char *text, size_t n, con
 	return *to_len = utf8_length(text[0]);
 }
 
-static void normalize(const struct spm *s, const char *text, size_t n, struct strbuf *out)
+static void normalize(const struct spm *s, const char *text, size_t n, bool prefix, struct strbuf *out)
 {
 	const char *space = s->escape ? SPACE : " ", *to;
-	size_t space_len = strlen(space), len, used;
+	size_t space_len = strlen(space), start = out->len, len, used;
 	while (s->remove_extra && n) {
 		used = normal_prefix(s, text, n, &to, &len);
 		if (len != 1 || to[0] != ' ')
@@ -444,7 +366,7 @@ static void normalize(const struct spm *s, const char *text, size_t n, struct st
 	}
 	if (!n)
 		return;
-	if (s->dummy_prefix)
+	if (prefix && s->dummy_prefix)
 		strbuf_add(out, space, space_len);
 	for (bool after_space = s->remove_extra; n; text += used, n -= used) {
 		used = normal_prefix(s, text, n, &to, &len);
@@ -461,18 +383,18 @@ static void normalize(const struct spm *s, const char *text, size_t n, struct st
 		if (len)
 			after_space = s->remove_extra && to[len - 1] == ' ';
 	}
-	while (s->remove_extra && !out->failed && out->len >= space_len && memcmp(out->data + out->len - space_len, space, space_len) == 0)
+	while (s->remove_extra && !out->failed && out->len - start >= space_len && memcmp(out->data + out->len - space_len, space, space_len) == 0)
 		out->len -= space_len;
 }
 
 /* Replaces characters outside the vocabulary by bytes or the unknown token, of which a run counts once. */
-static int put_ids(const struct tokenizer *t, const struct token_ids *from, struct token_ids *out, struct err *e)
+static int put_ids(const struct tokenizer *t, const int32_t *ids, size_t count, struct token_ids *out, struct err *e)
 {
 	const struct bpe *b = &t->bpe;
 	bool unknown = false;
 	int rc = ERR_OK;
-	for (size_t i = 0; i < from->count && !rc; i++) {
-		int32_t id = from->id[i];
+	for (size_t i = 0; i < count && !rc; i++) {
+		int32_t id = ids[i];
 		if (id < b->unused_from && id != b->unk) {
 			rc = token_ids_add(out, id, e);
 			unknown = false;
@@ -499,29 +421,32 @@ static int put_ids(const struct tokenizer *t, const struct token_ids *from, stru
 
 int spm_encode(const struct tokenizer *t, const char *text, size_t n, struct token_ids *out, struct err *e)
 {
-	struct strbuf normal = { 0 };
+	struct splits parts = { 0 };
 	struct token_ids ids = { 0 };
 	struct bpe_work *w = bpe_work_new(&t->bpe, e);
-	normalize(t->spm, text, n, &normal);
-	int rc = !w || normal.failed ? err_nomem(e) : ERR_OK;
-	size_t from = 0, len;
-	for (size_t at = 0; at < normal.len && !rc;) {
-		int32_t id = trie_longest(&t->spm->symbols, normal.data + at, normal.len - at, &len);
-		if (id < 0) {
-			at += utf8_length(normal.data[at]);
+	int rc = !w || added_split(&t->added, &t->added.raw, text, n, 0, true, &parts) < 0 ? err_nomem(e) : ERR_OK;
+	for (size_t i = 0; i < parts.count && !rc; i++) {
+		struct split *one = &parts.at[i];
+		size_t start = parts.text.len;
+		if (one->id >= 0)
 			continue;
-		}
-		if (!(rc = bpe_word(w, normal.data + from, at - from, &ids, e)))
-			rc = token_ids_add(&ids, id, e);
-		from = at += len;
+		normalize(t->spm, text + one->start, one->len, one->first || t->spm->legacy, &parts.text);
+		one->start = start;
+		one->len = parts.text.len - start;
 	}
-	if (!rc)
-		rc = bpe_word(w, normal.data ? normal.data + from : "", normal.len - from, &ids, e);
-	if (!rc)
-		rc = put_ids(t, &ids, out, e);
+	if (!rc && parts.text.failed)
+		rc = err_nomem(e);
+	for (size_t i = 0; i < parts.count && !rc; i++) {
+		const struct split *one = &parts.at[i];
+		size_t from = ids.count;
+		if (one->id >= 0)
+			rc = token_ids_add(out, one->id, e);
+		else if (one->len && !(rc = bpe_word(w, parts.text.data + one->start, one->len, &ids, e)))
+			rc = put_ids(t, ids.id + from, ids.count - from, out, e);
+	}
 	token_ids_release(&ids);
+	splits_release(&parts);
 	bpe_work_free(w);
-	strbuf_release(&normal);
 	return rc;
 }
 
@@ -608,4 +533,9 @@ int spm_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool ski
 bool spm_space_prefix(const struct tokenizer *t)
 {
 	return t->spm->dummy_prefix;
+}
+
+bool spm_legacy(const struct tokenizer *t)
+{
+	return t->spm->legacy;
 }

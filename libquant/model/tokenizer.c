@@ -6,8 +6,6 @@
 #include "model/tokenizer_parts.h"
 #include "model/unicode.h"
 
-#define ADDED_SCORE (-1000.0f) /* what converters to GGUF give added tokens */
-
 const char *const token_type_names[TOKEN_BYTE + 1] = { "undefined", "normal", "unknown", "control", "user_defined", "unused", "byte" };
 
 bool token_looks_special(const char *s, size_t n)
@@ -58,105 +56,6 @@ int tokenizer_put(struct tokenizer *t, int64_t id, const char *text, size_t len,
 	return ERR_OK;
 }
 
-/* ---- added tokens ---- */
-
-static int read_added(struct tokenizer *t, const struct json *j, struct added_token *a, struct err *e)
-{
-	int rc = part_string(j, "content", &t->arena, &a->content, &a->len, e);
-	if (rc || !a->content)
-		return rc ? rc : err_set(e, ERR_INPUT, "an added token has no content");
-	a->special = part_bool(j, "special", false);
-	a->lstrip = part_bool(j, "lstrip", false);
-	a->rstrip = part_bool(j, "rstrip", false);
-	a->single_word = part_bool(j, "single_word", false);
-	a->normalized = part_bool(j, "normalized", true);
-	a->normal = a->content;
-	a->normal_len = a->len;
-	if (!a->normalized || !t->norm.count)
-		return ERR_OK;
-	struct strbuf s = { 0 };
-	bool stripped;
-	rc = norm_apply(&t->norm, a->content, a->len, &s, &stripped, e);
-	if (!rc) {
-		a->normal_len = s.len;
-		a->normal = arena_strndup(&t->arena, s.data ? s.data : "", s.len);
-		if (!a->normal)
-			rc = err_nomem(e);
-	}
-	strbuf_release(&s);
-	return rc;
-}
-
-/* A token's id is that of its text in the vocabulary, else the next free one; the file's own "id" is not used. */
-static int added_id(struct tokenizer *t, struct map *seen, struct added_token *a, int64_t *next, struct err *e)
-{
-	uint64_t id;
-	if (map_get(seen, a->content, a->len, &id) || map_get(&t->bpe.vocab, a->content, a->len, &id)) {
-		a->id = (int32_t)id;
-		if (map_set(seen, a->content, a->len, id) < 0)
-			return err_nomem(e);
-		return ERR_OK;
-	}
-	int rc = tokenizer_put(t, *next, a->content, a->len, e);
-	if (rc)
-		return rc;
-	a->id = (int32_t)(*next)++;
-	return map_set(seen, a->content, a->len, (uint64_t)a->id) < 0 ? err_nomem(e) : ERR_OK;
-}
-
-static int add_to_tries(struct tokenizer *t, struct err *e)
-{
-	/* when an id was given twice the later entry counts */
-	struct map last = { 0 };
-	struct added *a = &t->added;
-	int rc = ERR_OK;
-	for (size_t i = 0; i < a->count && !rc; i++)
-		if (map_set(&last, (const char *)&a->at[i].id, sizeof a->at[i].id, i) < 0)
-			rc = err_nomem(e);
-	for (size_t i = 0; i < a->count && !rc; i++) {
-		struct added_token *one = &a->at[i];
-		uint64_t which = 0;
-		map_get(&last, (const char *)&one->id, sizeof one->id, &which);
-		if (which != i)
-			continue;
-		if (trie_add(one->normalized ? &a->normal : &a->raw, one->normal, one->normal_len, (int32_t)i) < 0)
-			rc = err_nomem(e);
-	}
-	map_release(&last);
-	return rc;
-}
-
-static int read_added_tokens(struct tokenizer *t, const struct json *list, struct err *e)
-{
-	size_t n = json_count(list);
-	struct map seen = { 0 };
-	int64_t next = (int64_t)t->bpe.vocab.count;
-	int rc = ERR_OK;
-	if (!n)
-		return ERR_OK;
-	t->added.at = arena_array(&t->arena, n, sizeof *t->added.at);
-	if (!t->added.at)
-		return err_nomem(e);
-	for (const struct json *j = json_first(list); j && !rc; j = json_next(j)) {
-		struct added_token *a = &t->added.at[t->added.count];
-		if ((rc = read_added(t, j, a, e)) || !a->len)
-			continue;
-		if (!(rc = added_id(t, &seen, a, &next, e))) {
-			struct piece *p = &t->pieces[a->id];
-			p->special |= a->special;
-			if (a->normalized && (a->normal_len != a->len || memcmp(a->normal, a->content, a->len) != 0)) {
-				p->shown = a->normal;
-				p->shown_len = a->normal_len;
-			}
-			p->type = p->special ? TOKEN_CONTROL : TOKEN_USER;
-			p->score = p->special ? 0 : ADDED_SCORE;
-			t->added.count++;
-		}
-	}
-	map_release(&seen);
-	return rc ? rc : add_to_tries(t, e);
-}
-
 /* ---- opening ---- */
 
 static void rate_pieces(struct tokenizer *t)
@@ -188,7 +87,7 @@ static int open_json(const struct tokenizer_files *f, struct tokenizer *t, struc
 	    (rc = pre_parse(json_get(t->json, "pre_tokenizer"), &t->arena, &t->pre, e)) ||
 	    (rc = dec_parse(json_get(t->json, "decoder"), &t->arena, &t->dec, e)) ||
 	    (rc = bpe_parse(json_get(t->json, "model"), t, e)) ||
-	    (rc = read_added_tokens(t, json_get(t->json, "added_tokens"), e)) ||
+	    (rc = added_from_json(t, json_get(t->json, "added_tokens"), e)) ||
 	    (rc = post_parse(json_get(t->json, "post_processor"), t, e)))
 		return rc;
 	rate_pieces(t);
@@ -225,54 +124,50 @@ static int32_t config_token(const struct tokenizer *t, const struct json *config
 	return text ? tokenizer_id(t, text, strlen(text)) : -1;
 }
 
-static int read_config(const struct tokenizer_files *f, struct tokenizer *t, struct err *e)
+static int read_config(const struct json *config, struct tokenizer *t, struct err *e)
 {
 	static const char *const ends[] = { "</s>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>" };
-	struct json *config = NULL;
-	if (f->config && !(config = json_parse(f->config, f->config_len, e)))
-		return err_prefix(e, "tokenizer_config.json");
 	int32_t eos = config_token(t, config, "eos_token"), bos = config_token(t, config, "bos_token");
 	if (eos >= 0)
 		t->eos = eos;
 	for (size_t i = 0; t->eos < 0 && i < sizeof ends / sizeof ends[0]; i++)
 		t->eos = tokenizer_id(t, ends[i], strlen(ends[i]));
-	int rc = ERR_OK;
 	if (t->spm) {
 		if (bos < 0)
 			bos = t->bos;
-		bool add = bos >= 0 && part_bool(config, "add_bos_token", true), add_eos = t->eos >= 0 && part_bool(config, "add_eos_token", false);
 		t->head = arena_array(&t->arena, 1, sizeof *t->head);
 		t->tail = arena_array(&t->arena, 1, sizeof *t->tail);
-		if (!t->head || !t->tail) {
-			rc = err_nomem(e);
-		} else {
-			t->head[0] = bos;
-			t->tail[0] = t->eos;
-			t->head_count = add;
-			t->tail_count = add_eos;
-		}
+		if (!t->head || !t->tail)
+			return err_nomem(e);
+		t->head[0] = bos;
+		t->tail[0] = t->eos;
+		t->head_count = bos >= 0 && part_bool(config, "add_bos_token", true);
+		t->tail_count = t->eos >= 0 && part_bool(config, "add_eos_token", false);
 	}
 	read_listed(t, config);
-	json_free(config);
-	return rc;
+	return ERR_OK;
 }
 
 int tokenizer_open(const struct tokenizer_files *f, struct tokenizer **out, struct err *e)
 {
 	*out = NULL;
 	struct tokenizer *t = calloc(1, sizeof *t);
+	struct json *config = NULL;
 	if (!t)
 		return err_nomem(e);
 	t->bos = t->eos = t->bpe.unk = NO_TOKEN;
-	int rc;
-	if (f->json)
+	int rc = ERR_OK;
+	if (f->config && !(config = json_parse(f->config, f->config_len, e)))
+		rc = err_prefix(e, "tokenizer_config.json");
+	else if (f->json)
 		rc = open_json(f, t, e);
 	else if (f->model)
-		rc = spm_open(f->model, f->model_len, t, e);
+		rc = spm_open(f, config, t, e);
 	else
 		rc = err_set(e, ERR_INPUT, "there is neither tokenizer.json nor tokenizer.model");
 	if (!rc)
-		rc = read_config(f, t, e);
+		rc = read_config(config, t, e);
+	json_free(config);
 	if (rc) {
 		tokenizer_close(t);
 		return rc;
@@ -518,6 +413,19 @@ bool tokenizer_space_prefix(const struct tokenizer *t)
 			return true;
 	for (size_t i = 0; i < t->pre.count; i++)
 		if (t->pre.at[i].prepend || t->pre.at[i].prefix_space)
+			return true;
+	return false;
+}
+
+bool tokenizer_space_always(const struct tokenizer *t)
+{
+	if (t->spm)
+		return spm_space_prefix(t) && spm_legacy(t);
+	for (size_t i = 0; i < t->norm.count; i++)
+		if (strcmp(t->norm.at[i].row->type, "Prepend") == 0)
+			return true;
+	for (size_t i = 0; i < t->pre.count; i++)
+		if (t->pre.at[i].prepend == 2 || t->pre.at[i].prefix_space)
 			return true;
 	return false;
 }

@@ -20,12 +20,12 @@ struct token_ids {
 };
 
 /*
- * Any of the three texts may be NULL: tokenizer.json, tokenizer_config.json, tokenizer.model.
- * tokenizer.json wins over tokenizer.model. ERR_UNSUPPORTED names the part that is not handled.
+ * Any of the texts may be NULL: tokenizer.json, tokenizer_config.json, tokenizer.model, added_tokens.json.
+ * tokenizer.json wins over tokenizer.model and says itself what was added. ERR_UNSUPPORTED names the part that is not handled.
  */
 struct tokenizer_files {
-	const char *json, *config, *model;
-	size_t json_len, config_len, model_len;
+	const char *json, *config, *model, *added;
+	size_t json_len, config_len, model_len, added_len;
 };
 int tokenizer_open(const struct tokenizer_files *f, struct tokenizer **out, struct err *e);
 void tokenizer_close(struct tokenizer *t);
@@ -63,5 +63,8 @@ void tokenizer_merge(const struct tokenizer *t, size_t i, const char **left, con
 /* GGUF's tokenizer.ggml.pre for a byte-level BPE, from what its pre-tokenizer is; "default" when not recognised. */
 const char *tokenizer_pre(const struct tokenizer *t);
 bool tokenizer_space_prefix(const struct tokenizer *t);
+bool tokenizer_space_always(const struct tokenizer *t);         /* and after special tokens in the text too */
+/* Appends a tokenizer.json that encodes as the tokenizer.model that t was opened from. */
+int tokenizer_write_json(const struct tokenizer *t, struct strbuf *out, struct err *e);
 
 #endif

@@ -190,6 +190,11 @@ struct added {
 /* Cuts text[0, len) into the splits of out (whose text is not touched). `base`: where the text lies in out's text. */
 int added_split(const struct added *a, const struct trie *t, const char *text, size_t len, size_t base, bool first, struct splits *out);
 
+/* The list of tokenizer.json. */
+int added_from_json(struct tokenizer *t, const struct json *list, struct err *e);
+/* Special pieces of tokenizer.model, added_tokens_decoder of tokenizer_config.json, added_tokens.json. */
+int added_from_model(struct tokenizer *t, const struct tokenizer_files *f, const struct json *config, struct err *e);
+
 /* ---- BPE ---- */
 
 struct pair_slot {
@@ -275,11 +280,12 @@ bool part_bool(const struct json *j, const char *key, bool missing);
 int post_parse(const struct json *j, struct tokenizer *t, struct err *e);
 
 /* tokenizer.model */
-int spm_open(const void *data, size_t len, struct tokenizer *t, struct err *e);
+int spm_open(const struct tokenizer_files *f, const struct json *config, struct tokenizer *t, struct err *e);
 int spm_scores(const void *data, size_t len, struct tokenizer *t); /* takes over scores and types where the pieces agree */
 int spm_encode(const struct tokenizer *t, const char *s, size_t n, struct token_ids *out, struct err *e);
 int spm_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special, struct strbuf *out, struct err *e);
 bool spm_space_prefix(const struct tokenizer *t);
+bool spm_legacy(const struct tokenizer *t);
 void spm_close(struct spm *s);
 
 /* SentencePiece's compiled normalization: a double-array trie and the strings it leads to. */
