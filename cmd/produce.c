@@ -11,6 +11,7 @@
 #include "codec/codec.h"
 #include "formats/file.h"
 #include "formats/proof.h"
+#include "formats/proof_tokenizer.h"
 #include "plan/plan.h"
 
 struct state {
@@ -27,6 +28,7 @@ struct state {
 	struct tensor_sink *sink;        /* of the output while it has no name yet */
 	struct proof *proof;
 	struct proof_result proved;
+	struct proof_tokens cut;
 	double start;
 };
 
@@ -330,13 +332,16 @@ static int examine(struct state *s, struct err *e)
 	int rc = s->sink->seal(s->sink, &path, e);
 	if (!rc && s->proof) {
 		progress_start(p->common, "proof", "bytes", 0);
-		if (proof_check(s->proof, path, source, &s->proved, progress_step, NULL, e))
+		if (proof_check(s->proof, path, source, &s->proved, progress_step, NULL, e) || proof_tokenizer(s->in, path, &s->cut, e))
 			rc = err_prefix(e, "%.600s: not kept, since it is not what was meant", p->output);
 		progress_end();
 	}
 	if (!rc && s->proved.constant)
 		warn("%llu of %llu blocks came out as one value where the source's were not; the first: %s",
 		     (unsigned long long)s->proved.constant, (unsigned long long)s->proved.blocks, s->proved.first);
+	if (!rc && s->cut.differ)
+		warn("%zu of %zu texts are cut into other tokens by readers of %s than by the source's tokenizer; the first: '%s'", s->cut.differ,
+		     s->cut.strings, s->format->name, s->cut.first);
 	if (!rc && p->report)
 		rc = quantize_report(p, path, &s->plan, source, &s->calibrated, s->proof, e);
 	return rc ? rc : s->sink->finish(s->sink, e);
@@ -399,6 +404,9 @@ static int summary(const struct state *s, struct err *e)
 			if (s->proved.constant)
 				jw_string(&w, "first_constant", s->proved.first);
 			jw_uint(&w, "constant_in_source", s->proved.same);
+			jw_uint(&w, "tokens", s->cut.tokens);
+			jw_uint(&w, "texts", s->cut.strings);
+			jw_uint(&w, "texts_that_differ", s->cut.differ);
 			jw_end_object(&w);
 		}
 		json_notes(&s->notes, &w);
@@ -423,7 +431,8 @@ static int summary(const struct state *s, struct err *e)
 		else if (trained)
 			strbuf_puts(&out, "training: no pass lowered the KL on held-out windows; the codes stay as they were\n");
 		if (s->proof)
-			strbuf_printf(&out, "proof: %zu tensors read back as meant", s->proved.tensors);
+			strbuf_printf(&out, "proof: %zu tensors%s read back as meant", s->proved.tensors,
+				      s->cut.tokens ? " and the tokenizer" : "");
 		if (s->proof && s->proved.quantized)
 			strbuf_printf(&out, ", values of %zu looked at, %llu alarms", s->proved.quantized,
 				      (unsigned long long)s->proved.constant);

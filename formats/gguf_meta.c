@@ -227,8 +227,7 @@ static void put_id(struct gguf_writer *w, const struct config *c, const char *na
 	gguf_put_u32(w, key, (uint32_t)id);
 }
 
-/* A token in tokenizer_config.json: a string, or an object with the string as its content. */
-static int64_t named_token(const struct tokenizer *t, const struct json *settings, const char *key)
+int64_t gguf_named_token(const struct tokenizer *t, const struct json *settings, const char *key)
 {
 	const struct json *j = json_get(settings, key);
 	const char *s = json_kind(j) == JSON_OBJECT ? json_string(json_get(j, "content")) : json_string(j);
@@ -239,7 +238,7 @@ static void put_ids(struct gguf_writer *w, const struct config *c, const struct 
 {
 	int64_t id[SPECIAL_COUNT], bos = tokenizer_bos(t), eos = tokenizer_eos(t);
 	for (int i = 0; i < SPECIAL_COUNT; i++)
-		id[i] = named_token(t, settings, gguf_special_rows[i].settings);
+		id[i] = gguf_named_token(t, settings, gguf_special_rows[i].settings);
 	if (bos < 0)
 		bos = c->has_bos ? c->bos : id[SPECIAL_BOS];
 	if (eos < 0 && c->eos_count)
@@ -327,16 +326,13 @@ int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const str
 		return err_prefix(e, "%s", settings->name);
 	const char *model = spm ? "llama" : "gpt2";
 	gguf_put_string(w, "tokenizer.ggml.model", model, strlen(model));
-	/* for a SentencePiece vocabulary the keys below say nothing when they have the values that loaders assume */
-	if (!spm || strcmp(pre, "default"))
-		gguf_put_string(w, "tokenizer.ggml.pre", pre, strlen(pre));
+	gguf_put_string(w, "tokenizer.ggml.pre", pre, strlen(pre));
 	int rc = put_texts(w, c, t, e);
 	put_ids(w, c, t, root);
 	put_add_bos(w, t, root);
-	if (!spm || add_eos)
-		gguf_put_bool(w, "tokenizer.ggml.add_eos_token", add_eos);
-	if (tokenizer_space_prefix(t) != spm)
-		gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", !spm);
+	gguf_put_bool(w, "tokenizer.ggml.add_eos_token", add_eos);
+	if (spm || tokenizer_space_prefix(t))
+		gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", tokenizer_space_prefix(t));
 	put_chat_template(w, root, chat_template);
 	json_free(root);
 	return rc;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/json.h"
 #include "formats/gguf_vocab.h"
@@ -108,6 +109,26 @@ static bool is_added(const struct token *t)
 	return t->type == TOKEN_CONTROL || t->type == TOKEN_USER || t->type == TOKEN_UNKNOWN;
 }
 
+/* Loaders go by the model's name, since no key says it: Phi-3's special tokens take the space behind them, but for three. */
+static bool takes_space(const struct vocabulary *v, const struct token *t)
+{
+	static const char *const not[] = { "<unk>", "<s>", "<|endoftext|>" };
+	for (size_t i = 0; i < sizeof not / sizeof *not; i++)
+		if (strlen(not[i]) == t->len && !memcmp(not[i], t->text, t->len))
+			return false;
+	return v->rstrip;
+}
+
+static bool is_phi3(const struct gguf *g)
+{
+	size_t len;
+	const char *name = gguf_string(gguf_find(g, "general.name"), &len);
+	for (size_t i = 0; name && i + 4 <= len; i++)
+		if (!strncasecmp(name + i, "phi3", 4) || (i + 5 <= len && !strncasecmp(name + i, "phi-3", 5)))
+			return true;
+	return false;
+}
+
 static void write_added(struct json_writer *w, const struct vocabulary *v)
 {
 	jw_array(w, "added_tokens");
@@ -119,7 +140,7 @@ static void write_added(struct json_writer *w, const struct vocabulary *v)
 		jw_string_n(w, "content", v->token[i].text, v->token[i].len);
 		jw_bool(w, "single_word", false);
 		jw_bool(w, "lstrip", false);
-		jw_bool(w, "rstrip", false);
+		jw_bool(w, "rstrip", takes_space(v, &v->token[i]));
 		jw_bool(w, "normalized", false);
 		jw_bool(w, "special", v->token[i].type != TOKEN_USER);
 		jw_end_object(w);
@@ -375,7 +396,7 @@ static int write_settings(const struct vocabulary *v, struct strbuf *out, struct
 		jw_string_n(&w, "content", t->text, t->len);
 		jw_bool(&w, "lstrip", false);
 		jw_bool(&w, "normalized", false);
-		jw_bool(&w, "rstrip", false);
+		jw_bool(&w, "rstrip", takes_space(v, t));
 		jw_bool(&w, "single_word", false);
 		jw_bool(&w, "special", t->type != TOKEN_USER);
 		jw_end_object(&w);
@@ -395,6 +416,7 @@ static void read_settings(struct vocabulary *v, bool add_bos)
 	const struct gguf *g = v->g;
 	v->add_bos = add_bos;
 	v->space_prefix = v->spm;
+	v->rstrip = is_phi3(g);
 	gguf_bool(gguf_find(g, "tokenizer.ggml.add_bos_token"), &v->add_bos);
 	gguf_bool(gguf_find(g, "tokenizer.ggml.add_eos_token"), &v->add_eos);
 	gguf_bool(gguf_find(g, "tokenizer.ggml.add_space_prefix"), &v->space_prefix);

@@ -1,7 +1,8 @@
 #ifndef QUIRE_FORMATS_GGUF_VOCAB_H
 #define QUIRE_FORMATS_GGUF_VOCAB_H
-/* A vocabulary as GGUF lists it, on its way into tokenizer files. Private to gguf_vocab*.c. */
+/* A vocabulary as GGUF lists it, on its way into tokenizer files. Private to formats/. */
 #include "base/arena.h"
+#include "base/json.h"
 #include "formats/gguf_model.h"
 
 struct token {
@@ -19,12 +20,16 @@ struct special_row {
 };
 extern const struct special_row gguf_special_rows[SPECIAL_COUNT];
 
+/* The token that tokenizer_config.json names: a string, or an object with the string as its content. -1: none. */
+int64_t gguf_named_token(const struct tokenizer *t, const struct json *settings, const char *key);
+
 struct vocabulary {
 	const struct gguf *g;
 	struct token *token;
 	size_t count;
 	int64_t id[SPECIAL_COUNT];   /* -1: none */
 	bool spm, add_bos, add_eos, space_prefix, scores;
+	bool rstrip;                 /* special tokens take the white space behind them */
 	struct arena arena;
 };
 
