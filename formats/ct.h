@@ -12,6 +12,7 @@
  * Specification: the `compressors/pack_quantized` module of github.com/vllm-project/compressed-tensors. Our group
  * codecs hold the same unsigned codes and zero points, so nothing is rounded either way.
  */
+#include "base/json.h"
 #include "formats/checkpoint.h"
 
 struct ct_layout {
@@ -40,11 +41,7 @@ int ct_sink_new(const struct plan *p, struct tensor_sink *inner, struct tensor_s
 /* Puts quantization_config into a config.json's text. config may be NULL. */
 int ct_config_add(const struct plan *p, const struct config *config, struct strbuf *text, struct err *e);
 
-/*
- * Reading: when config.json says pack-quantized, replaces c->source by one with a tensor `weight` in our codec in
- * place of its parts, and takes quantization_config out of config.json. Everything is in c's arena but the index of the
- * new source.
- */
-int ct_attach(struct checkpoint *c, struct err *e);
+/* Reading, as packed.h says: a tensor `weight` in our codec takes the place of its parts. */
+int ct_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 
 #endif

@@ -275,35 +275,9 @@ static int build(struct checkpoint *c, struct ct_source *s, const struct scheme 
 	return rc ? rc : source_index(&s->base, e);
 }
 
-/* The configuration is the original model's: what the weights are stored in, the tensors say. */
-static int strip_config(struct checkpoint *c, const struct json *root, struct err *e)
+int ct_attach(struct checkpoint *c, const struct json *quant, struct err *e)
 {
-	struct strbuf text = { 0 }, value = { 0 };
-	struct json_writer w = { .out = &text, .indent = 2 };
-	struct side_file *files = arena_array(&c->arena, c->file_count, sizeof *files);
-	jw_object(&w, NULL);
-	for (const struct json *j = json_first(root); j; j = json_next(j)) {
-		if (!strcmp(json_key(j), "quantization_config"))
-			continue;
-		strbuf_clear(&value);
-		json_print(j, &value);
-		jw_raw(&w, json_key(j), value.data ? value.data : "null");
-	}
-	jw_end_object(&w);
-	strbuf_putc(&text, '\n');
-	char *copy = text.failed || value.failed || !files ? NULL : arena_strndup(&c->arena, text.data, text.len);
-	for (size_t i = 0; i < c->file_count && copy; i++)
-		files[i] = strcmp(c->files[i].name, "config.json") ? c->files[i] : (struct side_file){ c->files[i].name, copy, text.len };
-	if (copy)
-		c->files = files;
-	strbuf_release(&text);
-	strbuf_release(&value);
-	return copy ? ERR_OK : err_nomem(e);
-}
-
-static int attach(struct checkpoint *c, const struct json *root, const struct json *q, struct err *e)
-{
-	const struct json *groups = json_get(q, "config_groups");
+	const struct json *groups = json_get(quant, "config_groups");
 	size_t count = 0;
 	struct scheme *schemes = arena_array(&c->arena, json_count(groups) + 1, sizeof *schemes);
 	struct ct_source *s = arena_alloc(&c->arena, sizeof *s);
@@ -315,27 +289,8 @@ static int attach(struct checkpoint *c, const struct json *root, const struct js
 		rc = build(c, s, schemes, count, e);
 	}
 	if (!rc)
-		rc = strip_config(c, root, e);
-	if (!rc)
 		c->source = &s->base;
 	else if (s)
 		map_release(&s->base.index);
-	return rc;
-}
-
-int ct_attach(struct checkpoint *c, struct err *e)
-{
-	const struct side_file *f = checkpoint_file(c, "config.json");
-	struct err ignored;
-	int rc = ERR_OK;
-	/* most folders are not quantized, and a config.json that is no JSON is reported by those who need it */
-	if (!f || !strstr(f->data, "quantization_config"))
-		return ERR_OK;
-	struct json *root = json_parse(f->data, f->size, &ignored);
-	const struct json *q = json_get(root, "quantization_config");
-	const char *method = json_string(json_get(q, "quant_method")), *format = json_string(json_get(q, "format"));
-	if (method && format && !strcmp(method, "compressed-tensors") && !strcmp(format, "pack-quantized"))
-		rc = attach(c, root, q, e) ? err_prefix(e, "%.600s", c->path) : ERR_OK;
-	json_free(root);
 	return rc;
 }

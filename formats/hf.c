@@ -15,6 +15,7 @@
 #include "codec/codec.h"
 #include "formats/ct.h"
 #include "formats/file.h"
+#include "formats/packed.h"
 #include "formats/safetensors.h"
 
 #define MIB ((size_t)1 << 20)
@@ -339,7 +340,7 @@ static int hf_open(const char *path, struct checkpoint *c, struct err *e)
 	if (!rc)
 		rc = side_files(c, path, e);
 	if (!rc)
-		rc = ct_attach(c, e);
+		rc = packed_attach(c, e);
 	free(single);
 	free(index);
 	free(torch);
@@ -352,6 +353,8 @@ static int st_open(const char *path, struct checkpoint *c, struct err *e)
 	char *dir = rc ? NULL : path_dirname(path);
 	if (!rc)
 		rc = dir ? side_files(c, dir, e) : err_nomem(e);
+	if (!rc)
+		rc = packed_attach(c, e);
 	free(dir);
 	return rc;
 }

@@ -1,0 +1,207 @@
+/* Which layout of quantized weights a checkpoint has, and what is done about it. */
+#include "formats/packed.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "codec/codec.h"
+#include "formats/ct.h"
+
+static const char CT[] = "compressed-tensors";
+
+/*
+ * The first row that fits wins, so special cases stand first. Names of tensors: what each method's own writer gives
+ * them (transformers' integrations, compressed-tensors, AutoGPTQ, AutoAWQ, mlx-lm, modelopt).
+ */
+const struct packed_row packed_rows[] = {
+	{ "compressed-tensors, sparse", NULL, NULL, ".bitmask", NULL, NULL },
+	{ "compressed-tensors, pack-quantized", CT, "pack-quantized", NULL, NULL, ct_attach },
+	{ "compressed-tensors, pack-quantized", NULL, NULL, ".weight_packed", "i32", NULL },
+	{ "compressed-tensors, FP8", CT, "float-quantized", NULL, NULL, scaled_attach },
+	{ "compressed-tensors, int8", CT, "int-quantized", NULL, NULL, scaled_attach },
+	{ "compressed-tensors, 8 bits", CT, "naive-quantized", NULL, NULL, scaled_attach },
+	{ "compressed-tensors, as it was", CT, "dense", NULL, NULL, scaled_attach },
+	{ "NVFP4", CT, "nvfp4", ".weight_global_scale", NULL, NULL },
+	{ "NVFP4", "modelopt", "NVFP4", ".weight_scale_2", NULL, NULL },
+	{ "NVFP4", "nvfp4", NULL, NULL, NULL, NULL },
+	{ "MXFP4", CT, "mxfp4", NULL, NULL, NULL },
+	{ "MXFP4", "mxfp4", NULL, "_blocks", "u8", NULL },
+	{ "compressed-tensors", CT, NULL, ".weight_packed", NULL, NULL },
+	{ "modelopt FP8", "modelopt", "FP8", NULL, NULL, scaled_attach },
+	{ "modelopt", "modelopt", NULL, NULL, NULL, NULL },
+	{ "FP8", "fp8", NULL, "_scale_inv", NULL, scaled_attach },
+	{ "FP8", "fbgemm_fp8", NULL, NULL, NULL, scaled_attach },
+	{ "bitsandbytes", "bitsandbytes", NULL, ".SCB", NULL, NULL },
+	{ "bitsandbytes", NULL, NULL, ".weight.absmax", NULL, NULL },
+	{ "bitsandbytes", NULL, NULL, ".quant_state.bitsandbytes__nf4", NULL, NULL },
+	{ "bitsandbytes", NULL, NULL, ".quant_state.bitsandbytes__fp4", NULL, NULL },
+	{ "GPTQ", "gptq", NULL, ".g_idx", NULL, NULL },
+	{ "AWQ", "awq", NULL, NULL, NULL, NULL },
+	{ "AutoRound", "auto-round", NULL, NULL, NULL, NULL },
+	{ "AutoRound", "intel/auto-round", NULL, NULL, NULL, NULL },
+	{ "GPTQ or AWQ", NULL, NULL, ".qweight", NULL, NULL },
+	{ "HQQ", "hqq", NULL, ".W_q", NULL, NULL },
+	{ "AQLM", "aqlm", NULL, ".codebooks", NULL, NULL },
+	{ "EETQ", "eetq", NULL, ".weight_scales", NULL, NULL },
+	{ "quanto", "quanto", NULL, "._data", NULL, NULL },
+	{ "torchao", "torchao", NULL, "_qdata", NULL, NULL },
+	{ "torchao", NULL, NULL, ":qdata", NULL, NULL },
+	{ "VPTQ", "vptq", NULL, ".centroids.weight", NULL, NULL },
+	{ "SpQR", "spqr", NULL, ".dense_weights", NULL, NULL },
+	{ "HIGGS", "higgs", NULL, NULL, NULL, NULL },
+	{ "FP-Quant", "fp_quant", NULL, ".qweight", NULL, NULL },
+	{ "BitNet", "bitnet", NULL, NULL, NULL, NULL },
+	{ "Quark", "quark", NULL, NULL, NULL, NULL },
+	{ "MLX", "mlx", NULL, ".weight", "u32", NULL },
+	{ "8 bits with scales", NULL, NULL, ".weight_scale", NULL, scaled_attach },
+};
+const unsigned packed_row_count = sizeof packed_rows / sizeof *packed_rows;
+
+static bool ends(const char *name, const char *end)
+{
+	size_t n = strlen(name), k = strlen(end);
+	return n >= k && !strcmp(name + n - k, end);
+}
+
+static const struct tensor *marked(const struct tensor_source *s, const struct packed_row *row)
+{
+	for (size_t i = 0; row->mark && i < s->count; i++)
+		if (ends(s->tensors[i].name, row->mark) && (!row->codec || !strcmp(row->codec, s->tensors[i].codec->name)))
+			return &s->tensors[i];
+	return NULL;
+}
+
+/* Codes of a layout that has no row: linear weights are never integers otherwise. */
+static const struct tensor *codes(const struct tensor_source *s)
+{
+	for (size_t i = 0; i < s->count; i++) {
+		const struct tensor *t = &s->tensors[i];
+		if (t->ndim == 2 && t->codec->kind == CODEC_INTEGER && ends(t->name, ".weight"))
+			return t;
+	}
+	return NULL;
+}
+
+static int refuse(struct err *e, const char *name, const char *how, const char *what)
+{
+	return err_set(e, ERR_UNSUPPORTED, "its weights are quantized by another program (%.60s, as %s %.160s says), which is not read; "
+		       "dequantize them to bf16 with that program first, or take the original model", name, how, what);
+}
+
+/* quantization_config, or what mlx-lm calls it. Old bitsandbytes and MLX configurations do not name their method. */
+static const struct json *find_config(const struct json *root, const char **method)
+{
+	static const char *const keys[] = { "quantization_config", "quantization" };
+	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
+		const struct json *q = json_get(root, keys[i]);
+		if (json_kind(q) != JSON_OBJECT)
+			continue;
+		*method = json_string(json_get(q, "quant_method"));
+		if (!*method && (json_get(q, "load_in_8bit") || json_get(q, "load_in_4bit") || json_get(q, "bnb_4bit_quant_type")))
+			*method = "bitsandbytes";
+		else if (!*method && json_get(q, "group_size") && json_get(q, "bits"))
+			*method = "mlx";
+		return q;
+	}
+	return NULL;
+}
+
+static const struct packed_row *by_config(const struct json *q, const char *method)
+{
+	const char *format = json_string(json_get(q, "format"));
+	format = format ? format : json_string(json_get(q, "quant_algo"));
+	for (unsigned i = 0; i < packed_row_count; i++) {
+		const struct packed_row *r = &packed_rows[i];
+		if (r->method && !strcmp(r->method, method) &&
+		    (!r->format || (format && !strncmp(r->format, format, strlen(r->format)))))
+			return r;
+	}
+	return NULL;
+}
+
+/* What config.json says of the weights' storage is true of the file alone. */
+static int strip_config(struct checkpoint *c, const struct json *root, const struct json *q, struct err *e)
+{
+	struct strbuf text = { 0 }, value = { 0 };
+	struct json_writer w = { .out = &text, .indent = 2 };
+	struct side_file *files = arena_array(&c->arena, c->file_count, sizeof *files);
+	jw_object(&w, NULL);
+	for (const struct json *j = json_first(root); j; j = json_next(j)) {
+		if (j == q)
+			continue;
+		strbuf_clear(&value);
+		json_print(j, &value);
+		jw_raw(&w, json_key(j), value.data ? value.data : "null");
+	}
+	jw_end_object(&w);
+	strbuf_putc(&text, '\n');
+	char *copy = text.failed || value.failed || !files ? NULL : arena_strndup(&c->arena, text.data, text.len);
+	for (size_t i = 0; i < c->file_count && copy; i++)
+		files[i] = strcmp(c->files[i].name, "config.json") ? c->files[i] : (struct side_file){ c->files[i].name, copy, text.len };
+	if (copy)
+		c->files = files;
+	strbuf_release(&text);
+	strbuf_release(&value);
+	return copy ? ERR_OK : err_nomem(e);
+}
+
+/* For `inspect`: how the weights are stored. */
+static int add_fact(struct checkpoint *c, const char *name, struct err *e)
+{
+	struct fact *f = arena_array(&c->arena, c->fact_count + 1, sizeof *f);
+	if (!f)
+		return err_nomem(e);
+	if (c->fact_count)
+		memcpy(f, c->facts, c->fact_count * sizeof *f);
+	f[c->fact_count] = (struct fact){ "quantized by others", name };
+	c->facts = f;
+	c->fact_count++;
+	return ERR_OK;
+}
+
+/* Marks of what is not read; after a reader took its own tensors away, what is left has none. */
+static int check_marks(const struct tensor_source *s, const struct packed_row **readable, struct err *e)
+{
+	*readable = NULL;
+	for (unsigned i = 0; i < packed_row_count; i++) {
+		const struct tensor *t = marked(s, &packed_rows[i]);
+		if (t && !packed_rows[i].attach)
+			return refuse(e, packed_rows[i].name, "tensor", t->name);
+		if (t && !*readable)
+			*readable = &packed_rows[i];
+	}
+	return ERR_OK;
+}
+
+static int attach(struct checkpoint *c, const struct json *root, struct err *e)
+{
+	const char *method = NULL;
+	const struct json *q = find_config(root, &method);
+	const struct packed_row *row = q && method ? by_config(q, method) : NULL, *more;
+	int rc = ERR_OK;
+	if (method && (!row || !row->attach))
+		return refuse(e, row ? row->name : method, "config.json's", json_key(q));
+	if (!row)
+		rc = check_marks(c->source, &row, e);
+	if (!rc && row)
+		rc = row->attach(c, q, e);
+	if (!rc && row)
+		rc = check_marks(c->source, &more, e);
+	const struct tensor *left = rc ? NULL : codes(c->source);
+	if (left)
+		rc = refuse(e, "integer codes of a layout it does not name", "tensor", left->name);
+	if (!rc && row)
+		rc = add_fact(c, row->name, e);
+	return rc || !q ? rc : strip_config(c, root, q, e);
+}
+
+int packed_attach(struct checkpoint *c, struct err *e)
+{
+	const struct side_file *f = checkpoint_file(c, "config.json");
+	struct err ignored;
+	/* most are not quantized, and a config.json that is no JSON is reported by those who need it */
+	struct json *root = f && strstr(f->data, "\"quantization") ? json_parse(f->data, f->size, &ignored) : NULL;
+	int rc = attach(c, root, e);
+	json_free(root);
+	return rc ? err_prefix(e, "%.600s", c->path) : ERR_OK;
+}
