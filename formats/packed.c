@@ -108,8 +108,8 @@ static const struct json *find_config(const struct json *root, const char **meth
 
 static const struct packed_row *by_config(const struct json *q, const char *method)
 {
-	const char *format = json_string(json_get(q, "format"));
-	format = format ? format : json_string(json_get(q, "quant_algo"));
+	const char *format = json_string(json_get(q, "format")), *own = json_string(json_get(json_first(json_get(q, "config_groups")), "format"));
+	format = own ? own : format ? format : json_string(json_get(q, "quant_algo"));
 	for (unsigned i = 0; i < packed_row_count; i++) {
 		const struct packed_row *r = &packed_rows[i];
 		if (r->method && !strcmp(r->method, method) &&
@@ -177,12 +177,14 @@ static int attach(struct checkpoint *c, const struct json *root, struct err *e)
 {
 	const char *method = NULL;
 	const struct json *q = find_config(root, &method);
-	const struct packed_row *row = q && method ? by_config(q, method) : NULL, *more;
+	const struct packed_row *row = q && method ? by_config(q, method) : NULL, *more = NULL;
 	int rc = ERR_OK;
 	if (method && (!row || !row->attach))
 		return refuse(e, row ? row->name : method, "config.json's", json_key(q));
+	if (!row || row->attach == scaled_attach)
+		rc = check_marks(c->source, &more, e);
 	if (!row)
-		rc = check_marks(c->source, &row, e);
+		row = more;
 	if (!rc && row)
 		rc = row->attach(c, q, e);
 	if (!rc && row)

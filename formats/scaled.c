@@ -1,8 +1,8 @@
 /*
  * Weights in 8 bits (floats, or integers) with scales, as FP8 checkpoints hold them: a tensor T and its scale T_scale or
  * T_scale_inv, both of which are multiplied by. One scale may stand for a tensor, a row, a group of a row or a block; along
- * an axis of d elements in blocks of b there are ceil(d / b) of them. Decoded one tensor at a time, to f32: the product
- * of a code and its scale has more bits than bf16.
+ * an axis of d elements in blocks of b there are ceil(d / b) of them. Decoded one tensor at a time, to f32, since the product
+ * of a code and its scale has more bits than bf16; the compressed-tensors library rounds it to the scale's type, and so do we.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -34,14 +34,14 @@ struct span {
 /* ---- values */
 
 struct decode {
-	const struct tensor *weight;
+	const struct tensor *weight, *to;
 	const struct entry *entry;
 	const uint8_t *codes;
 	const float *scale;
-	float *out;
+	uint8_t *out;
 	uint64_t rows, cols;
 };
-enum { ROWS = 64 };
+enum { ROWS = 64, RUN = 256 };
 
 static size_t first_scale(const struct decode *d, uint64_t row)
 {
@@ -51,24 +51,32 @@ static size_t first_scale(const struct decode *d, uint64_t row)
 	return at;
 }
 
+/* A run of codes under one scale. */
+static void decode_run(const struct decode *d, const uint8_t *in, float scale, size_t n, uint8_t *out)
+{
+	const struct codec *c = d->weight->codec;
+	float x[RUN];
+	if (c->kind == CODEC_FLOAT)
+		c->decode(c, in, x, n);
+	for (size_t i = 0; i < n; i++)
+		x[i] = (c->kind == CODEC_FLOAT ? x[i] : (float)(int8_t)in[i]) * scale;
+	d->to->codec->encode(d->to->codec, x, out, n);
+}
+
 static void decode_rows(void *arg, size_t slice, int worker)
 {
 	const struct decode *d = arg;
-	const struct codec *c = d->weight->codec;
-	uint32_t last = d->weight->ndim - 1;
-	uint64_t block = d->entry->block[last], end = (slice + 1) * ROWS < d->rows ? (slice + 1) * ROWS : d->rows;
+	uint32_t last = d->weight->ndim - 1, width = d->to->codec->block_bytes;
+	uint64_t block = d->entry->block[last], end = (slice + 1) * ROWS < d->rows ? (slice + 1) * ROWS : d->rows, n;
 	(void)worker;
 	for (uint64_t r = slice * ROWS; r < end; r++) {
-		const uint8_t *in = d->codes + r * d->cols;
-		float *out = d->out + r * d->cols;
 		const float *scale = d->scale + first_scale(d, r);
-		if (c->kind == CODEC_FLOAT)
-			c->decode(c, in, out, (size_t)d->cols);
-		for (uint64_t i = 0; i < d->cols && c->kind != CODEC_FLOAT; i++)
-			out[i] = (float)(int8_t)in[i];
-		for (uint64_t at = 0; at < d->cols; at += block, scale += d->entry->stride[last])
-			for (uint64_t i = at; i < at + block && i < d->cols; i++)
-				out[i] *= *scale;
+		for (uint64_t at = 0; at < d->cols; at += n) {
+			n = block - at % block < RUN ? block - at % block : RUN;
+			n = d->cols - at < n ? d->cols - at : n;
+			decode_run(d, d->codes + r * d->cols + at, scale[at / block * d->entry->stride[last]], (size_t)n,
+				   d->out + (r * d->cols + at) * width);
+		}
 	}
 }
 
@@ -76,18 +84,18 @@ static int decode(struct scaled_source *s, const struct entry *x, const struct t
 		  struct tensor_bytes *out, struct err *e)
 {
 	struct tensor_bytes b;
-	float *values = malloc((size_t)t->nbytes + 1);
+	uint8_t *values = malloc((size_t)t->nbytes + 1);
 	int rc = values ? s->inner->get(s->inner, x->weight, &b, e) : err_nomem(e);
 	if (rc) {
 		free(values);
 		return rc;
 	}
-	struct decode d = { .weight = &s->inner->tensors[x->weight], .entry = x, .codes = b.data, .scale = scale, .out = values,
+	struct decode d = { .weight = &s->inner->tensors[x->weight], .to = t, .entry = x, .codes = b.data, .scale = scale, .out = values,
 			    .rows = tensor_rows(t), .cols = tensor_cols(t) };
 	thread_for((size_t)((d.rows + ROWS - 1) / ROWS), decode_rows, &d);
 	source_drop(s->inner, b.data, b.size);
 	tensor_bytes_release(&b);
-	*out = (struct tensor_bytes){ (uint8_t *)values, (size_t)t->nbytes, values };
+	*out = (struct tensor_bytes){ values, (size_t)t->nbytes, values };
 	return ERR_OK;
 }
 
@@ -192,9 +200,12 @@ static bool fits(uint64_t d, uint64_t scales, uint64_t block)
 	return scales == (block && block < d ? (d + block - 1) / block : 1);
 }
 
-/* Blocks along an axis by the number of scales alone. */
-static bool divided(uint64_t d, uint64_t scales, uint64_t *block)
+/* Blocks along an axis by the number of scales alone: a power of two, as all known ones are, or what divides it. */
+static bool guess(uint64_t d, uint64_t scales, uint64_t *block)
 {
+	for (*block = 1; *block < d && scales > 1; *block *= 2)
+		if (fits(d, scales, *block))
+			return true;
 	*block = scales ? d / scales : 0;
 	return scales && *block * scales == d;
 }
@@ -215,7 +226,7 @@ static int set_blocks(const struct tensor *t, const struct tensor *scale, const 
 		if (found && a + 2 > last)
 			x->block[a] = block && block < t->dim[a] ? block : t->dim[a];
 		else
-			ok = divided(t->dim[a], dim[a], &x->block[a]);
+			ok = guess(t->dim[a], dim[a], &x->block[a]);
 	}
 	if (!ok || (count && !found && t->ndim >= 2))
 		return err_set(e, ERR_INPUT, "tensor %.200s: its shape %s is no scale of %s%s", scale->name, tensor_shape_text(scale, have),
@@ -256,23 +267,29 @@ static int read_spans(struct checkpoint *c, const struct json *q, struct span **
 
 /* ---- the source */
 
-static int add(struct scaled_source *s, size_t i, const struct span *spans, size_t count, bool told, struct entry *x, struct tensor *t,
-	       struct err *e)
+/* What quantization_config says: is there one, is it compressed-tensors', what does one scale stand for? */
+struct told {
+	bool any, rounds;
+	struct span *spans;
+	size_t count;
+};
+
+static int add(struct scaled_source *s, size_t i, const struct told *told, struct entry *x, struct tensor *t, struct err *e)
 {
 	const struct tensor *in = &s->inner->tensors[i], *scale = scale_of(s->inner, in);
 	*x = (struct entry){ .weight = i, .scale = SIZE_MAX };
 	*t = *in;
 	if (!in_eight_bits(in))
-		return scale && told ? bad(e, in, "has a scale, but is not in 8 bits") : ERR_OK;
+		return scale && told->any ? bad(e, in, "has a scale, but is not in 8 bits") : ERR_OK;
 	if (!scale)
-		return told && in->ndim > 1 ? bad(e, in, "in 8 bits, and its scale is missing") : ERR_OK;
+		return told->any && in->ndim > 1 ? bad(e, in, "in 8 bits, and its scale is missing") : ERR_OK;
 	if (find(s->inner, in->name, strlen(in->name), "_zero_point") || find(s->inner, in->name, strlen(in->name), "_g_idx"))
 		return err_set(e, ERR_UNSUPPORTED, "tensor %.200s: has zero points or an order of columns, which are not read", in->name);
 	if (scale->codec->kind != CODEC_FLOAT)
 		return err_set(e, ERR_UNSUPPORTED, "tensor %.200s: scales in %s are not read", scale->name, scale->codec->name);
 	x->scale = source_position(s->inner, scale);
-	t->codec = codec_find("f32");
-	int rc = set_blocks(in, scale, spans, count, x, e);
+	t->codec = told->rounds && scale->codec->block_bytes == 2 ? scale->codec : codec_find("f32");
+	int rc = set_blocks(in, scale, told->spans, told->count, x, e);
 	return rc ? rc : tensor_measure(t, e);
 }
 
@@ -280,9 +297,10 @@ static int build(struct checkpoint *c, struct scaled_source *s, const struct jso
 {
 	const struct tensor_source *in = s->inner;
 	struct tensor *tensors = arena_array(&c->arena, in->count + 1, sizeof *tensors);
-	struct span *spans;
-	size_t n = 0, count;
-	int rc = read_spans(c, quant, &spans, &count, e);
+	const char *method = json_string(json_get(quant, "quant_method"));
+	struct told told = { .any = quant != NULL, .rounds = method && !strcmp(method, "compressed-tensors") };
+	size_t n = 0;
+	int rc = read_spans(c, quant, &told.spans, &told.count, e);
 	s->entries = arena_array(&c->arena, in->count + 1, sizeof *s->entries);
 	if (!rc && (!tensors || !s->entries))
 		rc = err_nomem(e);
@@ -294,7 +312,7 @@ static int build(struct checkpoint *c, struct scaled_source *s, const struct jso
 		if (is_scale && quant && !of)
 			rc = bad(e, t, "a scale of a tensor that is not there");
 		if (!rc)
-			rc = add(s, i, spans, count, quant != NULL, &s->entries[n], &tensors[n], e);
+			rc = add(s, i, &told, &s->entries[n], &tensors[n], e);
 		n++;
 	}
 	s->base = (struct tensor_source){ .tensors = tensors, .count = n, .get = scaled_get, .drop = scaled_drop };
