@@ -300,7 +300,7 @@ int collect_run(const struct collect_plan *p, const struct loaded *l, const stru
 		plan_progress *progress, void *arg, struct err *e)
 {
 	struct run r = { .p = p, .l = l, .e = e, .progress = progress, .arg = arg };
-	int rc = work_open(&r.work, out, p->job, o->resume, e);
+	int rc = work_open(&r.work, o->work ? o->work : out, p->job, o->resume, e);
 	if (rc)
 		return rc;
 	if (o->passing)

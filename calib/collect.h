@@ -14,6 +14,7 @@ struct collect_options {
 	uint64_t seed;
 	size_t shard, shards;     /* this part of so many, from 0; 0, 1 for the whole */
 	bool resume;
+	const char *work;         /* whose name with ".resume" the working file has; NULL: the output's */
 	bool passing;             /* the working file has no name: nothing can resume it, nothing is left of an interrupted run */
 	const char *tool;         /* "quire 0.1.0", for the file */
 };

@@ -31,6 +31,17 @@ char *work_path(const char *out)
 	return p;
 }
 
+bool work_left(const char *path)
+{
+	static const uint8_t nothing[8];
+	uint8_t head[8];
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	bool left = fd >= 0 && pread(fd, head, sizeof head, 0) == sizeof head && memcmp(head, nothing, sizeof head);
+	if (fd >= 0)
+		close(fd);
+	return left;
+}
+
 static int put(const struct work *w, uint64_t at, const uint8_t *p, size_t size, struct err *e)
 {
 	while (size) {

@@ -24,6 +24,8 @@ struct work {
 
 /* "OUT.resume"; malloc'ed, NULL when out of memory. */
 char *work_path(const char *out);
+/* Is there such a file, and is something in it? One that an interruption left before its first commit is as good as none. */
+bool work_left(const char *path);
 /*
  * Opens or makes the file. With resume, w->steps and w->sums are those of the interrupted run; without it, or when there
  * is none, w->steps is 0. ERR_NOT_COMPARABLE when it is of another job; ERR_IO when another process has it open.

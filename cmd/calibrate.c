@@ -25,8 +25,8 @@ static const struct calibrate_options defaults = { .samples = OPT_NOT_GIVEN, .to
 
 #define AT(f) offsetof(struct calibrate_options, f)
 static const struct option_row rows[] = {
-	{ "data", 'd', OPT_LIST, "TEXT", "text, JSON lines (*.jsonl), or either gzip'ed; may be repeated", AT(data) },
-	{ "output", 'o', OPT_STRING, "STATS", "file to write (required)", AT(output) },
+	{ "data", 'd', OPT_INPUTS, "TEXT", "text, JSON lines (*.jsonl), or either gzip'ed; may be repeated", AT(data) },
+	{ "output", 'o', OPT_OUT_STATS, "STATS", "file to write (required)", AT(output) },
 	{ "collect", 0, OPT_STRING, "imatrix|full|kv", "full adds second moments; kv: of keys and values, for fold (default: imatrix)", AT(collect) },
 	{ "samples", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 128)", AT(samples) },
 	{ "tokens", 0, OPT_INT, "N", "the same as a number of tokens", AT(tokens) },
@@ -35,37 +35,11 @@ static const struct option_row rows[] = {
 	{ "shard", 0, OPT_STRING, "I/N", "do part I of N only, I from 1; merge the parts later", AT(shard) },
 	{ "merge", 0, OPT_FLAG, NULL, "arguments are statistics or importance matrices: add them up", AT(merge) },
 	{ "resume", 0, OPT_FLAG, NULL, "go on where an interrupted run with this output stopped", AT(resume) },
-	{ "from", 0, OPT_STRING, "STATS", "run nothing: write the importance matrix of these statistics", AT(from) },
+	{ "from", 0, OPT_INPUT, "STATS", "run nothing: write the importance matrix of these statistics", AT(from) },
 	{ "to", 0, OPT_STRING, "quire|imatrix", "imatrix: llama.cpp's form (default: by suffix .gguf or .dat)", AT(to) },
 	{ "force", 'f', OPT_FLAG, NULL, "overwrite a file that is something else than statistics", AT(force) },
 	{ "dry-run", 0, OPT_FLAG, NULL, "say what it would take: tokens, memory, disk", AT(dry_run) },
 };
-
-/*
- * An older run's statistics may be written over, an input may not, and anything else only when asked: a text or a
- * model in place of the output is a slip of the hand.
- */
-static int check_output(const struct calibrate_options *o, const char *const *inputs, size_t count, struct err *e)
-{
-	struct stats *s;
-	struct mapped m;
-	struct err other;
-	for (size_t i = 0; i < count; i++)
-		if (file_same(inputs[i], o->output))
-			return err_set(e, ERR_USAGE, "%s is an input and the output", inputs[i]);
-	if (o->from && file_same(o->from, o->output))
-		return err_set(e, ERR_USAGE, "%s is an input and the output", o->output);
-	if (o->force || o->dry_run || !file_exists(o->output) || file_is_dir(o->output) || mapped_open(&m, o->output, &other))
-		return ERR_OK;
-	bool empty = !m.size;
-	mapped_close(&m);
-	if (empty)
-		return ERR_OK;
-	if (stats_open(o->output, &s, &other))
-		return err_set(e, ERR_USAGE, "'%.600s' exists and holds no statistics; --force overwrites it", o->output);
-	stats_close(s);
-	return ERR_OK;
-}
 
 /* Does the command line choose what to run, and where from? */
 static bool has_choices(const struct calibrate_options *o)
@@ -130,6 +104,7 @@ static int choose(const struct calibrate_options *o, const struct config *config
 	c->collect = collect_rows[k].collect;
 	c->seed = o->seed < 0 ? 0 : (uint64_t)o->seed;
 	c->resume = o->resume;
+	c->work = o->output;
 	c->tool = "quire " QUIRE_VERSION;
 	c->ctx = calibration_ctx(config, o->ctx > 0 ? (size_t)o->ctx : 0);
 	c->samples = o->samples >= 0 ? (size_t)o->samples : CALIBRATION_SAMPLES;
@@ -207,37 +182,37 @@ static int write_imatrix(const struct loaded *l, const char *stats_path, const c
 	return rc;
 }
 
+/* What an interrupted run left is hours of work: it is gone on with, or thrown away on purpose. */
+static int check_left(const struct calibrate_options *o, struct err *e)
+{
+	char *left = work_path(o->output);
+	int rc = left ? ERR_OK : err_nomem(e);
+	if (!rc && !o->resume && !o->force && work_left(left))
+		rc = err_set(e, ERR_USAGE, "an interrupted run left '%.600s': --resume goes on with it, --force starts anew without it", left);
+	else if (!rc && o->resume && !work_left(left))
+		note(&o->common, "there is no %s to go on with; starting at the beginning", left);
+	free(left);
+	return rc;
+}
+
 static int gather(const struct calibrate_options *o, const struct loaded *l, const struct collect_plan *p,
 		  const struct collect_options *c, bool foreign, const char *const *texts, size_t count, struct err *e)
 {
-	struct strbuf temp = { 0 };
+	struct out_scratch *temp = NULL;
 	/* what cannot be written should be known before hours of work, not after */
 	int rc = out_check(o->output, e);
+	if (!rc)
+		rc = check_left(o, e);
+	if (!rc && foreign)
+		rc = out_scratch(o->output, &temp, e);
 	if (rc)
 		return rc;
-	if (foreign)
-		strbuf_printf(&temp, "%s.stats", o->output);
-	if (temp.failed)
-		return err_nomem(e);
-	if (foreign && file_exists(temp.data)) {
-		rc = err_set(e, ERR_USAGE, "'%.600s' is in the way: the name is needed meanwhile; move it", temp.data);
-		strbuf_release(&temp);
-		return rc;
-	}
-	char *left = work_path(foreign ? temp.data : o->output);
-	if (left && !c->resume && file_exists(left))
-		note(&o->common, "starting anew; an interrupted run left %s (--resume goes on with it)", left);
-	else if (left && c->resume && !file_exists(left))
-		note(&o->common, "there is no %s to go on with; starting at the beginning", left);
-	free(left);
 	progress_start(&o->common, "calibrate", "tokens", (uint64_t)p->text.count * p->text.ctx * l->config.layers);
-	rc = collect_run(p, l, c, foreign ? temp.data : o->output, progress_step, NULL, e);
+	rc = collect_run(p, l, c, foreign ? out_scratch_path(temp) : o->output, progress_step, NULL, e);
 	progress_end();
-	if (foreign && !rc) {
-		rc = write_imatrix(l, temp.data, o->output, texts, count, e);
-		remove(temp.data);
-	}
-	strbuf_release(&temp);
+	if (foreign && !rc)
+		rc = write_imatrix(l, out_scratch_path(temp), o->output, texts, count, e);
+	out_scratch_end(temp);
 	return rc;
 }
 
@@ -301,9 +276,7 @@ static int merge(const struct calibrate_options *o, const char *const *args, siz
 	struct strbuf out = { 0 };
 	if (o->data.count || o->from || o->to || has_choices(o))
 		return err_set(e, ERR_USAGE, "--merge takes statistics files and --output only");
-	int rc = check_output(o, args, count, e);
-	if (!rc)
-		rc = stats_merge(args, count, o->output, e);
+	int rc = stats_merge(args, count, o->output, e);
 	if (!rc)
 		rc = stats_open(o->output, &s, e);
 	if (rc)
@@ -350,13 +323,10 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		texts[n++] = o->data.item[i];
 	for (size_t i = 1; i < count; i++)
 		texts[n++] = args[i];
-	/* the model is as much an input as the texts are */
-	int rc = check_output(o, args, 1, e);
-	if (!rc)
-		rc = check_output(o, texts, n, e);
-	if (!rc && o->from)
+	int rc;
+	if (o->from)
 		rc = convert(o, args[0], texts, n, e);
-	else if (!rc)
+	else
 		rc = n ? calibrate(o, args[0], texts, n, e) : err_set(e, ERR_USAGE, "calibrate needs a text: --data FILE");
 	free(texts);
 	return rc;

@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "calib/collect.h"
 #include "calib/text.h"
+#include "formats/file.h"
 
 enum { DEFAULT_CTX = 512 };
 
@@ -31,18 +31,17 @@ int method_unknown(const char *name, struct err *e)
 static int gather(struct calibrated *c, const struct produce *p, const struct collect_options *o, const struct loaded *l,
 		  const struct collect_plan *plan, struct err *e)
 {
-	struct strbuf path = { 0 };
-	strbuf_printf(&path, "%s.%ld.stats", p->output, (long)getpid());
-	if (path.failed)
-		return err_nomem(e);
+	struct out_scratch *file;
+	int rc = out_scratch(p->output, &file, e);
+	if (rc)
+		return rc;
 	progress_start(p->common, "calibrate", "tokens", (uint64_t)plan->text.count * plan->text.ctx * l->config.layers);
-	int rc = collect_run(plan, l, o, path.data, progress_step, NULL, e);
+	rc = collect_run(plan, l, o, out_scratch_path(file), progress_step, NULL, e);
 	progress_end();
 	if (!rc)
-		rc = stats_open(path.data, &c->stats, e);
+		rc = stats_open(out_scratch_path(file), &c->stats, e);
 	/* the map keeps it alive for as long as it is needed */
-	remove(path.data);
-	strbuf_release(&path);
+	out_scratch_end(file);
 	return rc;
 }
 

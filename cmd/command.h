@@ -13,7 +13,12 @@
 #include "base/json.h"
 #include "base/strbuf.h"
 
-enum option_type { OPT_FLAG, OPT_STRING, OPT_INT, OPT_DOUBLE, OPT_SIZE /* 64MiB, 2G */, OPT_LIST /* repeatable */ };
+enum option_type {
+	OPT_FLAG, OPT_STRING, OPT_INT, OPT_DOUBLE, OPT_SIZE /* 64MiB, 2G */, OPT_LIST /* repeatable */,
+	OPT_INPUT, OPT_INPUTS /* repeatable */, /* names of files or folders that are read */
+	OPT_OUTPUT, OPT_OUT_FOLDER,             /* ... and written; an earlier output of these kinds gives way without --force: */
+	OPT_OUT_STATS, OPT_OUT_BASELINE, OPT_OUT_PART, OPT_OUT_JUNIT, OPT_OUT_REPORT, OPT_OUT_CSV, OPT_OUT_PAGE,
+};
 
 struct string_list {
 	const char **item;
@@ -26,7 +31,7 @@ struct option_row {
 	enum option_type type;
 	const char *value;       /* "NAME" in help, or "a|b|c" (offered by completion); NULL for flags */
 	const char *help;        /* one line of up to 70 columns; NULL hides the option */
-	size_t field;            /* offsetof into the command's options struct; by type: bool, const char *, int64_t, double, uint64_t, struct string_list */
+	size_t field;            /* offsetof into the command's options struct; by type: bool, int64_t, double, uint64_t, struct string_list, else const char * */
 };
 
 /* The default of a whole number where leaving it out is not the same as giving the default; always negative. */
@@ -46,6 +51,7 @@ struct command {
 	const struct option_row *options;
 	size_t option_count;
 	size_t min_args, max_args; /* positional arguments; SIZE_MAX: any number */
+	size_t file_args;        /* so many of them name files that are read, the rest is text; 0: all */
 	size_t options_size;     /* sizeof the options struct; its first member is struct common */
 	const void *defaults;    /* NULL: all zero */
 	int (*run)(const void *options, const char *const *args, size_t count, struct err *e);

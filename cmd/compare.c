@@ -11,6 +11,7 @@
 #include "calib/gate.h"
 #include "calib/text.h"
 #include "cmd/calibration.h"
+#include "cmd/paths.h"
 #include "codec/codec.h"
 #include "formats/file.h"
 
@@ -18,14 +19,14 @@ static const struct compare_options defaults = { .protocol = "llama", .to = "qui
 
 #define FIELD(name) offsetof(struct compare_options, name)
 static const struct option_row rows[] = {
-	{ "data", 'd', OPT_STRING, "TEXT", "text to judge on (required)", FIELD(data) },
+	{ "data", 'd', OPT_INPUT, "TEXT", "text to judge on (required)", FIELD(data) },
 	{ "schemes", 's', OPT_STRING, "A,B,C", "presets or codecs; NAME/METHOD for a method of its own", FIELD(schemes) },
-	{ "plan", 0, OPT_STRING, "FILE", "variants by line: NAME SCHEME [method=M] [kv-cache=C] ...", FIELD(plan) },
-	{ "stats", 0, OPT_STRING, "STATS", "statistics of calibrate, for methods that use them", FIELD(stats) },
-	{ "calib", 0, OPT_LIST, "TEXT", "text for fold options, and for statistics of changed models", FIELD(calib) },
+	{ "plan", 0, OPT_INPUT, "FILE", "variants by line: NAME SCHEME [method=M] [kv-cache=C] ...", FIELD(plan) },
+	{ "stats", 0, OPT_INPUT, "STATS", "statistics of calibrate, for methods that use them", FIELD(stats) },
+	{ "calib", 0, OPT_INPUTS, "TEXT", "text for fold options, and for statistics of changed models", FIELD(calib) },
 	{ "method", 0, OPT_STRING, "NAME", "as quantize --method (default: best with statistics, else search)", FIELD(method) },
 	{ "distill", 0, OPT_INT, "N", "as quantize --distill (default: up to 12 passes)", FIELD(distill) },
-	{ "work", 0, OPT_STRING, "DIR", "keep variants and figures here (default: quire-compare)", FIELD(work) },
+	{ "work", 0, OPT_OUT_FOLDER, "DIR", "keep variants and figures here (default: quire-compare)", FIELD(work) },
 	{ "to", 0, OPT_STRING, "quire|gguf", "format of the variants (default: quire)", FIELD(to) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", FIELD(ctx) },
 	{ "chunks", 0, OPT_INT, "N", "use the first N windows only (default: all)", FIELD(chunks) },
@@ -36,8 +37,9 @@ static const struct option_row rows[] = {
 	{ "max-kl", 0, OPT_DOUBLE, "NATS", "name the smallest whose KL is surely below this", FIELD(max_kl) },
 	{ "fastest", 0, OPT_FLAG, NULL, "name the fastest within the limits instead", FIELD(fastest) },
 	{ "attribute", 0, OPT_STRING, "layers|tensors|roles", "measure which weights cause each variant's KL", FIELD(attribute) },
-	{ "csv", 0, OPT_STRING, "FILE", "write the table as CSV", FIELD(csv) },
-	{ "html", 0, OPT_STRING, "FILE", "write one page with plots", FIELD(html) },
+	{ "csv", 0, OPT_OUT_CSV, "FILE", "write the table as CSV", FIELD(csv) },
+	{ "html", 0, OPT_OUT_PAGE, "FILE", "write one page with plots", FIELD(html) },
+	{ "force", 'f', OPT_FLAG, NULL, "overwrite files that are something else than earlier outputs", FIELD(force) },
 };
 
 static double now(void)
@@ -366,6 +368,15 @@ static int make_work_folder(const char *path, struct err *e)
 	return err_set(e, ERR_IO, "cannot make the work folder '%.600s': %s", path, strerror(errno));
 }
 
+/* What the plan names is read as what the command line names. */
+static int check_inputs(const struct compare_options *o, const struct variant *v, struct err *e)
+{
+	int rc = paths_input(&compare_command, o, v->file, e);
+	if (!rc)
+		rc = paths_input(&compare_command, o, v->from, e);
+	return rc ? rc : paths_input(&compare_command, o, v->recipe, e);
+}
+
 static int run(const void *options, const char *const *args, size_t count, struct err *e)
 {
 	struct compare c = { .o = options, .model = args[0] };
@@ -379,6 +390,8 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		rc = compare_stats(&c, e);
 	if (!rc)
 		rc = compare_variants(&c, args + 1, count - 1, e);
+	for (size_t i = 0; i < c.count && !rc; i++)
+		rc = check_inputs(c.o, &c.variants[i], e);
 	if (!rc)
 		rc = identity_model(&c.reference.config, c.reference.checkpoint->source, c.identity, e);
 	if (!rc)

@@ -19,7 +19,7 @@ struct compare_options {
 	int64_t ctx, chunks, distill;
 	double confidence, max_kl;
 	uint64_t budget;
-	bool fastest;
+	bool fastest, force;
 	struct string_list calib;
 };
 

@@ -13,7 +13,7 @@ struct convert_options {
 
 #define FIELD(name) offsetof(struct convert_options, name)
 static const struct option_row convert_rows[] = {
-	{ "output", 'o', OPT_STRING, "PATH", "where to write; the suffix says the format", FIELD(output) },
+	{ "output", 'o', OPT_OUTPUT, "PATH", "where to write; the suffix says the format", FIELD(output) },
 	{ "to", 0, OPT_STRING, "hf|safetensors|gguf|quire", "the format, whatever the suffix", FIELD(to) },
 	{ "dtype", 0, OPT_STRING, "keep|f32|f16|bf16", "store weights in this type (default: keep)", FIELD(dtype) },
 	{ "shard-size", 0, OPT_SIZE, "SIZE", "Hugging Face: start a new file after this many bytes", FIELD(shard_size) },
@@ -33,7 +33,7 @@ static int convert_run(const void *options, const char *const *args, size_t coun
 		return err_set(e, ERR_USAGE, "--dtype takes keep, f32, f16 or bf16, not '%.40s'%s", dtype,
 			       c ? "; to quantize use 'quire quantize'" : "");
 	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .keep = !dtype,
-			     .dry_run = o->dry_run, .compress = o->compress, .force = o->force, .no_source_hash = o->no_source_hash,
+			     .dry_run = o->dry_run, .compress = o->compress, .no_source_hash = o->no_source_hash,
 			     .shard_size = o->shard_size, .cannot_hold = "--dtype bf16 (or f16, f32) decodes it", .proof = true };
 	int rc = recipe_new(dtype, &p.recipe, e);
 	if (rc)

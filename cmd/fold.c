@@ -34,7 +34,7 @@ static const struct fold_command_options defaults = { .method = "refit", .share_
 
 #define FIELD(name) offsetof(struct fold_command_options, name)
 static const struct option_row rows[] = {
-	{ "output", 'o', OPT_STRING, "PATH", "where to write; the suffix says the format", FIELD(output) },
+	{ "output", 'o', OPT_OUTPUT, "PATH", "where to write; the suffix says the format", FIELD(output) },
 	{ "kv-heads", 'k', OPT_STRING, "N|N,N,...", "KV heads to keep, in every layer or one count per layer", FIELD(kv_heads) },
 	{ "layers", 0, OPT_STRING, "FROM-TO", "only these layers, counted from 0", FIELD(layers) },
 	{ "method", 0, OPT_STRING, "refit|pca|align|medoid|weighted|mean", "how heads are merged (default: refit)", FIELD(method) },
@@ -46,8 +46,8 @@ static const struct option_row rows[] = {
 	{ "kv-cache", 0, OPT_STRING, "auto|f16|q8_0|q8_0+q4_0", "what the cache may be stored in (default: f16)", FIELD(kv_cache) },
 	{ "window", 0, OPT_INT, "W", "sliding windows of W tokens on all layers but some", FIELD(window) },
 	{ "full-every", 0, OPT_INT, "N", "one layer of N keeps full attention (default: 4)", FIELD(full_every) },
-	{ "data", 'd', OPT_LIST, "TEXT", "text to calibrate on; may be repeated (all but mean need one)", FIELD(data) },
-	{ "stats", 0, OPT_STRING, "STATS", "statistics of kind kv; without a text, theirs is used", FIELD(stats) },
+	{ "data", 'd', OPT_INPUTS, "TEXT", "text to calibrate on; may be repeated (all but mean need one)", FIELD(data) },
+	{ "stats", 0, OPT_INPUT, "STATS", "statistics of kind kv; without a text, theirs is used", FIELD(stats) },
 	{ "samples", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 256)", FIELD(samples) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", FIELD(ctx) },
 	{ "seed", 's', OPT_INT, "N", "which windows are chosen, and their order (default: 0)", FIELD(seed) },
@@ -482,7 +482,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	const struct fold_command_options *o = options;
 	struct work w = { .o = o };
 	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .keep = true,
-			     .dry_run = o->dry_run, .compress = o->compress, .force = o->force, .no_source_hash = o->no_source_hash,
+			     .dry_run = o->dry_run, .compress = o->compress, .no_source_hash = o->no_source_hash,
 			     .shard_size = o->shard_size, .cannot_hold = "write a .quire file", .say = say, .say_arg = &w, .proof = true };
 	struct timespec t0, t1;
 	(void)count;

@@ -388,6 +388,7 @@ const struct command generate_command = {
 	.option_count = sizeof generate_rows / sizeof *generate_rows,
 	.min_args = 1,
 	.max_args = 2,
+	.file_args = 1,
 	.options_size = sizeof(struct generate_options),
 	.defaults = &generate_defaults,
 	.run = generate_run,

@@ -8,6 +8,7 @@
 
 #include "base/thread.h"
 #include "cmd/command.h"
+#include "cmd/paths.h"
 #include "formats/file.h"
 #include "kernel/kernel.h"
 
@@ -125,7 +126,9 @@ static int run_command(const struct command *c, int argc, char **argv, struct er
 		strbuf_release(&text);
 	} else if (!rc && !(rc = choose_kernels(e))) {
 		thread_set((int)common->threads);
-		rc = memory_reserve(e);
+		rc = paths_check(c, opts, args, count, e);
+		if (!rc)
+			rc = memory_reserve(e);
 		if (!rc)
 			rc = c->run(opts, args, count, e);
 	}

@@ -174,11 +174,12 @@ static int store(const struct option_row *o, const char *value, void *opts, stru
 	case OPT_FLAG:
 		*(bool *)(void *)field = true;
 		break;
-	case OPT_STRING:
+	case OPT_LIST:
+	case OPT_INPUTS:
+		return list_add((struct string_list *)(void *)field, value, e);
+	default: /* text, of which cmd/paths.c knows what it names */
 		*(const char **)(void *)field = value;
 		break;
-	case OPT_LIST:
-		return list_add((struct string_list *)(void *)field, value, e);
 	case OPT_INT:
 		good = parse_int(value, (int64_t *)(void *)field);
 		want = "a whole number";
@@ -295,7 +296,7 @@ int options_parse(const struct command *c, int argc, char **argv, void *opts, co
 void options_release(const struct command *c, void *opts)
 {
 	for (size_t i = 0; i < c->option_count; i++)
-		if (c->options[i].type == OPT_LIST) {
+		if (c->options[i].type == OPT_LIST || c->options[i].type == OPT_INPUTS) {
 			struct string_list *l = (void *)((char *)opts + c->options[i].field);
 			free(l->item);
 			*l = (struct string_list){ 0 };

@@ -58,47 +58,14 @@ int produce_format(const char *output, const char *to, const struct format **out
 	return ERR_OK;
 }
 
-/* A file of the folder that the model is read from; other things may lie there. */
-static bool is_side_file(const struct produce *p, const char *path)
-{
-	static const char *const suffixes[] = { ".safetensors", ".bin", ".json", ".model", ".jinja" };
-	static const char *const own[] = { "config", "generation_config", "tokenizer", "tokenizer_config", "special_tokens_map" };
-	const char *name = path_basename(path), *dot = strrchr(name, '.');
-	char *folder = path_dirname(path);
-	bool found = false, here = folder && file_is_dir(p->input) && file_same(folder, p->input);
-	free(folder);
-	for (unsigned i = 0; here && dot && !found && i < sizeof suffixes / sizeof *suffixes; i++)
-		found = !strcmp(dot, suffixes[i]);
-	if (!found || strcmp(dot, ".json"))
-		return found;
-	/* a report may well be kept beside the model */
-	found = strstr(name, ".index.json") != NULL;
-	for (unsigned i = 0; !found && i < sizeof own / sizeof *own; i++)
-		found = strlen(own[i]) == (size_t)(dot - name) && !memcmp(name, own[i], strlen(own[i]));
-	return found;
-}
-
-/* What is read must not be written over, --force or not. */
-static int check_input(const struct produce *p, const char *path, struct err *e)
-{
-	const struct calibration *k = p->calibration;
-	if (!file_exists(path))
-		return ERR_OK;
-	bool same = file_same(p->input, path) || is_side_file(p, path) || (p->recipe_file && file_same(p->recipe_file, path)) ||
-		    (k && k->stats && file_same(k->stats, path));
-	for (size_t i = 0; k && !same && i < k->text_count; i++)
-		same = file_same(k->texts[i], path);
-	return same ? err_set(e, ERR_USAGE, "'%.600s' is the input as well; give another output", path) : ERR_OK;
-}
-
 /* What cannot be written should be known before hours of work, not after. */
 static int check_writable(const struct state *s, struct err *e)
 {
 	const struct produce *p = s->p;
 	struct out_dir *folder;
-	int rc = p->report ? check_input(p, p->report, e) : ERR_OK;
-	if (rc || p->dry_run)
-		return rc;
+	int rc;
+	if (p->dry_run)
+		return ERR_OK;
 	if (s->format->suffix)
 		rc = out_check(p->output, e);
 	else if (!(rc = out_dir_open(p->output, &folder, e)))
@@ -111,11 +78,6 @@ static int check_output(const struct state *s, struct err *e)
 	const struct produce *p = s->p;
 	if (!p->output)
 		return p->dry_run ? ERR_OK : err_set(e, ERR_USAGE, "give the output with -o");
-	int rc = check_input(p, p->output, e);
-	if (rc)
-		return rc;
-	if (!p->dry_run && !p->force && file_exists(p->output) && !file_is_dir(p->output))
-		return err_set(e, ERR_USAGE, "'%.600s' exists; --force overwrites it", p->output);
 	if (p->compress && strcmp(s->format->name, "quire"))
 		return err_set(e, ERR_USAGE, "--compress is for .quire files");
 	if (p->shard_size && s->format->suffix)

@@ -17,7 +17,7 @@ struct produce {
 	const char *recipe_file;         /* NULL: none */
 	const struct method *method;     /* NULL: nothing is quantized */
 	bool keep;                       /* the recipe keeps the source's codecs */
-	bool allow_requantize, dry_run, compress, force, no_source_hash;
+	bool allow_requantize, dry_run, compress, no_source_hash;
 	uint64_t shard_size;
 	const char *cannot_hold;         /* advice when the target cannot hold a codec */
 	/* A changed model: other tensors over those of `input`, and the configuration they have; NULL: as they are. */

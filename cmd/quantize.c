@@ -18,23 +18,23 @@ static const struct quantize_options defaults = { .samples = OPT_NOT_GIVEN, .ctx
 
 #define FIELD(name) offsetof(struct quantize_options, name)
 static const struct option_row quantize_rows[] = {
-	{ "output", 'o', OPT_STRING, "PATH", "where to write; the suffix says the format", FIELD(output) },
+	{ "output", 'o', OPT_OUTPUT, "PATH", "where to write; the suffix says the format", FIELD(output) },
 	{ "scheme", 's', OPT_STRING, "NAME", "preset (Q4_K_M, Q8_0, ...) or codec (q4_k, int4-g128, ...)", FIELD(scheme) },
 	{ "method", 'm', OPT_STRING, "rtn|search|imatrix|awq|gptq|best", "default: best with statistics, else search",
 	  FIELD(method) },
-	{ "stats", 0, OPT_STRING, "STATS", "statistics of calibrate, or an importance matrix of llama.cpp", FIELD(stats) },
-	{ "data", 'd', OPT_LIST, "TEXT", "calibrate on this text first, instead of --stats; repeatable", FIELD(data) },
+	{ "stats", 0, OPT_INPUT, "STATS", "statistics of calibrate, or an importance matrix of llama.cpp", FIELD(stats) },
+	{ "data", 'd', OPT_INPUTS, "TEXT", "calibrate on this text first, instead of --stats; repeatable", FIELD(data) },
 	{ "samples", 0, OPT_INT, "N", "windows chosen from --data; 0: all of it (default: 128)", FIELD(samples) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window of --data (default: 512 or the model's)", FIELD(ctx) },
 	{ "seed", 0, OPT_INT, "N", "which windows of --data are chosen (default: 0)", FIELD(seed) },
 	{ "distill", 0, OPT_INT, "N", "best: training passes; 0: none (default: 12, fewer if slow)", FIELD(distill) },
 	{ "keep-channels", 0, OPT_FLAG, NULL, "best: channels stay in their order and scale (for adapters)", FIELD(keep_channels) },
-	{ "recipe", 0, OPT_STRING, "FILE", "lines PATTERN = CODEC, on top of the scheme", FIELD(recipe) },
+	{ "recipe", 0, OPT_INPUT, "FILE", "lines PATTERN = CODEC, on top of the scheme", FIELD(recipe) },
 	{ "tensor", 't', OPT_LIST, "PATTERN=CODEC", "codec for tensors or roles by name; repeatable, the last wins", FIELD(tensor) },
 	{ "to", 0, OPT_STRING, "gguf|quire|hf|safetensors", "the format, whatever the suffix", FIELD(to) },
 	{ "compress", 0, OPT_FLAG, NULL, ".quire: store remaining floats as deflated byte planes", FIELD(compress) },
 	{ "dry-run", 'n', OPT_FLAG, NULL, "print every tensor's codec and size, and write nothing", FIELD(dry_run) },
-	{ "report", 0, OPT_STRING, "FILE", "write errors per tensor, worst first: .json or .html", FIELD(report) },
+	{ "report", 0, OPT_OUT_REPORT, "FILE", "write errors per tensor, worst first: .json or .html", FIELD(report) },
 	{ "no-proof", 0, OPT_FLAG, NULL, "do not read the result back to compare it", FIELD(no_proof) },
 	{ "force", 'f', OPT_FLAG, NULL, "overwrite an existing file", FIELD(force) },
 	{ "requantize", 0, OPT_FLAG, NULL, "accept tensors that are quantized already", FIELD(requantize) },
@@ -81,7 +81,7 @@ static int quantize_run(const void *options, const char *const *args, size_t cou
 		return err_set(e, ERR_USAGE, "say what to quantize to: --scheme NAME, --recipe FILE or --tensor PATTERN=CODEC");
 	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .recipe_file = o->recipe,
 			     .allow_requantize = o->requantize,
-			     .dry_run = o->dry_run, .compress = o->compress, .force = o->force, .no_source_hash = o->no_source_hash,
+			     .dry_run = o->dry_run, .compress = o->compress, .no_source_hash = o->no_source_hash,
 			     .cannot_hold = "write a .gguf or .quire file", .proof = !o->no_proof, .report = o->report };
 	struct calibration calibration;
 	int rc = find_method(o, &p, &calibration, e);

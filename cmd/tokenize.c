@@ -13,7 +13,7 @@ struct tokenize_options {
 };
 
 static const struct option_row tokenize_rows[] = {
-	{ "file", 'f', OPT_STRING, "FILE", "read the text from FILE ('-': standard input)", offsetof(struct tokenize_options, file) },
+	{ "file", 'f', OPT_INPUT, "FILE", "read the text from FILE ('-': standard input)", offsetof(struct tokenize_options, file) },
 	{ "lines", 'l', OPT_FLAG, NULL, "every line of the file or of standard input is a text of its own", offsetof(struct tokenize_options, lines) },
 	{ "pieces", 'p', OPT_FLAG, NULL, "a line for each token: id, tab, piece as in the vocabulary", offsetof(struct tokenize_options, pieces) },
 	{ "decode", 'd', OPT_FLAG, NULL, "ids to text: arguments, or each line of input, are ids", offsetof(struct tokenize_options, decode) },
@@ -228,6 +228,7 @@ const struct command tokenize_command = {
 	.option_count = sizeof tokenize_rows / sizeof *tokenize_rows,
 	.min_args = 1,
 	.max_args = SIZE_MAX,
+	.file_args = 1,
 	.options_size = sizeof(struct tokenize_options),
 	.run = tokenize_run,
 };

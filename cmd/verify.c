@@ -18,7 +18,7 @@ struct verify_options {
 	int64_t ctx, chunks;
 	double limit[GATE_COUNT]; /* NaN: no gate */
 	double confidence, draft_cost;
-	bool unchanged, merge, github, noise, by_position, copy_test, check_decode, kv_rotate;
+	bool unchanged, merge, github, noise, by_position, copy_test, check_decode, kv_rotate, force;
 };
 
 static const struct verify_options defaults = {
@@ -30,10 +30,10 @@ static const struct verify_options defaults = {
 #define AT(f) offsetof(struct verify_options, f)
 #define LIMIT(metric) (AT(limit) + (metric) * sizeof(double))
 static const struct option_row rows[] = {
-	{ "data", 'd', OPT_STRING, "TEXT", "text to judge on (required)", AT(data) },
-	{ "against", 'a', OPT_STRING, "REF", "reference model: adds KL divergence and agreement", AT(against) },
-	{ "baseline", 'b', OPT_STRING, "FILE", "reference kept by --save-baseline; brings ctx, chunks, protocol", AT(baseline) },
-	{ "save-baseline", 0, OPT_STRING, "FILE", "keep MODEL's distributions, to compare others with later", AT(save_baseline) },
+	{ "data", 'd', OPT_INPUT, "TEXT", "text to judge on (required)", AT(data) },
+	{ "against", 'a', OPT_INPUT, "REF", "reference model: adds KL divergence and agreement", AT(against) },
+	{ "baseline", 'b', OPT_INPUT, "FILE", "reference kept by --save-baseline; brings ctx, chunks, protocol", AT(baseline) },
+	{ "save-baseline", 0, OPT_OUT_BASELINE, "FILE", "keep MODEL's distributions, to compare others with later", AT(save_baseline) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", AT(ctx) },
 	{ "chunks", 0, OPT_INT, "N", "use the first N windows only (default: all)", AT(chunks) },
 	{ "protocol", 0, OPT_STRING, "llama|full", "llama: the second half of a window counts (default); full: all", AT(protocol) },
@@ -55,11 +55,12 @@ static const struct option_row rows[] = {
 	{ "check-decode", 0, OPT_FLAG, NULL, "check that prefill and token-by-token decoding agree", AT(check_decode) },
 	{ "draft-length", 0, OPT_STRING, "A..B", "MODEL drafts A to B tokens for REF: acceptance and speed-up", AT(draft_length) },
 	{ "draft-cost", 0, OPT_DOUBLE, "R", "cost of MODEL's step in REF's steps (default: measured here)", AT(draft_cost) },
-	{ "junit", 0, OPT_STRING, "FILE", "write the gates as JUnit XML", AT(junit) },
+	{ "junit", 0, OPT_OUT_JUNIT, "FILE", "write the gates as JUnit XML", AT(junit) },
 	{ "github", 0, OPT_FLAG, NULL, "print GitHub annotations; add to its step summary", AT(github) },
 	{ "shard", 0, OPT_STRING, "I/N", "do part I of N only, I from 1; merge the parts later", AT(shard) },
-	{ "output", 'o', OPT_STRING, "PART", "file that --shard writes", AT(output) },
+	{ "output", 'o', OPT_OUT_PART, "PART", "file that --shard writes", AT(output) },
 	{ "merge", 0, OPT_FLAG, NULL, "arguments are parts: report as one run", AT(merge) },
+	{ "force", 'f', OPT_FLAG, NULL, "overwrite files that are something else than earlier outputs", AT(force) },
 };
 
 /* What a run holds. */

@@ -81,6 +81,9 @@ const struct format *format_find(const char *name);
 /* By suffix of a path to be written ("x.gguf"); a path without a known suffix is a Hugging Face folder. */
 const struct format *format_for_output(const char *path);
 
+/* Is `path` a file that reading the checkpoint `input` reads: itself, a file of the folder, a shard, or one beside it? */
+bool checkpoint_reads(const char *input, const char *path);
+
 /* Opens any checkpoint: file or folder. Every message names the path. */
 int checkpoint_open(const char *path, struct checkpoint **out, struct err *e);
 void checkpoint_close(struct checkpoint *c);

@@ -54,6 +54,14 @@ const char *out_temp_path(const struct out_file *f);                  /* flushed
 int out_flush(struct out_file *f, struct err *e);
 int out_commit(struct out_file *f, struct err *e);                    /* fsync, rename, fsync the folder; frees f, also on error */
 void out_abort(struct out_file *f);                                   /* unlink; frees f; NULL is fine */
+/*
+ * A name for a temporary beside path, which is taken back like one of our own; others may write it by its name. Release
+ * with out_scratch_end, which removes the file if there is one.
+ */
+struct out_scratch;
+int out_scratch(const char *path, struct out_scratch **out, struct err *e);
+const char *out_scratch_path(const struct out_scratch *s);
+void out_scratch_end(struct out_scratch *s);                          /* NULL is fine */
 void file_cleanup(void);                                              /* async-signal-safe: unlinks every open temporary */
 
 /*

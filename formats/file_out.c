@@ -170,6 +170,36 @@ static int temp_make(struct temp **out, const char *target, int *fd, struct err 
 	return write_error(e, target);
 }
 
+struct out_scratch {
+	struct temp *temp;
+};
+
+int out_scratch(const char *path, struct out_scratch **out, struct err *e)
+{
+	struct out_scratch *s = calloc(1, sizeof *s);
+	int fd, rc = s ? temp_make(&s->temp, path, &fd, e) : err_nomem(e);
+	if (rc)
+		free(s);
+	else
+		close(fd);
+	*out = rc ? NULL : s;
+	return rc;
+}
+
+const char *out_scratch_path(const struct out_scratch *s)
+{
+	return s->temp->path;
+}
+
+void out_scratch_end(struct out_scratch *s)
+{
+	if (!s)
+		return;
+	unlink(s->temp->path);
+	temp_done(s->temp);
+	free(s);
+}
+
 static struct out_file *file_new(const char *target, struct err *e)
 {
 	struct out_file *f = calloc(1, sizeof *f);

@@ -40,6 +40,10 @@ pid=$!
 while kill -0 $pid 2>/dev/null && [ "$(od -An -tu1 -j40 -N1 "$T/resumed.resume" 2>/dev/null | tr -d ' ')" != 1 ]; do :; done
 kill -9 $pid 2>/dev/null
 wait $pid 2>/dev/null
+cp "$T/resumed.resume" "$T/kept" 2>/dev/null
+exits 2 "starting anew" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/resumed" $few
+says "starting anew: the reason" "an interrupted run left '.*resumed.resume': --resume goes on with it, --force starts anew"
+is "starting anew: what was left is still there" "$(cmp "$T/kept" "$T/resumed.resume" && echo same)" same
 succeeds "resume" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/resumed" $few --resume
 is "resumed and whole are the same" "$(cmp "$T/whole" "$T/resumed" && echo same)" same
 is "resume leaves no working file" "$(ls "$T" | grep -c resume$)" 0
@@ -73,7 +77,7 @@ is "nothing is left of refused texts" "$(ls -A "$T" | grep -c '^\.\?x')" 0
 # the output is not one of the inputs, nor anything that only looks like a place for statistics
 cp "$T/text.txt" "$T/only.txt"
 exits 2 "the text as output" "$QUIRE" calibrate "$DEMO" --data "$T/only.txt" -o "$T/only.txt" $one --force
-says "the text as output: reason" "only.txt is an input and the output"
+says "the text as output: reason" "only.txt. is an input as well"
 is "the text as output: it is still there" "$(cmp "$T/text.txt" "$T/only.txt" && echo same)" same
 exits 2 "another text as output" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/only.txt" $one
 says "another text as output: reason" "only.txt' exists and holds no statistics; --force overwrites it"
@@ -83,8 +87,8 @@ mkdir "$T/model" && cp "$DEMO"/* "$T/model/" && chmod u+w "$T/model/model.safete
 exits 2 "the model's weights as output" "$QUIRE" calibrate "$T/model" --data "$T/text.txt" -o "$T/model/model.safetensors" $one
 is "the model's weights as output: they are still there" "$(cmp "$DEMO/model.safetensors" "$T/model/model.safetensors" && echo same)" same
 echo mine >"$T/y.dat.stats"
-exits 2 "a file in the way" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/y.dat" $one
-is "a file in the way: it is still there" "$(cat "$T/y.dat.stats")" mine
+succeeds "another file named like the output" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/y.dat" $one
+is "another file named like the output: it is still there" "$(cat "$T/y.dat.stats")" mine
 exits 4 "no such folder" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/no/x" $one
 succeeds "nothing to resume" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/anew" --ctx 64 --samples 2 --resume
 says "nothing to resume: said" "no .*anew.resume to go on with"

@@ -44,7 +44,7 @@ exits 2 "exists" "$QUIRE" convert "$DEMO" -o "$T/a.quire"
 says "exists: message" "a\.quire' exists; --force"
 succeeds "--force" "$QUIRE" convert "$DEMO" -o "$T/a.quire" --force
 exits 2 "onto itself" "$QUIRE" convert "$T/a.quire" -o "$T/a.quire" --force
-says "onto itself: message" "is the input as well"
+says "onto itself: message" "is an input as well"
 ln -s "$T/a.quire" "$T/link.quire"
 exits 2 "onto itself through a link" "$QUIRE" convert "$T/a.quire" -o "$T/link.quire" --force
 exits 2 "a folder that is not empty" "$QUIRE" convert "$DEMO" -o "$T/from-a"

@@ -143,7 +143,7 @@ exits 4 "no such folder for a folder" timeout 20 "$QUIRE" quantize "$DEMO" -s in
 exits 4 "no such folder for the report" timeout 20 "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/stats" --distill 1000 $out --report "$T/no/x.json"
 is "nothing was written there" "$(ls -A "$T/none" | wc -l)" 0
 exits 2 "over the statistics" best -f --to quire -o "$T/stats"
-says "over the statistics: reason" "stats' is the input as well"
+says "over the statistics: reason" "stats' is an input as well"
 exits 2 "over the text" "$QUIRE" quantize "$DEMO" -s q4_k --data "$T/text2" --samples 1 -f --to quire -o "$T/text2"
 exits 2 "over the recipe" best -f --to quire -o "$T/rules" --recipe "$T/rules"
 exits 2 "over the weights" best -f --to quire -o "$T/mine/model.safetensors"
