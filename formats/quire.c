@@ -23,7 +23,7 @@
 enum {
 	/* Deflate makes at most 258 bytes of 2 bits (zlib's own figure for the limit); more is a lie. */
 	MAX_RATIO = 1032,
-	MAX_FILE = 1 << 30,
+	MAX_FILES = 1 << 29,         /* all side files together, inflated: ten times the largest tokenizer */
 	CRC_PIECE = 4 << 20,
 };
 
@@ -32,6 +32,7 @@ struct quire_tensor {
 	uint64_t stored_size;
 	unsigned planes;
 	uint32_t crc;
+	atomic_bool good;            /* its bytes have been summed, and are what the manifest says */
 };
 
 struct quire_reader {
@@ -44,6 +45,7 @@ struct quire_reader {
 	struct map entries;          /* name -> entry */
 	bool *used;                  /* per entry */
 	struct side_file *files;
+	uint64_t files_size;         /* inflated */
 	struct fact *facts;
 };
 
@@ -56,9 +58,8 @@ static const struct st_entry *take_entry(struct quire_reader *r, const char *nam
 	return &r->st.entries[i];
 }
 
-static bool read_crc(const struct json *j, uint32_t *out)
+static bool parse_crc(const char *text, uint32_t *out)
 {
-	const char *text = json_string(json_get(j, "crc32"));
 	*out = 0;
 	if (!text || strlen(text) != 8)
 		return false;
@@ -69,6 +70,11 @@ static bool read_crc(const struct json *j, uint32_t *out)
 		*out = *out << 4 | (uint32_t)d;
 	}
 	return true;
+}
+
+static bool read_crc(const struct json *j, uint32_t *out)
+{
+	return parse_crc(json_string(json_get(j, "crc32")), out);
 }
 
 static bool aligned(const struct quire_reader *r, const struct st_entry *entry)
@@ -85,7 +91,7 @@ static int read_file(struct quire_reader *r, struct checkpoint *c, const struct 
 	if (!name || !*name || *name == '.' || strchr(name, '/') || strlen(name) > 200)
 		return err_set(e, ERR_INPUT, "manifest: a file has a bad name");
 	snprintf(entry_name, sizeof entry_name, "%s%s", QUIRE_FILE_PREFIX, name);
-	if (!json_int(json_get(j, "size"), &size) || size < 0 || size > MAX_FILE || !read_crc(j, &crc))
+	if (!json_int(json_get(j, "size"), &size) || size < 0 || size > MAX_FILES || !read_crc(j, &crc))
 		return err_set(e, ERR_INPUT, "manifest: file %s: bad size or crc32", name);
 	const struct st_entry *entry = take_entry(r, entry_name);
 	if (!entry || strcmp(entry->dtype->name, "U8"))
@@ -93,6 +99,9 @@ static int read_file(struct quire_reader *r, struct checkpoint *c, const struct 
 	uint64_t stored = entry->end - entry->begin;
 	if ((uint64_t)size > stored * MAX_RATIO)
 		return err_set(e, ERR_INPUT, "file %s: %" PRIu64 " stored bytes cannot hold %" PRId64, name, stored, size);
+	if ((uint64_t)size > MAX_FILES - r->files_size)
+		return err_set(e, ERR_INPUT, "file %s: the side files come to more than %d MiB", name, MAX_FILES >> 20);
+	r->files_size += (uint64_t)size;
 	char *data = arena_alloc(&c->arena, (size_t)size + 1);
 	if (!data)
 		return err_nomem(e);
@@ -303,25 +312,45 @@ static int inflate_tensor(const struct quire_tensor *q, const struct tensor *t, 
 	return rc == ERR_NOMEM ? err_nomem(e) : rc ? err_set(e, ERR_INPUT, "tensor %.200s: its deflated data is damaged", t->name) : ERR_OK;
 }
 
+/*
+ * The first time that a tensor is asked for its bytes are summed, so that damage is found before anything is made of them:
+ * the disk is read then anyhow. Pieces are let go, so that a large file does not fill memory.
+ */
+static int sum_tensor(struct quire_reader *r, size_t i, const struct tensor_bytes *b, struct err *e)
+{
+	struct quire_tensor *q = &r->info[i];
+	uint32_t crc = 0;
+	for (size_t at = 0, n; at < b->size; at += n) {
+		n = b->size - at < CRC_PIECE ? b->size - at : CRC_PIECE;
+		crc = zip_crc32(crc, b->data + at, n);
+		if (!b->owned && b->size > CRC_PIECE)
+			mapped_drop(&r->map, b->data + at, n);
+	}
+	if (crc != q->crc)
+		return err_set(e, ERR_INPUT, "tensor %.200s: the checksum does not match (crc32 %08" PRIx32 ", %08" PRIx32 " expected)",
+			       r->tensors[i].name, crc, q->crc);
+	atomic_store(&q->good, true);
+	return ERR_OK;
+}
+
 static int quire_get(struct tensor_source *s, size_t i, struct tensor_bytes *out, struct err *e)
 {
 	struct quire_reader *r = (struct quire_reader *)s;
 	const struct quire_tensor *q = &r->info[i];
 	const struct tensor *t = &r->tensors[i];
+	int rc = ERR_OK;
 	*out = (struct tensor_bytes){ .data = q->stored, .size = (size_t)t->nbytes };
-	if (!q->planes)
-		return ERR_OK;
-	uint8_t *dst = malloc(t->nbytes ? (size_t)t->nbytes : 1);
-	if (!dst)
-		return err_nomem(e);
-	int rc = inflate_tensor(q, t, dst, e);
-	if (rc) {
-		free(dst);
-		return rc;
+	if (q->planes) {
+		uint8_t *dst = malloc(t->nbytes ? (size_t)t->nbytes : 1);
+		rc = dst ? inflate_tensor(q, t, dst, e) : err_nomem(e);
+		out->data = out->owned = dst;
+		mapped_drop(&r->map, q->stored, (size_t)q->stored_size);
 	}
-	out->data = out->owned = dst;
-	mapped_drop(&r->map, q->stored, (size_t)q->stored_size);
-	return ERR_OK;
+	if (!rc && !atomic_load(&q->good))
+		rc = sum_tensor(r, i, out, e);
+	if (rc)
+		tensor_bytes_release(out);
+	return rc;
 }
 
 static void quire_drop(struct tensor_source *s, const void *data, size_t size)
@@ -338,6 +367,11 @@ static int read_all(struct quire_reader *r, struct checkpoint *c, struct err *e)
 		return err_set(e, ERR_INPUT, "a safetensors file, but without a quire manifest");
 	if (strcmp(version, "1"))
 		return err_set(e, ERR_UNSUPPORTED, "format version %.20s; this program reads version %d", version, (int)QUIRE_VERSION_NOW);
+	/* files of older versions have none */
+	const char *sum = st_meta(&r->st, "quire.crc32");
+	uint32_t crc;
+	if (sum && (!parse_crc(sum, &crc) || crc != zip_crc32(0, manifest, strlen(manifest))))
+		return err_set(e, ERR_INPUT, "manifest: its checksum does not match (damaged?)");
 	r->manifest = json_parse(manifest, strlen(manifest), e);
 	if (!r->manifest)
 		return err_prefix(e, "manifest");
@@ -389,27 +423,14 @@ static int quire_open(const char *path, struct checkpoint *c, struct err *e)
 	return rc ? err_prefix(e, "%.600s", path) : ERR_OK;
 }
 
-/* Stored bytes are summed in pieces whose pages are let go, so that checking a large file does not fill memory. */
 static int check_tensor(struct quire_reader *r, size_t i, struct err *e)
 {
-	const struct tensor *t = &r->tensors[i];
 	struct tensor_bytes b;
+	atomic_store(&r->info[i].good, false);
 	int rc = quire_get(&r->source, i, &b, e);
-	if (rc)
-		return rc;
-	uint32_t crc = 0;
-	for (size_t at = 0; at < b.size;) {
-		size_t n = b.size - at < CRC_PIECE ? b.size - at : CRC_PIECE;
-		crc = zip_crc32(crc, b.data + at, n);
-		if (!b.owned)
-			mapped_drop(&r->map, b.data + at, n);
-		at += n;
-	}
-	tensor_bytes_release(&b);
-	if (crc != r->info[i].crc)
-		return err_set(e, ERR_INPUT, "tensor %.200s: the checksum does not match (crc32 %08" PRIx32 ", %08" PRIx32 " expected)",
-			       t->name, crc, r->info[i].crc);
-	return ERR_OK;
+	if (!rc)
+		tensor_bytes_release(&b);
+	return rc;
 }
 
 static int quire_check(struct checkpoint *c, plan_progress *progress, void *arg, struct err *e)

@@ -118,11 +118,12 @@ static void print_manifest(const struct quire_sink *s, struct strbuf *out)
 static int print_header(const struct quire_sink *s, const struct st_entry *entries, size_t count, struct strbuf *out, struct err *e)
 {
 	struct strbuf manifest = { 0 };
-	char version[16];
+	char version[16], crc[9];
 	snprintf(version, sizeof version, "%d", QUIRE_VERSION_NOW);
 	print_manifest(s, &manifest);
-	struct fact meta[] = { { "quire", version }, { "format", "pt" }, { "quire.manifest", manifest.data } };
-	int rc = manifest.failed ? err_nomem(e) : st_header(out, entries, count, meta, 3, QUIRE_ALIGN, e);
+	crc_text(crc, zip_crc32(0, manifest.data, manifest.len));
+	struct fact meta[] = { { "quire", version }, { "format", "pt" }, { "quire.crc32", crc }, { "quire.manifest", manifest.data } };
+	int rc = manifest.failed ? err_nomem(e) : st_header(out, entries, count, meta, 4, QUIRE_ALIGN, e);
 	strbuf_release(&manifest);
 	return rc;
 }

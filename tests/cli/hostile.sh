@@ -36,6 +36,34 @@ says "a model cut short while it is read: the reason" "cannot read '.*m/model.sa
 is "a model cut short while it is read: one line" "$(wc -l <"$T/err")" 1
 is "a model cut short while it is read: nothing left" "$(left)" 0
 
+# a flipped bit of a .quire, in a tensor as it is or in planes, in a side file or in the manifest: no command goes on with it
+"$QUIRE" convert "$DEMO" -o "$T/plain.quire" -q
+"$QUIRE" convert "$DEMO" -o "$T/packed.quire" --compress -q
+head -c 30000 "$text" >"$T/few"
+flip() { # FROM TO OFFSET: byte OFFSET with its lowest bit turned
+	local byte
+	cp "$1" "$2" && byte=$(od -An -tu1 -j"$3" -N1 "$1" | tr -d ' ')
+	printf "\\$(printf '%03o' $((byte ^ 1)))" | dd of="$2" bs=1 seek="$3" conv=notrunc 2>/dev/null
+}
+for kind in plain packed; do
+	size=$(stat -c %s "$T/$kind.quire") header=$(od -An -tu8 -N8 "$T/$kind.quire" | tr -d ' ')
+	flip "$T/$kind.quire" "$T/flip.quire" $((header + 8 + (size - header - 8) * 2 / 3))
+	b="$T/flip.quire"
+	for command in "convert $b -o $T/x" "convert $b -o $T/x.gguf" "convert $b -o $T/x.quire" "quantize $b -s q8_0 -o $T/x.gguf" \
+		"quantize $b -s q4_0 --method imatrix --data $T/few --samples 4 --ctx 64 -o $T/x.gguf" "verify $b --data $T/few --ctx 64 --chunks 1" \
+		"calibrate $b --data $T/few --ctx 64 --samples 2 -o $T/x" "fold $b --kv-heads 4 --method mean -o $T/x.quire" "generate $b One --tokens 2" \
+		"compare $b --data $T/few --ctx 64 --chunks 1 -s q8_0 --work $T/x"; do
+		exits 3 "a flipped bit, $kind: ${command%% *}" "$QUIRE" $command -q
+		says "a flipped bit, $kind: ${command%% *}: the reason" 'flip.quire.*tensor .*(checksum does not match|deflated data is damaged)'
+		is "a flipped bit, $kind: ${command%% *}: nothing is made" "$(ls -A "$T" | grep -cE '^x|tmp-')" 0
+		rm -rf "$T"/x*
+	done
+done
+at=$(grep -abo 'recipe' "$T/plain.quire" | head -n 1 | cut -d: -f1)
+flip "$T/plain.quire" "$T/flip.quire" $((at + 12))
+exits 3 "a flipped bit in the manifest" "$QUIRE" inspect "$T/flip.quire"
+says "a flipped bit in the manifest: the reason" 'flip.quire: manifest: its checksum does not match'
+
 # limits: on the size of files, on memory, on threads
 exits 4 "no room for a file of this size" bash -c 'ulimit -f 1000; exec "$@"' - "$QUIRE" convert "$DEMO" -o "$T/big.gguf"
 says "no room for a file of this size: the reason" "cannot write '.*big.gguf': File too large"
