@@ -14,6 +14,7 @@
 struct view {
 	const uint8_t *data;
 	uint32_t heads;        /* rows are stored interleaved within so many heads; 0: as they are */
+	bool plus_one;         /* stored as one more */
 };
 
 struct reader {
@@ -47,13 +48,16 @@ static int reader_get(struct tensor_source *s, size_t i, struct tensor_bytes *ou
 	const struct tensor *t = &s->tensors[i];
 	const struct view *v = &r->view[i];
 	*out = (struct tensor_bytes){ .data = v->data, .size = (size_t)t->nbytes };
-	if (!v->heads || !t->nbytes)
+	if ((!v->heads && !v->plus_one) || !t->nbytes)
 		return 0;
 	uint8_t *moved = malloc((size_t)t->nbytes);
 	if (!moved)
 		return err_nomem(e);
 	uint64_t rows = moving_rows(t);
-	unpermute(v->data, moved, rows, t->nbytes / rows, v->heads);
+	if (v->plus_one)
+		gguf_shift(v->data, moved, rows, -1);
+	else
+		unpermute(v->data, moved, rows, t->nbytes / rows, v->heads);
 	source_drop(s, v->data, (size_t)t->nbytes);
 	out->data = out->owned = moved;
 	return 0;
@@ -188,9 +192,15 @@ static int translate(struct checkpoint *c, const struct reader *r, const struct 
 	for (uint32_t i = 0; i < g->ndim; i++)
 		t->dim[i] = g->dim[g->ndim - 1 - i];
 	t->nbytes = g->nbytes;
-	bool k = role == ROLE_K || role == ROLE_K_BIAS;
-	if (!a || !a->gguf_permutes_qk || !(k || role == ROLE_Q || role == ROLE_Q_BIAS) || !t->nbytes)
+	enum layout layout = a ? role_gguf_layout(a, role) : LAYOUT_SAME;
+	if (layout == LAYOUT_SAME || !t->nbytes)
 		return 0;
+	if (layout == LAYOUT_PLUS_ONE) {
+		v->plus_one = true;
+		bool plain = t->ndim == 1 && !strcmp(t->codec->name, "f32");
+		return plain ? 0 : err_set(e, ERR_UNSUPPORTED, "tensor '%s' is not a vector of f32", g->name);
+	}
+	bool k = role == ROLE_K || role == ROLE_K_BIAS;
 	v->heads = gguf_model_heads(&r->m, layer, k);
 	uint64_t rows = moving_rows(t);
 	if (!v->heads || rows % v->heads || rows / v->heads % 2 || t->nbytes % rows)

@@ -31,6 +31,18 @@ int gguf_model_init(struct gguf_model *m, struct err *e)
 	return 0;
 }
 
+void gguf_shift(const uint8_t *src, uint8_t *dst, uint64_t n, float by)
+{
+	for (uint64_t i = 0; i < n; i++) {
+		uint32_t u = load_u32(src + 4 * i);
+		float f;
+		memcpy(&f, &u, sizeof f);
+		f += by;
+		memcpy(&u, &f, sizeof u);
+		store_u32(dst + 4 * i, u);
+	}
+}
+
 const struct gguf_kv *gguf_model_key(const struct gguf_model *m, const char *suffix)
 {
 	char key[160];

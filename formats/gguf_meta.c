@@ -62,7 +62,7 @@ static int check_expressible(const struct config *c, struct err *e)
 			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for layer %u without positions", i);
 	}
 	/* only the loaders of the families with interleaved rotation look for rope_freqs.weight */
-	if ((r->divisors || r->scaling == ROPE_LLAMA3) && !c->arch->gguf_permutes_qk)
+	if ((r->divisors || r->scaling == ROPE_LLAMA3) && role_gguf_layout(c->arch, ROLE_Q) != LAYOUT_ROPE_PAIRS)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF cannot hold frequency scaling by dimension for %s", c->arch->name);
 	if (r->scaling == ROPE_LONGROPE || (r->divisors && r->attention_factor != 1))
 		return err_set(e, ERR_UNSUPPORTED, "writing longrope positions to GGUF is not supported");

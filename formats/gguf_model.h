@@ -21,6 +21,9 @@ struct gguf_model {
 	char arch_name[64];           /* general.architecture; the prefix of its keys */
 };
 
+/* n f32 values at src, plus `by`, to dst. */
+void gguf_shift(const uint8_t *src, uint8_t *dst, uint64_t n, float by);
+
 /* Fills meta, arch and arch_name from the parts. */
 int gguf_model_init(struct gguf_model *m, struct err *e);
 /* "{arch}.suffix" */

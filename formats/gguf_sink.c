@@ -17,6 +17,7 @@ struct slot {
 	size_t index;              /* in the plan */
 	uint64_t offset;           /* in the data blob */
 	uint32_t heads;            /* rows are permuted within so many heads; 0: as they come */
+	bool plus_one;             /* is stored as one more */
 };
 
 struct sink {
@@ -67,9 +68,11 @@ static int plan_slot(struct sink *k, size_t i, bool keep_unknown, struct err *e)
 		snprintf(s->name, sizeof s->name, "%s", t->name);
 	if (t->ndim < 2 && strcmp(t->codec->name, "f32") != 0)
 		return err_set(e, ERR_UNSUPPORTED, "tensor '%s': GGUF needs vectors as f32, not %s", t->name, t->codec->name);
-	bool kv = role == ROLE_K || role == ROLE_K_BIAS;
-	if (!a->gguf_permutes_qk || !(kv || role == ROLE_Q || role == ROLE_Q_BIAS))
+	enum layout layout = role_gguf_layout(a, role);
+	s->plus_one = layout == LAYOUT_PLUS_ONE;
+	if (layout != LAYOUT_ROPE_PAIRS)
 		return 0;
+	bool kv = role == ROLE_K || role == ROLE_K_BIAS;
 	uint64_t rows = moving_rows(t);
 	if (s->layer >= k->config->layers)
 		return err_set(e, ERR_INPUT, "tensor '%s': the model has %" PRIu32 " layers", t->name, k->config->layers);
@@ -244,9 +247,9 @@ static int sink_item(struct tensor_sink *base, size_t index, struct err *e)
 	const struct slot *s = &k->slot[index];
 	k->now = index;
 	k->done = 0;
-	if (!s->heads)
+	if (!s->heads && !s->plus_one)
 		return 0;
-	size_t need = (size_t)(s->item->out.nbytes / s->heads);
+	size_t need = (size_t)(s->item->out.nbytes / (s->heads ? s->heads : 1));
 	if (need > k->head_size) {
 		uint8_t *p = realloc(k->head, need);
 		if (!p)
@@ -279,6 +282,18 @@ static int permuted(struct sink *k, const struct slot *s, const uint8_t *data, s
 	return 0;
 }
 
+/* A vector is gathered, since pieces may end inside a value. */
+static int shifted(struct sink *k, const struct slot *s, const uint8_t *data, size_t size, struct err *e)
+{
+	const struct tensor *t = &s->item->out;
+	memcpy(k->head + k->done, data, size);
+	k->done += size;
+	if (k->done < t->nbytes)
+		return 0;
+	gguf_shift(k->head, k->head, t->nbytes / 4, 1);
+	return out_pwrite(k->file, k->head, (size_t)t->nbytes, k->data_at + s->offset, e);
+}
+
 static int sink_bytes(struct tensor_sink *base, const void *data, size_t size, struct err *e)
 {
 	struct sink *k = (struct sink *)base;
@@ -288,6 +303,8 @@ static int sink_bytes(struct tensor_sink *base, const void *data, size_t size, s
 	const struct slot *s = &k->slot[k->now];
 	if (s->heads && s->name[0])
 		return permuted(k, s, data, size, e);
+	if (s->plus_one && s->name[0])
+		return shifted(k, s, data, size, e);
 	uint64_t at = k->data_at + s->offset + k->done;
 	k->done += size;
 	return s->name[0] ? out_pwrite(k->file, data, size, at, e) : 0;

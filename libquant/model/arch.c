@@ -9,7 +9,9 @@
  * Their defaults are what transformers' configuration classes use for an absent key: configs saved by older versions leave
  * such keys out.
  */
-const struct arch *const arch_rows[] = { &family_llama, &family_mistral, &family_qwen2, &family_qwen3 };
+const struct arch *const arch_rows[] = {
+	&family_llama, &family_mistral, &family_qwen2, &family_qwen3, &family_gemma,
+};
 const unsigned arch_row_count = sizeof arch_rows / sizeof *arch_rows;
 
 const struct arch *arch_find(const char *model_type)

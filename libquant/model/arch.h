@@ -42,13 +42,23 @@ struct role_name {
 	const char *hf, *gguf;
 };
 
+/* How a tensor lies in GGUF, as against Hugging Face files. */
+enum layout {
+	LAYOUT_SAME,
+	LAYOUT_ROPE_PAIRS, /* row p*h/2 + j of each head of h rows is row 2j + p: dimensions that turn together are neighbours */
+	LAYOUT_PLUS_ONE,   /* one is added to every value: the norm's own plus one */
+};
+struct role_layout {
+	enum role role;
+	enum layout layout;
+};
+
 struct build;
 
 struct arch {
 	const char *name;            /* model_type in config.json */
 	const char *hf_class;        /* "LlamaForCausalLM" */
 	const char *gguf;            /* general.architecture */
-	bool gguf_permutes_qk;       /* rows of Q and K are stored interleaved in GGUF */
 	enum norm_kind norm;
 	enum activation act;
 	void (*layer)(struct build *b); /* writes the operations of a layer */
@@ -64,6 +74,8 @@ struct arch {
 	bool partial_rotary;         /* partial_rotary_factor is honoured */
 	const char *const *keys;     /* NULL-terminated: keys of config.c's list of refused keys that this row implements */
 	const struct role_name *names; /* NULL, or ended by ROLE_UNKNOWN */
+	const struct role_layout *gguf_layouts; /* the same, of what does not lie as it does elsewhere */
+	bool gelu_is_tanh;           /* config.json's "gelu" always meant the tanh form here */
 };
 extern const struct arch *const arch_rows[];
 extern const unsigned arch_row_count;
@@ -80,6 +92,8 @@ enum role role_from_gguf(const struct arch *a, const char *name, uint32_t *layer
 /* Writes the name into buf (>= 96 bytes) and returns it; NULL when the format has no such name. */
 char *role_hf_name(const struct arch *a, enum role r, uint32_t layer, char *buf);
 char *role_gguf_name(const struct arch *a, enum role r, uint32_t layer, char *buf);
+
+enum layout role_gguf_layout(const struct arch *a, enum role r);
 
 /* Tensors that some checkpoints carry and nothing needs (saved rotary tables). */
 bool tensor_name_ignored(const char *name);

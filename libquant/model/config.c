@@ -39,7 +39,7 @@ static const char *const refused_keys[] = {
 	"attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "num_local_experts", "num_experts",
 	"n_routed_experts", "num_kv_shared_layers", "block_configs", "no_rope_layers", "embedding_multiplier",
 	"logits_scaling", "residual_multiplier", "attention_multiplier", "rope_local_base_freq", "attention_sinks",
-	"layer_scale_init_value", "alibi", "kv_lora_rank", "q_lora_rank",
+	"layer_scale_init_value", "alibi", "use_bidirectional_attention", "kv_lora_rank", "q_lora_rank",
 };
 
 static bool row_implements(const struct arch *a, const char *key)
@@ -121,6 +121,8 @@ static int parse_activation(const struct json *root, struct config *c, struct er
 	for (int i = 0; name && i < ACT_NAMES; i++)
 		if (!strcmp(name, act_names[i].name)) {
 			c->act = act_names[i].act;
+			if (c->arch->gelu_is_tanh && c->act == ACT_GELU_ERF)
+				c->act = ACT_GELU_TANH;
 			return ERR_OK;
 		}
 	return err_set(e, ERR_UNSUPPORTED,

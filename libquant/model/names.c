@@ -119,6 +119,14 @@ char *role_gguf_name(const struct arch *a, enum role r, uint32_t layer, char *bu
 	return fill(pattern_of(a, r, true), layer, buf);
 }
 
+enum layout role_gguf_layout(const struct arch *a, enum role r)
+{
+	for (const struct role_layout *l = a->gguf_layouts; l && l->role != ROLE_UNKNOWN; l++)
+		if (l->role == r)
+			return l->layout;
+	return LAYOUT_SAME;
+}
+
 bool tensor_name_ignored(const char *name)
 {
 	/* what rotary embeddings computed once, and causal masks; the last part of a name, or all of it */

@@ -9,8 +9,8 @@ import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import (LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config,
-                          Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+from transformers import (GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig,
+                          MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
 
 LEN = 40  # tokens of a sequence; two sequences a case
 BASE = dict(vocab_size=72, hidden_size=40, intermediate_size=56, num_hidden_layers=2, num_attention_heads=4,
@@ -37,6 +37,7 @@ CASES = {
     "qwen2-window": (Qwen2Config, Qwen2ForCausalLM, dict(num_hidden_layers=3, num_key_value_heads=2, sliding_window=7,
                                                          use_sliding_window=True, max_window_layers=1)),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, dict(num_key_value_heads=2, head_dim=16)),
+    "gemma": (GemmaConfig, GemmaForCausalLM, dict(num_key_value_heads=1, head_dim=16)),
 }
 # What a loader must see through; transformers reads each folder back and has the last word on the logits.
 ODD = {
@@ -78,7 +79,8 @@ def make(name, seed, root):
     with torch.no_grad():
         for key, p in model.named_parameters():
             # norms near 1 and not all equal; matrices large enough that every part shows in the logits
-            p.copy_(1 + 0.3 * torch.randn_like(p) if "norm" in key else torch.randn_like(p) * (0.5 if "bias" in key else 0.2))
+            one = 0 if name.startswith("gemma") else 1  # these norms add it themselves
+            p.copy_(one + 0.3 * torch.randn_like(p) if "norm" in key else torch.randn_like(p) * (0.5 if "bias" in key else 0.2))
             p.copy_(p.half().float())
         tokens = torch.randint(0, BASE["vocab_size"], (2, LEN))
         logits = model(tokens).logits

@@ -507,6 +507,28 @@ static void keeps_positions(void **state)
 	}
 }
 
+/* gemma's norms multiply by one more than their weight, which GGUF holds as the sum; read, written and read again. */
+static void norms_plus_one(void **state)
+{
+	(void)state;
+	const char *path = scratch("plus.gguf"), *again = scratch("plus-again.gguf");
+	const struct tiny t = { .arch = "gemma", .pre = "qwen2", .skip = "something.else" };
+	tiny_write(path, &t);
+	if (convert(path, again, 64))
+		fail_msg("%s", e.message);
+	for (int pass = 0; pass < 2; pass++) {
+		struct checkpoint *c = open_ok(pass ? again : path);
+		const struct tensor *meta;
+		float *w;
+		if (source_read_f32(c->source, "model.norm.weight", &w, &meta, &e))
+			fail_msg("%s", e.message);
+		/* values count up over the file: 12 * 16 of the embedding come before */
+		assert_true(w[0] == 191 && w[15] == 206);
+		free(w);
+		checkpoint_close(c);
+	}
+}
+
 static void reads_split_files(void **state)
 {
 	(void)state;
@@ -651,6 +673,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(unpermutes_llama_only, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(reads_byte_level_vocabularies, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(keeps_positions, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(norms_plus_one, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(reads_split_files, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(refuses_what_gguf_cannot_hold, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(refuses_broken_models, scratch_setup, scratch_teardown),

@@ -109,7 +109,7 @@ static double loss(struct trained *t, bool gradient)
 	return kl;
 }
 
-static const char *const cases[] = { "llama-mha", "llama-gqa-bias", "llama-gelu", "llama-llama3", "llama-linear", "llama-yarn", "mistral-window", "qwen2-bias", "qwen3" };
+static const char *const cases[] = { "llama-mha", "llama-gqa-bias", "llama-gelu", "llama-llama3", "llama-linear", "llama-yarn", "mistral-window", "qwen2-bias", "qwen3", "gemma" };
 enum { CASES = sizeof cases / sizeof *cases };
 
 /* The same hidden states as the reference forward pass gives. */
