@@ -63,9 +63,12 @@ struct codec {
 	const char *safetensors;     /* dtype name in safetensors, or NULL */
 	const char *fallback;        /* codec to use when a row does not divide, or NULL */
 	int group_scale;             /* CODEC_GROUP: 0 = f16 scales, 1 = bf16 scales */
+	int kernel;                  /* CODEC_BLOCK: its enum block_id (kernel/kernel.h) */
 
 	/* n elements of one row from their bytes (a multiple of block, or the row's end). Uses the active kernels. */
 	void (*decode)(const struct codec *c, const void *src, float *dst, size_t n);
+	/* Optional. y[rows]: dot products of rows that lie one after another with x; the bits of decoding and kernels()->dot. */
+	void (*dot)(const struct codec *c, const void *src, const float *x, size_t n, float *y, size_t rows);
 	/* Plain rounding of n elements (floats and FIT_RTN). NULL for integers other than identity. */
 	void (*encode)(const struct codec *c, const float *src, void *dst, size_t n);
 

@@ -94,14 +94,26 @@ static void encode_e5m2(const struct codec *c, const float *src, void *dst, size
 		((uint8_t *)dst)[i] = e5m2_from_f32(src[i]);
 }
 
-#define FLOAT_ROW(ID, NAME, BYTES, GGUF, ST, SUMMARY) \
+static void dot_f16(const struct codec *c, const void *src, const float *x, size_t n, float *y, size_t rows)
+{
+	for (size_t r = 0; r < rows; r++)
+		y[r] = kernels()->dot_f16((const uint8_t *)src + r * c->block_bytes * n, x, n);
+}
+
+static void dot_bf16(const struct codec *c, const void *src, const float *x, size_t n, float *y, size_t rows)
+{
+	for (size_t r = 0; r < rows; r++)
+		y[r] = kernels()->dot_bf16((const uint8_t *)src + r * c->block_bytes * n, x, n);
+}
+
+#define FLOAT_ROW(ID, NAME, BYTES, GGUF, ST, DOT, SUMMARY) \
 	const struct codec codec_##ID = { \
 		.name = NAME, .summary = SUMMARY, .kind = CODEC_FLOAT, .block = 1, .block_bytes = BYTES, .sub = 1, \
-		.bits = 8 * BYTES, .gguf_type = GGUF, .safetensors = ST, .decode = decode_##ID, .encode = encode_##ID }
+		.bits = 8 * BYTES, .gguf_type = GGUF, .safetensors = ST, .decode = decode_##ID, .dot = DOT, .encode = encode_##ID }
 
-FLOAT_ROW(f32, "f32", 4, 0, "F32", "32-bit float");
-FLOAT_ROW(f16, "f16", 2, 1, "F16", "IEEE half: 5 exponent bits, 10 fraction bits, up to 65504");
-FLOAT_ROW(bf16, "bf16", 2, 30, "BF16", "the upper half of f32: 8 exponent bits, 7 fraction bits");
-FLOAT_ROW(f64, "f64", 8, 28, "F64", "64-bit float");
-FLOAT_ROW(e4m3, "f8_e4m3", 1, -1, "F8_E4M3", "8-bit float: 4 exponent bits, 3 fraction bits, up to 448, no infinity");
-FLOAT_ROW(e5m2, "f8_e5m2", 1, -1, "F8_E5M2", "8-bit float: 5 exponent bits, 2 fraction bits, up to 57344");
+FLOAT_ROW(f32, "f32", 4, 0, "F32", NULL, "32-bit float");
+FLOAT_ROW(f16, "f16", 2, 1, "F16", dot_f16, "IEEE half: 5 exponent bits, 10 fraction bits, up to 65504");
+FLOAT_ROW(bf16, "bf16", 2, 30, "BF16", dot_bf16, "the upper half of f32: 8 exponent bits, 7 fraction bits");
+FLOAT_ROW(f64, "f64", 8, 28, "F64", NULL, "64-bit float");
+FLOAT_ROW(e4m3, "f8_e4m3", 1, -1, "F8_E4M3", NULL, "8-bit float: 4 exponent bits, 3 fraction bits, up to 448, no infinity");
+FLOAT_ROW(e5m2, "f8_e5m2", 1, -1, "F8_E5M2", NULL, "8-bit float: 5 exponent bits, 2 fraction bits, up to 57344");

@@ -226,36 +226,50 @@ static void fit_row(const struct codec *c, const float *x, const float *w, size_
 		next_group(c, x, w, n, at, &job, p++);
 }
 
-/* scale * (code - zero) is exact before its one rounding, so it equals scale * code + offset wherever that is exact. */
+/*
+ * One group for the kernels, which take scale * (code - zero): the difference is exact, so there is one rounding, and the
+ * value equals scale * code + offset wherever that is exact.
+ */
+struct group {
+	const uint8_t *codes;
+	float scale, zero;
+};
+
+static struct group group_at(const struct codec *c, const uint8_t *in)
+{
+	return (struct group){ .codes = in + codec_group_header(c), .scale = load_scale(c, load_u16(in)),
+			       .zero = (float)(c->has_offset ? in[2] : -c->code_bias) };
+}
+
+static size_t code_bytes(const struct codec *c, size_t n)
+{
+	return (n * (size_t)c->bits + 7) / 8;
+}
+
 static void decode(const struct codec *c, const void *src, float *dst, size_t n)
 {
 	const uint8_t *in = src;
-	for (size_t at = 0; at < n;) {
-		size_t len = codec_block_len(c, at, n), i = 0;
-		struct block_params p;
-		in = get_header(c, in, &p);
-		float scale = p.scale[0], *y = dst + at;
-		int zero = c->has_offset ? p.mn[0] : -c->code_bias;
-		unsigned held = 0, count = 0, bits = (unsigned)c->bits, mask = (1u << bits) - 1;
-		if (bits == 8) {
-			for (; i < len; i++)
-				y[i] = scale * (float)(*in++ - zero);
-		} else if (bits == 4) {
-			for (; i + 2 <= len; i += 2, in++) {
-				y[i] = scale * (float)((*in & 15) - zero);
-				y[i + 1] = scale * (float)((*in >> 4) - zero);
-			}
+	for (size_t at = 0, len; at < n; at += len) {
+		struct group g = group_at(c, in);
+		len = codec_block_len(c, at, n);
+		kernels()->codes_decode(g.codes, c->bits, g.scale, g.zero, dst + at, len);
+		in = g.codes + code_bytes(c, len);
+	}
+}
+
+static void dot(const struct codec *c, const void *src, const float *x, size_t n, float *y, size_t rows)
+{
+	const struct kernels *k = kernels();
+	const uint8_t *in = src;
+	for (size_t r = 0; r < rows; r++) {
+		float lanes[16] = { 0 };
+		for (size_t at = 0, len; at < n; at += len) {
+			struct group g = group_at(c, in);
+			len = codec_block_len(c, at, n);
+			k->codes_dot(g.codes, c->bits, g.scale, g.zero, x + at, len, lanes);
+			in = g.codes + code_bytes(c, len);
 		}
-		for (; i < len; i++) {
-			if (count < bits) {
-				held |= (unsigned)*in++ << count;
-				count += 8;
-			}
-			y[i] = scale * (float)((int)(held & mask) - zero);
-			held >>= bits;
-			count -= bits;
-		}
-		at += len;
+		y[r] = k->lanes_sum(lanes);
 	}
 }
 
@@ -264,7 +278,8 @@ static void decode(const struct codec *c, const void *src, float *dst, size_t n)
 		.name = NAME, .summary = SUMMARY, .kind = CODEC_GROUP, .block = GROUP, \
 		.block_bytes = GROUP ? 2 + ZERO + (GROUP * BITS + 7) / 8 : 0, .sub = GROUP, .ragged = true, \
 		.has_offset = ZERO, .bits = BITS, .code_bias = ZERO ? 0 : -(1 << (BITS - 1)), .gguf_type = -1, \
-		.group_scale = BF16, .decode = decode, .encode = encode, .fit = fit, .pack = pack, .unpack = unpack, \
+		.group_scale = BF16, .decode = decode, .dot = dot, .encode = encode, .fit = fit, .pack = pack, \
+		.unpack = unpack, \
 		.store = store, .encode_search = GROUP && !ZERO ? encode_search : NULL, \
 		.fit_row = GROUP && !ZERO ? fit_row : NULL };
 

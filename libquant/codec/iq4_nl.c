@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "codec/kquant.h"
 #include "codec/rows.h"
+#include "kernel/kernel.h"
 
 struct iq4_nl {
 	uint8_t d[2], qs[16];
@@ -53,6 +54,7 @@ const struct codec codec_iq4_nl = {
 	.name = "iq4_nl", .summary = "4-bit codes of uneven levels, a half-precision scale of 32",
 	.kind = CODEC_BLOCK, .block = 32, .block_bytes = sizeof(struct iq4_nl), .sub = 32,
 	.bits = 4, .levels = iq4_levels, .gguf_type = 20, .fallback = "f16",
-	.decode = kquant_decode, .encode = iq4_nl_encode, .fit = iq4_nl_fit, .pack = iq4_nl_pack,
+	.kernel = BLOCK_iq4_nl, .decode = codec_block_decode, .dot = codec_block_dot,
+	.encode = iq4_nl_encode, .fit = iq4_nl_fit, .pack = iq4_nl_pack,
 	.unpack = iq4_nl_unpack, .store = iq4_nl_store, .encode_search = iq4_nl_encode_search, .fit_row = iq4_nl_fit_row,
 };

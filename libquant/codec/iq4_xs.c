@@ -12,6 +12,7 @@
 #include "base/bytes.h"
 #include "codec/kquant.h"
 #include "codec/rows.h"
+#include "kernel/kernel.h"
 
 struct iq4_xs {
 	uint8_t d[2], scales_h[2], scales_l[4], qs[128];
@@ -66,6 +67,7 @@ const struct codec codec_iq4_xs = {
 	.name = "iq4_xs", .summary = "4-bit codes of uneven levels, 6-bit scales of 32 under a half-precision scale of 256",
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct iq4_xs), .sub = 32,
 	.bits = 4, .levels = iq4_levels, .gguf_type = 23, .fallback = "iq4_nl",
-	.decode = kquant_decode, .encode = iq4_xs_encode, .fit = iq4_xs_fit, .pack = iq4_xs_pack,
+	.kernel = BLOCK_iq4_xs, .decode = codec_block_decode, .dot = codec_block_dot,
+	.encode = iq4_xs_encode, .fit = iq4_xs_fit, .pack = iq4_xs_pack,
 	.unpack = iq4_xs_unpack, .store = iq4_xs_store, .encode_search = iq4_xs_encode_search, .fit_row = iq4_xs_fit_row,
 };

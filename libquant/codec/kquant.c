@@ -108,19 +108,6 @@ void kquant_encode(const struct codec *c, const struct kquant *q, enum fit_effor
 	}
 }
 
-void kquant_decode(const struct codec *c, const void *src, float *dst, size_t n)
-{
-	const uint8_t *in = src;
-	struct block_params p;
-	uint8_t codes[CODEC_MAX_BLOCK];
-
-	for (size_t at = 0; at < n; at += c->block, in += c->block_bytes) {
-		c->unpack(c, in, &p, codes, c->block);
-		for (uint32_t i = 0; i < c->block; i++)
-			dst[at + i] = codec_value(c, p.scale[i / c->sub], p.offset[i / c->sub], codes[i]);
-	}
-}
-
 /*
  *	s[0..3]    | hi2 of sc(4+k) | sc(k) 6 |
  *	s[4..7]    | hi2 of mn(4+k) | mn(k) 6 |

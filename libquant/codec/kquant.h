@@ -22,8 +22,6 @@ void kquant_expand(const struct kquant *q, struct block_params *p);
 void kquant_store(const struct kquant *q, struct block_params *p);
 void kquant_encode(const struct codec *c, const struct kquant *q, enum fit_effort effort, const float *src,
 		   const float *w, void *dst, size_t n);
-/* Decodes through unpack; for formats without a kernel of their own. */
-void kquant_decode(const struct codec *c, const void *src, float *dst, size_t n);
 
 /* The integer scale of a field: sc holds the stored bits. */
 static inline int kquant_sc(const struct kquant *q, uint8_t sc)

@@ -216,43 +216,16 @@ static void encode(const struct codec *c, const float *src, void *dst, size_t n)
 	}
 }
 
-static void decode(const struct codec *c, const void *src, float *dst, size_t n)
-{
-	const uint8_t *in = src;
-	struct block_params p;
-	uint8_t codes[BLOCK];
-	for (size_t at = 0; at < n; at += BLOCK, in += c->block_bytes, dst += BLOCK) {
-		unpack(c, in, &p, codes, BLOCK);
-		for (int i = 0; i < BLOCK; i++) {
-			dst[i] = p.scale[0] * (float)(codes[i] + c->code_bias);
-			if (c->has_offset) /* adding a zero would lose the sign of a negative one */
-				dst[i] += p.offset[0];
-		}
-	}
-}
-
-static void decode_q8_0(const struct codec *c, const void *src, float *dst, size_t n)
-{
-	(void)c;
-	kernels()->decode_q8_0(src, dst, n);
-}
-
-static void decode_q4_0(const struct codec *c, const void *src, float *dst, size_t n)
-{
-	(void)c;
-	kernels()->decode_q4_0(src, dst, n);
-}
-
-#define LEGACY_ROW(NAME, BITS, BYTES, BIAS, OFFSET, GGUF, DECODE, SUMMARY) \
+#define LEGACY_ROW(NAME, BITS, BYTES, BIAS, OFFSET, GGUF, SUMMARY) \
 	_Static_assert(BYTES == 2 + 2 * OFFSET + BLOCK * BITS / 8, "block layout"); \
 	const struct codec codec_##NAME = { \
 		.name = #NAME, .summary = SUMMARY, .kind = CODEC_BLOCK, .block = BLOCK, .block_bytes = BYTES, .sub = BLOCK, \
 		.has_offset = OFFSET, .bits = BITS, .code_bias = BIAS, .gguf_type = GGUF, .fallback = "f16", \
-		.decode = DECODE, .encode = encode, .fit = fit, .pack = pack, .unpack = unpack, .store = store, .encode_search = encode_search, \
-		.fit_row = fit_row }
+		.kernel = BLOCK_##NAME, .decode = codec_block_decode, .dot = codec_block_dot, .encode = encode, \
+		.fit = fit, .pack = pack, .unpack = unpack, .store = store, .encode_search = encode_search, .fit_row = fit_row }
 
-LEGACY_ROW(q8_0, 8, 34, -128, 0, 8, decode_q8_0, "blocks of 32, 8 bits, scale (GGUF)");
-LEGACY_ROW(q4_0, 4, 18, -8, 0, 2, decode_q4_0, "blocks of 32, 4 bits, scale (GGUF)");
-LEGACY_ROW(q4_1, 4, 20, 0, 1, 3, decode, "blocks of 32, 4 bits, scale and minimum (GGUF)");
-LEGACY_ROW(q5_0, 5, 22, -16, 0, 6, decode, "blocks of 32, 5 bits, scale (GGUF)");
-LEGACY_ROW(q5_1, 5, 24, 0, 1, 7, decode, "blocks of 32, 5 bits, scale and minimum (GGUF)");
+LEGACY_ROW(q8_0, 8, 34, -128, 0, 8, "blocks of 32, 8 bits, scale (GGUF)");
+LEGACY_ROW(q4_0, 4, 18, -8, 0, 2, "blocks of 32, 4 bits, scale (GGUF)");
+LEGACY_ROW(q4_1, 4, 20, 0, 1, 3, "blocks of 32, 4 bits, scale and minimum (GGUF)");
+LEGACY_ROW(q5_0, 5, 22, -16, 0, 6, "blocks of 32, 5 bits, scale (GGUF)");
+LEGACY_ROW(q5_1, 5, 24, 0, 1, 7, "blocks of 32, 5 bits, scale and minimum (GGUF)");

@@ -10,6 +10,7 @@
 #include <string.h>
 
 #include "codec/rows.h"
+#include "kernel/kernel.h"
 #include "tensor/half.h"
 
 struct mxfp4 {
@@ -141,24 +142,11 @@ static void mxfp4_encode_search(const struct codec *c, const float *src, const f
 	mxfp4_rows(c, src, w, FIT_SEARCH, dst, n);
 }
 
-static void mxfp4_decode(const struct codec *c, const void *src, float *dst, size_t n)
-{
-	const struct mxfp4 *b = src;
-
-	(void)c;
-	for (size_t at = 0; at < n; at += 32, b++) {
-		float scale = mxfp4_scale(b->e);
-		for (int k = 0; k < 16; k++) {
-			dst[at + (size_t)k] = scale * mxfp4_levels[b->qs[k] & 15];
-			dst[at + 16 + (size_t)k] = scale * mxfp4_levels[b->qs[k] >> 4];
-		}
-	}
-}
-
 const struct codec codec_mxfp4 = {
 	.name = "mxfp4", .summary = "4-bit floats (E2M1) under a power of two per 32, as OCP MX",
 	.kind = CODEC_BLOCK, .block = 32, .block_bytes = sizeof(struct mxfp4), .sub = 32,
 	.bits = 4, .levels = mxfp4_levels, .gguf_type = 39, .fallback = "f16",
-	.decode = mxfp4_decode, .encode = mxfp4_encode, .fit = mxfp4_fit, .pack = mxfp4_pack, .unpack = mxfp4_unpack,
+	.kernel = BLOCK_mxfp4, .decode = codec_block_decode, .dot = codec_block_dot,
+	.encode = mxfp4_encode, .fit = mxfp4_fit, .pack = mxfp4_pack, .unpack = mxfp4_unpack,
 	.store = mxfp4_store, .encode_search = mxfp4_encode_search,
 };

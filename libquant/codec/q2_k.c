@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "codec/kquant.h"
 #include "codec/rows.h"
+#include "kernel/kernel.h"
 
 struct q2_k {
 	uint8_t scales[16], qs[64], d[2], dmin[2];
@@ -57,6 +58,7 @@ const struct codec codec_q2_k = {
 	.name = "q2_k", .summary = "2-bit codes, 4-bit scales and offsets of 16 under two half-precision scales of 256",
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct q2_k), .sub = 16, .has_offset = true,
 	.bits = 2, .gguf_type = 10, .fallback = "q4_0",
-	.decode = kquant_decode, .encode = q2_k_encode, .fit = q2_k_fit, .pack = q2_k_pack, .unpack = q2_k_unpack,
+	.kernel = BLOCK_q2_k, .decode = codec_block_decode, .dot = codec_block_dot,
+	.encode = q2_k_encode, .fit = q2_k_fit, .pack = q2_k_pack, .unpack = q2_k_unpack,
 	.store = q2_k_store, .encode_search = q2_k_encode_search, .fit_row = q2_k_fit_row,
 };

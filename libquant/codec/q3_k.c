@@ -13,6 +13,7 @@
 #include "base/bytes.h"
 #include "codec/kquant.h"
 #include "codec/rows.h"
+#include "kernel/kernel.h"
 
 struct q3_k {
 	uint8_t hmask[32], qs[64], scales[12], d[2];
@@ -73,6 +74,7 @@ const struct codec codec_q3_k = {
 	.name = "q3_k", .summary = "3-bit codes, 6-bit scales of 16 under a half-precision scale of 256",
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct q3_k), .sub = 16,
 	.bits = 3, .code_bias = -4, .gguf_type = 11, .fallback = "q4_0",
-	.decode = kquant_decode, .encode = q3_k_encode, .fit = q3_k_fit, .pack = q3_k_pack, .unpack = q3_k_unpack,
+	.kernel = BLOCK_q3_k, .decode = codec_block_decode, .dot = codec_block_dot,
+	.encode = q3_k_encode, .fit = q3_k_fit, .pack = q3_k_pack, .unpack = q3_k_unpack,
 	.store = q3_k_store, .encode_search = q3_k_encode_search, .fit_row = q3_k_fit_row,
 };

@@ -50,16 +50,11 @@ static void q4_k_unpack(const struct codec *c, const void *src, struct block_par
 		}
 }
 
-static void q4_k_decode(const struct codec *c, const void *src, float *dst, size_t n)
-{
-	(void)c;
-	kernels()->decode_q4_k(src, dst, n);
-}
-
 const struct codec codec_q4_k = {
 	.name = "q4_k", .summary = "4-bit codes, 6-bit scales and offsets of 32 under two half-precision scales of 256",
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct q4_k), .sub = 32, .has_offset = true,
 	.bits = 4, .gguf_type = 12, .fallback = "q5_0",
-	.decode = q4_k_decode, .encode = q4_k_encode, .fit = q4_k_fit, .pack = q4_k_pack, .unpack = q4_k_unpack,
+	.kernel = BLOCK_q4_k, .decode = codec_block_decode, .dot = codec_block_dot,
+	.encode = q4_k_encode, .fit = q4_k_fit, .pack = q4_k_pack, .unpack = q4_k_unpack,
 	.store = q4_k_store, .encode_search = q4_k_encode_search, .fit_row = q4_k_fit_row,
 };

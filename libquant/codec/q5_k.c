@@ -56,16 +56,11 @@ static void q5_k_unpack(const struct codec *c, const void *src, struct block_par
 	}
 }
 
-static void q5_k_decode(const struct codec *c, const void *src, float *dst, size_t n)
-{
-	(void)c;
-	kernels()->decode_q5_k(src, dst, n);
-}
-
 const struct codec codec_q5_k = {
 	.name = "q5_k", .summary = "5-bit codes, 6-bit scales and offsets of 32 under two half-precision scales of 256",
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct q5_k), .sub = 32, .has_offset = true,
 	.bits = 5, .gguf_type = 13, .fallback = "q5_1",
-	.decode = q5_k_decode, .encode = q5_k_encode, .fit = q5_k_fit, .pack = q5_k_pack, .unpack = q5_k_unpack,
+	.kernel = BLOCK_q5_k, .decode = codec_block_decode, .dot = codec_block_dot,
+	.encode = q5_k_encode, .fit = q5_k_fit, .pack = q5_k_pack, .unpack = q5_k_unpack,
 	.store = q5_k_store, .encode_search = q5_k_encode_search, .fit_row = q5_k_fit_row,
 };

@@ -59,16 +59,11 @@ static void q6_k_unpack(const struct codec *c, const void *src, struct block_par
 	}
 }
 
-static void q6_k_decode(const struct codec *c, const void *src, float *dst, size_t n)
-{
-	(void)c;
-	kernels()->decode_q6_k(src, dst, n);
-}
-
 const struct codec codec_q6_k = {
 	.name = "q6_k", .summary = "6-bit codes, 8-bit scales of 16 under a half-precision scale of 256",
 	.kind = CODEC_BLOCK, .block = 256, .block_bytes = sizeof(struct q6_k), .sub = 16,
 	.bits = 6, .code_bias = -32, .gguf_type = 14, .fallback = "q8_0",
-	.decode = q6_k_decode, .encode = q6_k_encode, .fit = q6_k_fit, .pack = q6_k_pack, .unpack = q6_k_unpack,
+	.kernel = BLOCK_q6_k, .decode = codec_block_decode, .dot = codec_block_dot,
+	.encode = q6_k_encode, .fit = q6_k_fit, .pack = q6_k_pack, .unpack = q6_k_unpack,
 	.store = q6_k_store, .encode_search = q6_k_encode_search, .fit_row = q6_k_fit_row,
 };

@@ -188,6 +188,16 @@ void codec_round_run(const struct codec *c, float scale, float offset, const flo
 		codes[i] = codec_round(c, scale, offset, x[i]);
 }
 
+void codec_block_decode(const struct codec *c, const void *src, float *dst, size_t n)
+{
+	kernels()->block[c->kernel].decode(src, dst, n);
+}
+
+void codec_block_dot(const struct codec *c, const void *src, const float *x, size_t n, float *y, size_t rows)
+{
+	kernels()->block[c->kernel].dot(src, x, n, y, rows);
+}
+
 void codec_fit_row(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p)
 {
 	if (c->fit_row) {

@@ -41,4 +41,8 @@ static inline unsigned codec_group_header(const struct codec *c)
 	return c->has_offset ? 3 : 2;
 }
 
+/* decode and dot of the formats with kernels of their own. */
+void codec_block_decode(const struct codec *c, const void *src, float *dst, size_t n);
+void codec_block_dot(const struct codec *c, const void *src, const float *x, size_t n, float *y, size_t rows);
+
 #endif

@@ -1,4 +1,5 @@
 /* AVX-512 F, BW, VL, DQ. No fused multiply-add: it would round differently from the other rows. */
+#include "base/bytes.h"
 #include "kernel/rows.h"
 
 #ifdef __x86_64__
@@ -21,6 +22,12 @@ static inline b16 b_and(b16 a, uint8_t m) { return _mm_and_si128(a, _mm_set1_epi
 static inline b16 b_or(b16 a, b16 b) { return _mm_or_si128(a, b); }
 static inline b16 b_shr(b16 a, int n) { return b_and(_mm_srl_epi16(a, _mm_cvtsi32_si128(n)), (uint8_t)(0xff >> n)); }
 static inline b16 b_shl(b16 a, int n) { return b_and(_mm_sll_epi16(a, _mm_cvtsi32_si128(n)), (uint8_t)(0xff << n)); }
+static inline b16 b_pair(uint64_t lo, uint64_t hi) { return _mm_set_epi64x((long long)hi, (long long)lo); }
+static inline b16 b_zip_lo(b16 a, b16 b) { return _mm_unpacklo_epi8(a, b); }
+static inline b16 b_zip_hi(b16 a, b16 b) { return _mm_unpackhi_epi8(a, b); }
+static inline b16 b_lookup(b16 table, b16 q) { return _mm_shuffle_epi8(table, q); }
+
+static inline b16 b_bits(unsigned mask, uint8_t value) { return _mm_maskz_set1_epi8((__mmask16)mask, (char)value); }
 static inline v16 v_from_u8(b16 q) { return _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(q)); }
 static inline v16 v_from_s8(b16 q) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)); }
 
@@ -33,6 +40,9 @@ static inline void v_pow2_halves(v16 n, v16 *p, v16 *q)
 }
 
 static inline v16 v_from_f16(const void *p) { return _mm512_cvtph_ps(_mm256_loadu_si256(p)); }
+
+static inline float s_from_f16(const uint8_t *p) { return _mm_cvtss_f32(_mm_cvtph_ps(_mm_cvtsi32_si128(load_u16(p)))); }
+static inline v16 v_half(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_set1_epi16((short)load_u16(p))); }
 
 static inline v16 v_from_bf16(const void *p)
 {

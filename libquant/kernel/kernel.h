@@ -15,6 +15,31 @@
 
 struct search_job;
 
+/* Block formats with kernels of their own: X(name, elements, bytes); codec/ has their pictures. */
+#define KERNEL_BLOCKS(X) \
+	X(q8_0, 32, 34) \
+	X(q4_0, 32, 18) \
+	X(q4_1, 32, 20) \
+	X(q5_0, 32, 22) \
+	X(q5_1, 32, 24) \
+	X(q2_k, 256, 84) \
+	X(q3_k, 256, 110) \
+	X(q4_k, 256, 144) \
+	X(q5_k, 256, 176) \
+	X(q6_k, 256, 210) \
+	X(iq4_nl, 32, 18) \
+	X(iq4_xs, 256, 136) \
+	X(mxfp4, 32, 17)
+#define BLOCK_ENUM(NAME, BLOCK, BYTES) BLOCK_##NAME,
+enum block_id { KERNEL_BLOCKS(BLOCK_ENUM) BLOCK_KERNELS };
+#undef BLOCK_ENUM
+
+/* n is a multiple of the block. dot: y[rows] of rows that lie one after another, the bits that `dot` gives for each decoded row. */
+struct block_kernel {
+	void (*decode)(const void *src, float *dst, size_t n);
+	void (*dot)(const void *src, const float *x, size_t n, float *y, size_t rows);
+};
+
 struct kernels {
 	const char *name;              /* "scalar", "avx2", "avx512", "neon" */
 	bool (*usable)(void);          /* does this machine have it */
@@ -24,14 +49,20 @@ struct kernels {
 	void (*f16_from_f32)(const float *src, void *dst, size_t n);
 	void (*bf16_from_f32)(const float *src, void *dst, size_t n);
 
-	/* One entry per hot block decoder; n is a multiple of the block. */
-	void (*decode_q8_0)(const void *src, float *dst, size_t n);
-	void (*decode_q4_0)(const void *src, float *dst, size_t n);
-	void (*decode_q4_k)(const void *src, float *dst, size_t n);
-	void (*decode_q5_k)(const void *src, float *dst, size_t n);
-	void (*decode_q6_k)(const void *src, float *dst, size_t n);
+	struct block_kernel block[BLOCK_KERNELS];
+
+	/*
+	 * Runs of codes in a dense stream, low bits first, 2, 3, 4 or 8 bits each: value = scale (code - zero). A run begins
+	 * at a byte, and n is a multiple of 16 but for the last of a row. codes_dot adds to 16 partial sums, which
+	 * lanes_sum adds up: as dot of the decoded row.
+	 */
+	void (*codes_decode)(const void *src, int bits, float scale, float zero, float *dst, size_t n);
+	void (*codes_dot)(const void *src, int bits, float scale, float zero, const float *x, size_t n, float lanes[16]);
+	float (*lanes_sum)(const float lanes[16]);
 
 	float (*dot)(const float *a, const float *b, size_t n);
+	float (*dot_f16)(const void *src, const float *x, size_t n);        /* as dot of the decoded row */
+	float (*dot_bf16)(const void *src, const float *x, size_t n);
 	void (*axpy)(float *y, float a, const float *x, size_t n);          /* y += a x */
 	float (*sum_squares)(const float *x, size_t n);
 	float (*max)(const float *x, size_t n);                             /* n > 0 */

@@ -1,4 +1,5 @@
 /* NEON on 64-bit Arm. No fused multiply-add: it would round differently from the other rows. */
+#include "base/bytes.h"
 #include "kernel/rows.h"
 
 #ifdef __aarch64__
@@ -38,6 +39,17 @@ static inline b16 b_and(b16 a, uint8_t m) { return vandq_u8(a, vdupq_n_u8(m)); }
 static inline b16 b_or(b16 a, b16 b) { return vorrq_u8(a, b); }
 static inline b16 b_shr(b16 a, int n) { return vshlq_u8(a, vdupq_n_s8((int8_t)-n)); }
 static inline b16 b_shl(b16 a, int n) { return vshlq_u8(a, vdupq_n_s8((int8_t)n)); }
+static inline b16 b_pair(uint64_t lo, uint64_t hi) { return vcombine_u8(vcreate_u8(lo), vcreate_u8(hi)); }
+static inline b16 b_zip_lo(b16 a, b16 b) { return vzip1q_u8(a, b); }
+static inline b16 b_zip_hi(b16 a, b16 b) { return vzip2q_u8(a, b); }
+static inline b16 b_lookup(b16 table, b16 q) { return vqtbl1q_u8(table, q); }
+
+static inline b16 b_bits(unsigned mask, uint8_t value)
+{
+	b16 bit = vreinterpretq_u8_u64(vdupq_n_u64(0x8040201008040201));
+	b16 bytes = vcombine_u8(vdup_n_u8((uint8_t)mask), vdup_n_u8((uint8_t)(mask >> 8)));
+	return b_and(vtstq_u8(bytes, bit), value);
+}
 
 static inline v16 v_from_u8(b16 q)
 {
@@ -69,6 +81,8 @@ static inline uint16x4_t load_u16x4(const void *s, int i) { return vreinterpret_
 #define FROM_F16(i) vcvt_f32_f16(vreinterpret_f16_u16(load_u16x4(s, i)))
 #define FROM_BF16(i) vreinterpretq_f32_u32(vshll_n_u16(load_u16x4(s, i), 16))
 static inline v16 v_from_f16(const void *s) { return EACH(FROM_F16); }
+static inline float s_from_f16(const uint8_t *s) { return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(load_u16(s)))), 0); }
+static inline v16 v_half(const uint8_t *p) { return v_set(s_from_f16(p)); }
 static inline v16 v_from_bf16(const void *s) { return EACH(FROM_BF16); }
 
 static inline void v_to_f16(v16 v, void *d)

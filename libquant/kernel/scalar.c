@@ -31,6 +31,43 @@ static inline b16 b_or(b16 a, b16 b) { return a | b; }
 static inline b16 b_shr(b16 a, int n) { return a >> (uint8_t)n; }
 static inline b16 b_shl(b16 a, int n) { return a << (uint8_t)n; }
 
+static inline b16 b_pair(uint64_t lo, uint64_t hi)
+{
+	uint8_t r[16];
+	store_u64(r, lo);
+	store_u64(r + 8, hi);
+	return b_load(r);
+}
+
+static inline b16 b_zip(b16 a, b16 b, int from)
+{
+	b16 r;
+	for (int k = 0; k < 8; k++) {
+		r[2 * k] = a[from + k];
+		r[2 * k + 1] = b[from + k];
+	}
+	return r;
+}
+
+static inline b16 b_zip_lo(b16 a, b16 b) { return b_zip(a, b, 0); }
+static inline b16 b_zip_hi(b16 a, b16 b) { return b_zip(a, b, 8); }
+
+static inline b16 b_lookup(b16 table, b16 q)
+{
+	b16 r;
+	for (int k = 0; k < 16; k++)
+		r[k] = table[q[k]];
+	return r;
+}
+
+static inline b16 b_bits(unsigned mask, uint8_t value)
+{
+	b16 r;
+	for (int k = 0; k < 16; k++)
+		r[k] = mask >> k & 1 ? value : 0;
+	return r;
+}
+
 #define U8(i) (float)q[i]
 #define S8(i) (float)(int8_t)q[i]
 #define F16(i) f32_from_f16(load_u16(h + 2 * (i)))
@@ -40,6 +77,8 @@ static inline b16 b_shl(b16 a, int n) { return a << (uint8_t)n; }
 static inline v16 v_from_u8(b16 q) { return SIXTEEN(U8); }
 static inline v16 v_from_s8(b16 q) { return SIXTEEN(S8); }
 static inline v16 v_from_f16(const void *p) { const uint8_t *h = p; return SIXTEEN(F16); }
+static inline float s_from_f16(const uint8_t *p) { return f32_from_f16(load_u16(p)); }
+static inline v16 v_half(const uint8_t *p) { return v_set(s_from_f16(p)); }
 static inline v16 v_from_bf16(const void *p) { const uint8_t *h = p; return SIXTEEN(BF16); }
 
 static inline void v_to_f16(v16 v, void *p)

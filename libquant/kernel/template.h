@@ -11,8 +11,12 @@
  *	v_pow2_halves(n, &p, &q)  p = 2^(k >> 1), q = 2^(k - (k >> 1)), where
  *	                 k = bits(n) - bits(1.5 * 2^23) as integers
  *	b_and(a, mask) b_shr(a, count) b_shl(a, count) b_or(a, b)
+ *	b_pair(lo, hi)   the bytes of two uint64_t, lowest first
+ *	b_zip_lo(a, b) b_zip_hi(a, b)   a0 b0 a1 b1 ...: of the lower or the upper eight bytes of each
+ *	b_lookup(table, q)   byte k is table[q[k]]; q < 16
+ *	b_bits(mask, value)  byte k is value where bit k of mask is set, else 0
  *	v_from_u8(b16) v_from_s8(b16)
- *	v_from_f16(const void *) v_from_bf16(const void *)
+ *	v_from_f16(const void *) v_from_bf16(const void *)    s_from_f16(bytes) one float, v_half(bytes) sixteen times
  *	v_sum(v16)       halves added again and again: lane i takes lane i + 8, then i + 4, i + 2, i + 1
  *	v_to_f16(v16, void *) v_to_bf16(v16, void *)    16 elements each
  *
@@ -81,120 +85,6 @@ static void k_bf16_from_f32(const float *src, void *dst, size_t n)
 		store_u16(d + 2 * i, bf16_from_f32(src[i]));
 }
 
-/* Q8_0: d f16 | qs[32] int8 */
-static void k_decode_q8_0(const void *src, float *dst, size_t n)
-{
-	const uint8_t *s = src;
-	for (size_t i = 0; i < n; i += 32, s += 34) {
-		v16 d = v_set(f32_from_f16(load_u16(s)));
-		v_store(dst + i, v_mul(d, v_from_s8(b_load(s + 2))));
-		v_store(dst + i + 16, v_mul(d, v_from_s8(b_load(s + 18))));
-	}
-}
-
-/* Q4_0: d f16 | qs[16]; the low nibbles are elements 0..15, the high ones 16..31 */
-static void k_decode_q4_0(const void *src, float *dst, size_t n)
-{
-	const uint8_t *s = src;
-	v16 bias = v_set(8);
-	for (size_t i = 0; i < n; i += 32, s += 18) {
-		v16 d = v_set(f32_from_f16(load_u16(s)));
-		b16 q = b_load(s + 2);
-		v_store(dst + i, v_mul(d, v_sub(v_from_u8(b_and(q, 15)), bias)));
-		v_store(dst + i + 16, v_mul(d, v_sub(v_from_u8(b_and(b_shr(q, 4), 15)), bias)));
-	}
-}
-
-/* The twelve bytes of six-bit scales and minima that Q4_K and Q5_K share. */
-static void k_scales(const uint8_t s[12], uint8_t sc[8], uint8_t mn[8])
-{
-	for (int k = 0; k < 4; k++) {
-		sc[k] = s[k] & 63;
-		mn[k] = s[4 + k] & 63;
-		sc[4 + k] = (uint8_t)((s[8 + k] & 15) | s[k] >> 6 << 4);
-		mn[4 + k] = (uint8_t)(s[8 + k] >> 4 | s[4 + k] >> 6 << 4);
-	}
-}
-
-/* Q4_K: d f16 | dmin f16 | scales[12] | qs[128]; each 32 bytes of qs hold two sub-blocks, low and high nibbles */
-static void k_decode_q4_k(const void *src, float *dst, size_t n)
-{
-	const uint8_t *s = src;
-	for (size_t i = 0; i < n; i += 256, s += 144) {
-		float d = f32_from_f16(load_u16(s)), dmin = f32_from_f16(load_u16(s + 2));
-		uint8_t sc[8], mn[8];
-		k_scales(s + 4, sc, mn);
-		for (int j = 0; j < 8; j += 2) {
-			const uint8_t *q = s + 16 + 16 * j;
-			float *y = dst + i + 32 * j;
-			v16 d0 = v_set(d * (float)sc[j]), m0 = v_set(dmin * (float)mn[j]);
-			v16 d1 = v_set(d * (float)sc[j + 1]), m1 = v_set(dmin * (float)mn[j + 1]);
-			b16 a = b_load(q), b = b_load(q + 16);
-			v_store(y, v_sub(v_mul(d0, v_from_u8(b_and(a, 15))), m0));
-			v_store(y + 16, v_sub(v_mul(d0, v_from_u8(b_and(b, 15))), m0));
-			v_store(y + 32, v_sub(v_mul(d1, v_from_u8(b_and(b_shr(a, 4), 15))), m1));
-			v_store(y + 48, v_sub(v_mul(d1, v_from_u8(b_and(b_shr(b, 4), 15))), m1));
-		}
-	}
-}
-
-/* Q5_K: d f16 | dmin f16 | scales[12] | qh[32] | qs[128]; bit j of qh[k] is the fifth bit of element 32 j + k */
-static void k_decode_q5_k(const void *src, float *dst, size_t n)
-{
-	const uint8_t *s = src;
-	for (size_t i = 0; i < n; i += 256, s += 176) {
-		float d = f32_from_f16(load_u16(s)), dmin = f32_from_f16(load_u16(s + 2));
-		uint8_t sc[8], mn[8];
-		k_scales(s + 4, sc, mn);
-		b16 ha = b_load(s + 16), hb = b_load(s + 32);
-		for (int j = 0; j < 8; j += 2) {
-			const uint8_t *q = s + 48 + 16 * j;
-			float *y = dst + i + 32 * j;
-			v16 d0 = v_set(d * (float)sc[j]), m0 = v_set(dmin * (float)mn[j]);
-			v16 d1 = v_set(d * (float)sc[j + 1]), m1 = v_set(dmin * (float)mn[j + 1]);
-			b16 a = b_load(q), b = b_load(q + 16);
-			b16 a0 = b_or(b_and(a, 15), b_shl(b_and(b_shr(ha, j), 1), 4));
-			b16 b0 = b_or(b_and(b, 15), b_shl(b_and(b_shr(hb, j), 1), 4));
-			b16 a1 = b_or(b_and(b_shr(a, 4), 15), b_shl(b_and(b_shr(ha, j + 1), 1), 4));
-			b16 b1 = b_or(b_and(b_shr(b, 4), 15), b_shl(b_and(b_shr(hb, j + 1), 1), 4));
-			v_store(y, v_sub(v_mul(d0, v_from_u8(a0)), m0));
-			v_store(y + 16, v_sub(v_mul(d0, v_from_u8(b0)), m0));
-			v_store(y + 32, v_sub(v_mul(d1, v_from_u8(a1)), m1));
-			v_store(y + 48, v_sub(v_mul(d1, v_from_u8(b1)), m1));
-		}
-	}
-}
-
-/*
- * Q6_K: ql[128] | qh[64] | scales[16] int8 | d f16. In each half of 128, quarter
- * t (32 elements) takes nibble t / 2 of ql[32 (t mod 2) ..] and bits 2 t of qh.
- */
-static void k_decode_q6_k(const void *src, float *dst, size_t n)
-{
-	const uint8_t *s = src;
-	v16 bias = v_set(32);
-	for (size_t i = 0; i < n; i += 256, s += 210) {
-		float d = f32_from_f16(load_u16(s + 208));
-		for (int half = 0; half < 2; half++) {
-			const uint8_t *ql = s + 64 * half, *qh = s + 128 + 32 * half, *sc = s + 192 + 8 * half;
-			float *y = dst + i + 128 * half;
-			for (int k = 0; k < 2; k++) { /* the two sub-blocks of 16 in each quarter */
-				b16 h = b_load(qh + 16 * k), l0 = b_load(ql + 16 * k), l1 = b_load(ql + 32 + 16 * k);
-				b16 q[4] = {
-					b_or(b_and(l0, 15), b_shl(b_and(h, 3), 4)),
-					b_or(b_and(l1, 15), b_shl(b_and(b_shr(h, 2), 3), 4)),
-					b_or(b_and(b_shr(l0, 4), 15), b_shl(b_and(b_shr(h, 4), 3), 4)),
-					b_or(b_and(b_shr(l1, 4), 15), b_shl(b_and(b_shr(h, 6), 3), 4)),
-				};
-				for (int t = 0; t < 4; t++) {
-					v16 scale = v_set(d * (float)(int8_t)sc[2 * t + k]);
-					v_store(y + 32 * t + 16 * k, v_mul(scale, v_sub(v_from_u8(q[t]), bias)));
-				}
-			}
-		}
-	}
-}
-
 static float k_dot(const float *a, const float *b, size_t n)
 {
 	v16 acc = v_set(0);
@@ -203,6 +93,37 @@ static float k_dot(const float *a, const float *b, size_t n)
 		acc = v_add(acc, v_mul(v_load(a + i), v_load(b + i)));
 	if (i < n)
 		acc = v_add(acc, v_mul(v_load_tail(a + i, n - i, 0), v_load_tail(b + i, n - i, 0)));
+	return v_sum(acc);
+}
+
+/* Weights in half precision; n from 16 to 16, the tail as in k_dot. */
+static float k_dot_f16(const void *src, const float *x, size_t n)
+{
+	const uint8_t *s = src;
+	float buf[16];
+	v16 acc = v_set(0);
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		acc = v_add(acc, v_mul(v_from_f16(s + 2 * i), v_load(x + i)));
+	if (i < n) {
+		k_f32_from_f16(s + 2 * i, buf, n - i);
+		acc = v_add(acc, v_mul(v_load_tail(buf, n - i, 0), v_load_tail(x + i, n - i, 0)));
+	}
+	return v_sum(acc);
+}
+
+static float k_dot_bf16(const void *src, const float *x, size_t n)
+{
+	const uint8_t *s = src;
+	float buf[16];
+	v16 acc = v_set(0);
+	size_t i = 0;
+	for (; i + 16 <= n; i += 16)
+		acc = v_add(acc, v_mul(v_from_bf16(s + 2 * i), v_load(x + i)));
+	if (i < n) {
+		k_f32_from_bf16(s + 2 * i, buf, n - i);
+		acc = v_add(acc, v_mul(v_load_tail(buf, n - i, 0), v_load_tail(x + i, n - i, 0)));
+	}
 	return v_sum(acc);
 }
 
@@ -329,13 +250,15 @@ static void k_grid_scale(const float *x, const float *w, size_t n, float scale, 
 	sums[2] = v_sum(qq);
 }
 
+#include "kernel/blocks.h"
+
 /* SEARCH: the suffix of the row's functions in search.h. */
 #define KERNEL_ROW(NAME, USABLE, SEARCH) { \
 	.name = NAME, .usable = USABLE, \
 	.f32_from_f16 = k_f32_from_f16, .f32_from_bf16 = k_f32_from_bf16, \
 	.f16_from_f32 = k_f16_from_f32, .bf16_from_f32 = k_bf16_from_f32, \
-	.decode_q8_0 = k_decode_q8_0, .decode_q4_0 = k_decode_q4_0, .decode_q4_k = k_decode_q4_k, \
-	.decode_q5_k = k_decode_q5_k, .decode_q6_k = k_decode_q6_k, \
+	.block = { KERNEL_BLOCKS(BLOCK_ENTRY) }, .codes_decode = k_codes_decode, .codes_dot = k_codes_dot, .lanes_sum = k_lanes_sum, \
+	.dot_f16 = k_dot_f16, .dot_bf16 = k_dot_bf16, \
 	.dot = k_dot, .axpy = k_axpy, .sum_squares = k_sum_squares, .max = k_max, \
 	.exp_sum = k_exp_sum, .silu_mul = k_silu_mul, .grid_scale = k_grid_scale, \
 	.search_affine = search_affine_##SEARCH, .search_scaled = search_scaled_##SEARCH, \

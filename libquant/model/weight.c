@@ -67,13 +67,19 @@ struct work {
 static void one_token(const struct product *p, size_t r0, size_t r1, const float *x, float *scratch)
 {
 	const struct kernels *k = kernels();
+	const struct codec *c = p->w->tensor->codec;
 	const float *w = in_place(p->w);
 	size_t cols = (size_t)tensor_cols(p->w->tensor);
-	for (size_t r = r0; r < r1; r++) {
+	const uint8_t *src = p->w->bytes.data;
+	if (c->dot)
+		c->dot(c, src + r0 * codec_row_bytes(c, cols), x, cols, p->y + r0, r1 - r0);
+	for (size_t r = r0; !c->dot && r < r1; r++) {
 		if (!w)
 			decode_rows(p->w, r, 1, scratch);
-		p->y[r] = k->dot(w ? w + r * cols : scratch, x, cols) + (p->bias ? p->bias[r] : 0);
+		p->y[r] = k->dot(w ? w + r * cols : scratch, x, cols);
 	}
+	for (size_t r = r0; p->bias && r < r1; r++)
+		p->y[r] += p->bias[r];
 }
 
 static void product_block(void *arg, size_t item, int worker)

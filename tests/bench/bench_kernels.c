@@ -11,7 +11,8 @@
 enum { COLS = 4096, ROWS = 64 };
 
 static float x[COLS], y[COLS], w[COLS];
-static uint8_t bytes[ROWS][8 * COLS], scratch[COLS];
+static float products[ROWS];
+static uint8_t bytes[ROWS * 8 * COLS], scratch[COLS];
 
 static double now(void)
 {
@@ -25,7 +26,7 @@ static double now(void)
 	double best_ = 1e9; \
 	for (int run_ = 0; run_ < 5; run_++) { \
 		double start_ = now(); \
-		for (int rep_ = 0; rep_ < (REPEAT); rep_++) { CALL; } \
+		for (unsigned rep_ = 0; rep_ < (REPEAT); rep_++) { CALL; } \
 		double took_ = (now() - start_) / (REPEAT); \
 		best_ = took_ < best_ ? took_ : best_; \
 	} \
@@ -71,12 +72,13 @@ int main(void)
 		if (!c->encode && !codec_quantizes(c))
 			continue;
 		for (int e = 0; e < (codec_quantizes(c) ? 2 : 1); e++)
-			times[e] = TIME(2, codec_encode_row(c, x, w, COLS, e ? FIT_SEARCH : FIT_RTN, scratch, bytes[0]));
-		for (int k = 1; k < ROWS; k++)
-			memcpy(bytes[k], bytes[0], (size_t)size);
-		double t = TIME(4 * ROWS, c->decode(c, bytes[rep_ % ROWS], y, COLS));
-		printf("%-18s decode %6.2f GB/s of f32, %4.2f of memcpy  rtn %7.2f ns/element  search %8.2f ns/element\n", c->name, 4 / t, copy / t,
-		       times[0], times[1]);
+			times[e] = TIME(2, codec_encode_row(c, x, w, COLS, e ? FIT_SEARCH : FIT_RTN, scratch, bytes));
+		for (size_t k = 1; k < ROWS; k++)
+			memcpy(bytes + k * size, bytes, (size_t)size);
+		double t = TIME(4 * ROWS, c->decode(c, bytes + rep_ % ROWS * size, y, COLS));
+		double dot = c->dot ? TIME(4, c->dot(c, bytes, x, COLS, products, ROWS)) / ROWS : 0;
+		printf("%-18s decode %6.2f GB/s of f32, %4.2f of memcpy  dot %6.3f ns/element  rtn %7.2f ns/element  search %8.2f ns/element\n", c->name, 4 / t, copy / t,
+		       dot, times[0], times[1]);
 	}
 	return 0;
 }

@@ -11,6 +11,7 @@
 
 #include "base/bytes.h"
 #include "base/rng.h"
+#include "codec/codec.h"
 #include "kernel/kernel.h"
 #include "tensor/half.h"
 
@@ -85,35 +86,60 @@ static void conversions(const struct kernels *k, const struct kernels *s)
 	}
 }
 
+static void by_the_formula(const struct codec *c, const uint8_t *raw, const float *got, size_t n)
+{
+	static uint8_t codes[256 * BLOCKS];
+	float want[256];
+	for (size_t at = 0, len; at < n; at += len) {
+		struct block_params p = { 0 };
+		len = codec_block_len(c, at, n);
+		c->unpack(c, raw, &p, codes, len);
+		for (size_t i = 0; i < len; i++) {
+			size_t sub = i / codec_sub_len(c, len);
+			float level = c->levels ? c->levels[codes[i]] : (float)((int)codes[i] + c->code_bias);
+			/* a group subtracts its zero point before the one rounding */
+			want[i % 256] = c->kind == CODEC_GROUP && c->has_offset ? p.scale[0] * (float)((int)codes[i] - p.mn[0])
+					: c->has_offset ? p.scale[sub] * level + p.offset[sub] : p.scale[sub] * level;
+			assert_same("formula", c->name, at + i, got + at + i, want + i % 256, 1);
+		}
+		raw += codec_row_bytes(c, len);
+	}
+}
+
+/* Every format against its unpack function and the formula of codec.h, and its dot product against decoding first. */
 static void decoders(const struct kernels *k, const struct kernels *s)
 {
-	static const struct {
-		const char *name;
-		size_t at, bytes, block;
-	} d[] = {
-		{ "decode_q8_0", offsetof(struct kernels, decode_q8_0), 34, 32 },
-		{ "decode_q4_0", offsetof(struct kernels, decode_q4_0), 18, 32 },
-		{ "decode_q4_k", offsetof(struct kernels, decode_q4_k), 144, 256 },
-		{ "decode_q5_k", offsetof(struct kernels, decode_q5_k), 176, 256 },
-		{ "decode_q6_k", offsetof(struct kernels, decode_q6_k), 210, 256 },
-	};
-	static uint8_t raw[210 * BLOCKS + 1];
-	static float x[256 * BLOCKS + 1], y[256 * BLOCKS + 1];
+	enum { ROWS = 6 }; /* four at once and a rest */
+	static uint8_t raw[256 * 2 * BLOCKS * ROWS + 1];
+	static float x[256 * BLOCKS], y[256 * BLOCKS + 1], z[256 * BLOCKS + 1];
 	struct rng r = { 2 };
-	for (size_t t = 0; t < sizeof d / sizeof *d; t++)
-		for (int round = 0; round < 50; round++)
-			for (size_t blocks = 0; blocks <= BLOCKS; blocks += 3) {
-				void (*f)(const void *, float *, size_t), (*g)(const void *, float *, size_t);
-				memcpy(&f, (const char *)k + d[t].at, sizeof f);
-				memcpy(&g, (const char *)s + d[t].at, sizeof g);
-				for (size_t i = 0; i < sizeof raw; i++)
-					raw[i] = (uint8_t)rng_u64(&r);
-				size_t n = blocks * d[t].block;
-				x[n] = y[n] = 7;
-				f(raw + 1, x, n);
-				g(raw + 1, y, n);
-				assert_same(k->name, d[t].name, n, x, y, n + 1);
+	for (unsigned t = 0; t < codec_row_count; t++) {
+		const struct codec *c = codec_rows[t];
+		size_t blocks = c->block ? BLOCKS : 1;
+		for (int round = 0; c->dot && round < 40; round++) {
+			size_t n = c->block > 1 ? (size_t)c->block * (blocks - (size_t)round % 3) : 256 + (size_t)round;
+			if (c->ragged)
+				n -= (size_t)round % 19;
+			for (size_t i = 0; i < sizeof raw; i++)
+				raw[i] = (uint8_t)rng_u64(&r);
+			fill(&r, x, n, false);
+			y[n] = z[n] = 7;
+			kernels_select(k->name);
+			float dot[ROWS], plain[ROWS];
+			c->dot(c, raw + 1, x, n, dot, ROWS);
+			for (size_t row = ROWS; row-- > 0;) { /* the first one stays in y */
+				c->decode(c, raw + 1 + row * codec_row_bytes(c, n), y, n);
+				plain[row] = kernels()->dot(y, x, n);
 			}
+			assert_same(k->name, c->name, n, dot, plain, ROWS);
+			kernels_select(s->name);
+			c->decode(c, raw + 1, z, n);
+			assert_same(k->name, c->name, n, y, z, n + 1);
+			if (codec_quantizes(c))
+				by_the_formula(c, raw + 1, y, n);
+		}
+	}
+	kernels_select(NULL);
 }
 
 static void sums(const struct kernels *k, const struct kernels *s)
