@@ -195,6 +195,12 @@ static int check_values(const struct plan_item *x, const struct tensor_bytes *go
 	return rc;
 }
 
+/* A file that is broken as soon as it is written is the disk's fault, not a bad input. */
+static int just_written(int rc, struct err *e)
+{
+	return rc == ERR_INPUT ? e->code = ERR_IO : rc;
+}
+
 static int check_item(const struct proof *p, size_t i, struct checkpoint *c, struct tensor_source *source,
 		      struct proof_result *out, struct err *e)
 {
@@ -206,7 +212,7 @@ static int check_item(const struct proof *p, size_t i, struct checkpoint *c, str
 	if (t->codec != x->out.codec || t->nbytes != p->items[i].bytes)
 		return err_set(e, ERR_IO, "tensor %s reads back as %s of %llu bytes, not %s of %llu", x->out.name, t->codec->name,
 			       (unsigned long long)t->nbytes, x->out.codec->name, (unsigned long long)p->items[i].bytes);
-	int rc = c->source->get(c->source, source_position(c->source, t), &got, e);
+	int rc = just_written(c->source->get(c->source, source_position(c->source, t), &got, e), e);
 	if (!rc && zip_crc32(0, got.data, got.size) != p->items[i].crc)
 		rc = err_set(e, ERR_IO, "tensor %s reads back with other bytes than were written", x->out.name);
 	if (!rc)
@@ -223,7 +229,7 @@ int proof_check(const struct proof *p, const char *path, struct tensor_source *s
 {
 	struct checkpoint *c;
 	*out = (struct proof_result){ 0 };
-	int rc = checkpoint_open(path, &c, e);
+	int rc = just_written(checkpoint_open(path, &c, e), e);
 	if (rc)
 		return rc;
 	for (size_t i = 0; i < p->plan->count && !rc; i++) {
