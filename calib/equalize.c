@@ -160,6 +160,8 @@ static int one_producer(struct job *j, const struct site *site, struct err *e)
 static bool can_scale(const struct job *j)
 {
 	bool all = has_role(j, j->producer.role) && (!j->producer.heads || config_kv_alone(j->config, j->layer));
+	/* where a norm multiplies by one more than its weight, no power of two of it is one of the weight */
+	all &= !j->producer.norm || j->config->arch->norm == NORM_RMS;
 	/* a norm whose keys and values are read elsewhere has always been left alone */
 	all &= j->readers.role[0] != ROLE_Q || j->config->layer[j->layer].kv_source == j->layer;
 	for (unsigned i = 0; i < j->readers.count; i++)
@@ -173,9 +175,6 @@ int equalize(const struct config *c, struct tensor_source *source, struct overla
 	struct group group[BLOCK_GROUPS];
 	struct block b;
 	int rc = ERR_OK;
-	/* one more than a power of two times a norm's weight is no power of two */
-	if (c->arch->norm == NORM_RMS_PLUS_ONE)
-		return ERR_OK;
 	for (j.layer = 0; j.layer < c->layers && !rc; j.layer++) {
 		block_make(c, j.layer, &b);
 		j.block = &b;
