@@ -201,7 +201,7 @@ static int refit(struct driver *d, struct attention_weights *w, struct fold_repo
 	const struct config *c = d->to;
 	const struct layer_config *l = &c->layer[d->layer];
 	struct phases phases = phases_of(&d->phases, d->layer);
-	struct attention_fit f = { .shape = *w, .ctx = d->text->ctx, .window = l->window, .scale = 1 / sqrtf((float)c->head_dim),
+	struct attention_fit f = { .shape = *w, .ctx = d->text->ctx, .window = l->window, .scale = config_score_scale(c),
 				   .softcap = c->attn_softcap, .cosine = phases.cosine, .sine = phases.sine,
 				   .q_norm = model_vector(d->teacher_model, ROLE_Q_NORM, d->layer),
 				   .k_norm = model_vector(d->teacher_model, ROLE_K_NORM, d->layer), .eps = c->norm_eps };

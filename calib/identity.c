@@ -53,6 +53,8 @@ static void add_config(struct sha256 *h, const struct config *c)
 	add_f32(h, c->norm_eps);
 	add_f32(h, c->attn_softcap);
 	add_f32(h, c->final_softcap);
+	if (c->query_scalar > 0)
+		add_f32(h, c->query_scalar);
 	add_f32(h, c->rope.theta);
 	for (uint32_t i = 0; i < c->layers; i++) {
 		const struct layer_config *l = &c->layer[i];

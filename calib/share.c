@@ -100,7 +100,7 @@ static struct attention_fit fit_of(const struct driver *d, uint32_t layer, const
 	const struct model *m = d->student_model;
 	struct phases phases = phases_of(&d->phases, layer);
 	return (struct attention_fit){ .shape = *shape, .ctx = d->text->ctx, .window = l->window,
-				       .scale = 1 / sqrtf((float)d->to->head_dim), .softcap = d->to->attn_softcap,
+				       .scale = config_score_scale(d->to), .softcap = d->to->attn_softcap,
 				       .cosine = phases.cosine, .sine = phases.sine, .q_norm = model_vector(m, ROLE_Q_NORM, layer),
 				       .k_norm = model_vector(m, ROLE_K_NORM, layer), .eps = d->to->norm_eps };
 }

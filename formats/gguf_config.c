@@ -252,14 +252,15 @@ static void put_windows(const struct gguf_model *m, struct json_writer *w)
 	const struct gguf_kv *pattern = gguf_model_key(m, "attention.sliding_window_pattern");
 	uint64_t window;
 	bool some = gguf_uint(gguf_model_key(m, "attention.sliding_window"), 0, &window) && window > 0;
-	if (m->arch->window == WINDOW_FROM_LAYER)
+	bool from = m->arch->window == WINDOW_FROM_LAYER, types = from || m->arch->window == WINDOW_ALTERNATE;
+	if (from)
 		jw_bool(w, "use_sliding_window", some);
 	if (!some)
 		return;
-	bool types = m->arch->window == WINDOW_FROM_LAYER, each = pattern && pattern->type == GGUF_ARRAY && pattern->elem == GGUF_BOOL;
+	bool each = pattern && pattern->type == GGUF_ARRAY && pattern->elem == GGUF_BOOL;
 	if (types || !each)
 		jw_uint(w, "sliding_window", window);
-	if (types)
+	if (from)
 		jw_uint(w, "max_window_layers", 0);
 	if (!each)
 		return;
@@ -346,6 +347,21 @@ static void put_sizes(const struct gguf_model *m, struct json_writer *w)
 		jw_double(w, "partial_rotary_factor", (double)rd / (double)hd);
 }
 
+/* Numbers that only this family has, under its keys or as readers of GGUF know them. */
+static void put_own_keys(const struct gguf_model *m, struct json_writer *w)
+{
+	uint64_t layers = 0, hidden = 0;
+	double v;
+	uint32_t heads = gguf_model_heads(m, 0, false), hd = (uint32_t)head_dim(m);
+	gguf_uint(gguf_model_key(m, "block_count"), 0, &layers);
+	gguf_uint(gguf_model_key(m, "embedding_length"), 0, &hidden);
+	for (const struct config_key *k = m->arch->keys; k && k->json; k++)
+		if (k->gguf ? gguf_float(gguf_model_key(m, k->gguf), 0, &v) : heads > 0)
+			config_print_float(w, k->json, k->gguf ? (float)v : k->implied((uint32_t)layers, (uint32_t)hidden, heads, hd));
+		else if (k->gguf)
+			jw_null(w, k->json);
+}
+
 int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e)
 {
 	struct json_writer w = { .out = out, .indent = 2 };
@@ -367,6 +383,7 @@ int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e)
 		rc = put_scaling(m, &w, e);
 		put_windows(m, &w);
 		put_flags(m, &w);
+		put_own_keys(m, &w);
 		put_tokens(m, &w);
 	} else {
 		/* the parser of config.json then says what is not supported */

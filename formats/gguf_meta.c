@@ -54,6 +54,15 @@ static int check_expressible(const struct config *c, struct err *e)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF models have at most %d layers, this one has %u", MOST_LAYERS, c->layers);
 	if (c->act != c->arch->act)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for another activation of %s", c->arch->name);
+	bool windows = c->arch->window != WINDOW_ALTERNATE;
+	for (uint32_t i = 0; i < c->layers; i++)
+		windows |= c->layer[i].window != 0;
+	if (!windows)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that no layer of %s has a window", c->arch->name);
+	for (const struct config_key *k = c->arch->keys; k && k->json; k++)
+		if (!k->gguf && config_key_value(c, k) != k->implied(c->layers, c->hidden, c->heads, c->head_dim))
+			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for %s %g of %s", k->json, config_key_value(c, k),
+				       c->arch->name);
 	for (uint32_t i = 0; i < c->layers; i++) {
 		if (c->layer[i].kv_source != i)
 			return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that layer %u reads the KV cache of layer %u", i,
@@ -103,7 +112,7 @@ static void put_windows(struct gguf_writer *w, const struct config *c)
 	if (!with)
 		return;
 	put_count(w, c, "attention.sliding_window", window);
-	if (with == c->layers)
+	if (with == c->layers && c->arch->window != WINDOW_ALTERNATE)
 		return;
 	gguf_put_bools(w, key_of(c, "attention.sliding_window_pattern", key), c->layers);
 	for (uint32_t i = 0; i < c->layers; i++)
@@ -133,6 +142,9 @@ int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e
 	put_float(w, c, "rope.freq_base", c->rope.theta);
 	put_scaling(w, c);
 	put_windows(w, c);
+	for (const struct config_key *k = c->arch->keys; k && k->json; k++)
+		if (k->gguf && config_key_value(c, k) > 0)
+			put_float(w, c, k->gguf, config_key_value(c, k));
 	return 0;
 }
 

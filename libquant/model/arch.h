@@ -34,7 +34,20 @@ extern const struct role_row role_rows[ROLE_COUNT];
 
 enum norm_kind { NORM_RMS, NORM_RMS_PLUS_ONE, NORM_LAYER };
 enum bias_rule { BIAS_NEVER, BIAS_ALWAYS, BIAS_CONFIG };
-enum window_rule { WINDOW_NONE, WINDOW_ALL /* sliding_window */, WINDOW_FROM_LAYER /* max_window_layers, layer_types */ };
+enum window_rule {
+	WINDOW_NONE,
+	WINDOW_ALL,        /* sliding_window */
+	WINDOW_FROM_LAYER, /* max_window_layers, layer_types */
+	WINDOW_ALTERNATE,  /* the first layer and every second one, or layer_types */
+};
+
+/* A number in config.json that not every family has, where it goes in struct config (a float; null: 0), and its key in GGUF. */
+struct config_key {
+	const char *json, *gguf; /* "{architecture}.gguf"; NULL: */
+	float (*implied)(uint32_t layers, uint32_t hidden, uint32_t heads, uint32_t head_dim); /* what GGUF's readers take */
+	size_t field;
+	float absent;            /* when config.json does not say */
+};
 
 /* A tensor name that differs from role_rows; NULL: this architecture has no such tensor in that format. */
 struct role_name {
@@ -67,16 +80,20 @@ struct arch {
 	uint32_t default_window, default_kv_heads /* 0: = heads */, default_head_dim /* 0: hidden / heads */;
 	float default_eps, default_theta;
 	bool scale_embedding;        /* times sqrt(hidden) */
-	float attn_softcap, final_softcap;
 	bool default_tied;
 	uint32_t default_context;
 	int32_t default_bos, default_eos; /* -1: none */
 	bool partial_rotary;         /* partial_rotary_factor is honoured */
-	const char *const *keys;     /* NULL-terminated: keys of config.c's list of refused keys that this row implements */
+	const struct config_key *keys; /* NULL, or ended by one without a name */
+	const char *act_key;         /* of the activation; NULL: hidden_act */
 	const struct role_name *names; /* NULL, or ended by ROLE_UNKNOWN */
 	const struct role_layout *gguf_layouts; /* the same, of what does not lie as it does elsewhere */
 	bool gelu_is_tanh;           /* config.json's "gelu" always meant the tanh form here */
 };
+static inline float config_key_value(const struct config *c, const struct config_key *k)
+{
+	return *(const float *)(const void *)((const char *)c + k->field);
+}
 extern const struct arch *const arch_rows[];
 extern const unsigned arch_row_count;
 const struct arch *arch_find(const char *model_type);

@@ -44,8 +44,8 @@ static const char *const refused_keys[] = {
 
 static bool row_implements(const struct arch *a, const char *key)
 {
-	for (const char *const *k = a->keys; k && *k; k++)
-		if (!strcmp(*k, key))
+	for (const struct config_key *k = a->keys; k && k->json; k++)
+		if (!strcmp(k->json, key))
 			return true;
 	return false;
 }
@@ -113,7 +113,8 @@ static int parse_arch(const struct json *root, struct config *c, struct err *e)
 
 static int parse_activation(const struct json *root, struct config *c, struct err *e)
 {
-	const struct json *j = json_get(root, "hidden_act");
+	const char *key = c->arch->act_key ? c->arch->act_key : "hidden_act";
+	const struct json *j = json_get(root, key);
 	const char *name = json_string(j);
 	c->act = c->arch->act;
 	if (json_is_null(j))
@@ -126,7 +127,7 @@ static int parse_activation(const struct json *root, struct config *c, struct er
 			return ERR_OK;
 		}
 	return err_set(e, ERR_UNSUPPORTED,
-		       "config.json: hidden_act \"%.100s\" is not supported (supported: silu, gelu, gelu_pytorch_tanh)",
+		       "config.json: %s \"%.100s\" is not supported (supported: silu, gelu, gelu_pytorch_tanh)", key,
 		       name ? name : "?");
 }
 
@@ -169,6 +170,20 @@ static bool bias(enum bias_rule rule, bool key)
 	return rule == BIAS_ALWAYS || (rule == BIAS_CONFIG && key);
 }
 
+static int parse_own_keys(const struct json *root, struct config *c, struct err *e)
+{
+	for (const struct config_key *k = c->arch->keys; k && k->json; k++) {
+		const struct json *j = json_get(root, k->json);
+		double v = j ? 0 : (double)k->absent;
+		if (!json_is_null(j) && !json_number(j, &v))
+			return err_set(e, ERR_INPUT, "config.json: %s is not a number", k->json);
+		if (!(v >= 0 && v < 1e9))
+			return err_set(e, ERR_INPUT, "config.json: %s %g is out of range", k->json, v);
+		*(float *)(void *)((char *)c + k->field) = (float)v;
+	}
+	return ERR_OK;
+}
+
 static int parse_flags(const struct json *root, struct config *c, struct err *e)
 {
 	const struct arch *a = c->arch;
@@ -183,9 +198,7 @@ static int parse_flags(const struct json *root, struct config *c, struct err *e)
 	c->qkv_bias = bias(a->qkv_bias, attn);
 	c->o_bias = bias(a->o_bias, attn);
 	c->mlp_bias = bias(a->mlp_bias, mlp);
-	c->attn_softcap = a->attn_softcap;
-	c->final_softcap = a->final_softcap;
-	return ERR_OK;
+	return parse_own_keys(root, c, e);
 }
 
 /* Negative ids stand for "none" in old files. */
@@ -290,16 +303,16 @@ static int parse_windows(const struct json *root, struct config *c, struct err *
 		return rc;
 	if (!json_is_null(own))
 		return parse_own_windows(own, c, e);
+	if ((c->arch->window == WINDOW_FROM_LAYER || c->arch->window == WINDOW_ALTERNATE) && !json_is_null(types))
+		return parse_types(types, c, window, e);
 	if (c->arch->window == WINDOW_FROM_LAYER) {
-		if (!json_is_null(types))
-			return parse_types(types, c, window, e);
 		const struct json *j = json_get(root, "max_window_layers");
 		first = 28; /* the class default of qwen2 and qwen3 */
 		if (window && !json_is_null(j) && (!json_int(j, &first) || first < 0))
 			return err_set(e, ERR_INPUT, "config.json: max_window_layers is not a count of layers");
 	}
 	for (uint32_t i = 0; i < c->layers; i++)
-		c->layer[i].window = i >= first ? window : 0;
+		c->layer[i].window = i < first || (c->arch->window == WINDOW_ALTERNATE && i % 2) ? 0 : window;
 	return ERR_OK;
 }
 

@@ -4,6 +4,7 @@
  * What config.json says, resolved: every default filled in, every per-layer
  * pattern expanded, so that the forward pass has no special cases.
  */
+#include <math.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -46,6 +47,7 @@ struct config {
 	float norm_eps;
 	enum activation act;
 	float attn_softcap, final_softcap; /* 0: none */
+	float query_scalar;             /* scores are divided by its root; 0: by that of head_dim */
 	struct rope rope;
 	bool tied;                      /* the output head is the embedding */
 	bool qkv_bias, o_bias, mlp_bias;
@@ -81,6 +83,11 @@ struct config_widths {
 	size_t q, kv, ffn, input;
 };
 struct config_widths config_widths(const struct config *c);
+/* What scores are multiplied by. */
+static inline float config_score_scale(const struct config *c)
+{
+	return 1 / sqrtf(c->query_scalar > 0 ? c->query_scalar : (float)c->head_dim);
+}
 /* Does this layer read its own KV cache, and no other layer that? */
 bool config_kv_alone(const struct config *c, uint32_t layer);
 /* The row of V that a column of the output projection reads: query heads of one group read the same ones. */

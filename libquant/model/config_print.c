@@ -12,8 +12,13 @@ static const char *const own_keys[] = {
 	"use_sliding_window", "max_window_layers", "layer_types", "window_per_layer", "kv_heads_per_layer", "kv_source_layer",
 };
 
-static bool own_key(const char *key)
+static bool own_key(const struct arch *a, const char *key)
 {
+	for (const struct config_key *k = a->keys; k && k->json; k++)
+		if (!strcmp(key, k->json))
+			return true;
+	if (a->act_key && !strcmp(key, a->act_key))
+		return true;
 	for (size_t i = 0; i < sizeof own_keys / sizeof *own_keys; i++)
 		if (!strcmp(key, own_keys[i]))
 			return true;
@@ -68,8 +73,9 @@ static void print_rope(const struct config *c, struct json_writer *w, bool param
 static void print_windows(const struct config *c, struct json_writer *w, uint32_t window, bool all)
 {
 	const struct arch *a = c->arch;
-	bool types = a->window == WINDOW_FROM_LAYER, plain = !window || types || (all && a->window == WINDOW_ALL);
-	if (types) {
+	bool from = a->window == WINDOW_FROM_LAYER, types = from || a->window == WINDOW_ALTERNATE;
+	bool plain = !window || types || (all && a->window == WINDOW_ALL);
+	if (from) {
 		jw_bool(w, "use_sliding_window", window != 0);
 		jw_uint(w, "max_window_layers", c->layers);
 	}
@@ -132,11 +138,11 @@ static void print_layers(const struct config *c, const struct pattern *p, struct
 	print_windows(c, w, p->window, p->all_windowed);
 }
 
-static int copy_others(struct json_writer *w, const struct json *base, struct err *e)
+static int copy_others(struct json_writer *w, const struct arch *a, const struct json *base, struct err *e)
 {
 	struct strbuf value = { 0 };
 	for (const struct json *j = json_first(base); j; j = json_next(j))
-		if (!own_key(json_key(j))) {
+		if (!own_key(a, json_key(j))) {
 			strbuf_clear(&value);
 			json_print(j, &value);
 			jw_raw(w, json_key(j), value.data ? value.data : "null");
@@ -171,7 +177,14 @@ int config_print(const struct config *c, const char *base, size_t base_len, stru
 	jw_uint(&w, "vocab_size", c->vocab);
 	jw_uint(&w, "max_position_embeddings", c->context);
 	config_print_float(&w, "rms_norm_eps", c->norm_eps);
-	jw_string(&w, "hidden_act", activation_name(c->act));
+	jw_string(&w, a->act_key ? a->act_key : "hidden_act", activation_name(c->act));
+	for (const struct config_key *k = a->keys; k && k->json; k++) {
+		float v = config_key_value(c, k);
+		if (v > 0)
+			config_print_float(&w, k->json, v);
+		else
+			jw_null(&w, k->json);
+	}
 	print_rope(c, &w, !json_is_null(json_get(old, "rope_parameters")));
 	if (a->qkv_bias == BIAS_CONFIG)
 		jw_bool(&w, "attention_bias", c->qkv_bias);
@@ -179,7 +192,7 @@ int config_print(const struct config *c, const char *base, size_t base_len, stru
 		jw_bool(&w, "mlp_bias", c->mlp_bias);
 	jw_bool(&w, "tie_word_embeddings", c->tied);
 	print_tokens(c, &w);
-	rc = copy_others(&w, old, e);
+	rc = copy_others(&w, a, old, e);
 	jw_end_object(&w);
 	strbuf_putc(out, '\n');
 	json_free(old);

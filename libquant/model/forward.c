@@ -411,7 +411,7 @@ static int attention(struct model_run *r, const struct pass *p, const struct op 
 {
 	const struct config *c = r->m->config;
 	struct attention a = { .seqs = p->seqs, .heads = p->l->heads, .kv_heads = p->l->kv_heads, .dim = c->head_dim,
-			       .window = p->l->window, .scale = 1 / sqrtf((float)c->head_dim), .softcap = c->attn_softcap };
+			       .window = p->l->window, .scale = config_score_scale(c), .softcap = c->attn_softcap };
 	const struct qkv x = { lies(r, p, op->in[0]), lies(r, p, op->in[1]), lies(r, p, op->in[2]), lies(r, p, op->out) };
 	return p->cache ? attend_cached(r, p, &x, &a, e) : attend_fresh(r, p, &x, &a, e);
 }

@@ -160,7 +160,7 @@ static int attention_for(struct layer_fit *f, uint32_t layer, const struct atten
 	a->shape.q = a->shape.k = a->shape.v = a->shape.o = NULL;
 	a->ctx = f->ctx;
 	a->window = l->window;
-	a->scale = 1 / sqrtf((float)f->c->head_dim);
+	a->scale = config_score_scale(f->c);
 	a->softcap = f->c->attn_softcap;
 	a->cosine = phases.cosine;
 	a->sine = phases.sine;

@@ -123,6 +123,20 @@ prints "contradicting add_bos_token: in JSON" '"tokenizer_config.json says add_b
 succeeds "without a contradiction" "$QUIRE" convert "$DEMO" --json -f -o "$T/bos.gguf"
 is "without a contradiction: no warning" "$(grep -c warning "$T/err")" 0
 
+# gemma2 through GGUF: caps, windows and norms plus one come back; the scale of scores has no key there, and readers take head_dim's
+mkdir "$T/gemma2" && cp "$ROOT"/tests/golden/model/gemma2/{config.json,model.safetensors} "$T/gemma2/" && chmod -R u+w "$T/gemma2"
+exits 5 "gemma2: another scale of scores" "$QUIRE" convert "$T/gemma2" -q -o "$T/gemma2.gguf"
+says "gemma2: another scale of scores, said" "GGUF has no key for query_pre_attn_scalar 24"
+sed -i 's/"query_pre_attn_scalar": 24/"query_pre_attn_scalar": 16/' "$T/gemma2/config.json"
+succeeds "gemma2: to GGUF" "$QUIRE" convert "$T/gemma2" -q -o "$T/gemma2.gguf"
+succeeds "gemma2: and back" "$QUIRE" convert "$T/gemma2.gguf" -q --dtype f16 -o "$T/gemma2-back"
+for key in query_pre_attn_scalar attn_logit_softcapping final_logit_softcapping sliding_window; do
+	is "gemma2: $key" "$(json "$T/gemma2-back/config.json" $key)" "$(json "$T/gemma2/config.json" $key | sed 's/^16$/16.0/')"
+done
+is "gemma2: windows" "$(grep -c '"sliding_attention"' "$T/gemma2-back/config.json")" 2
+succeeds "gemma2: without GGUF" "$QUIRE" convert "$T/gemma2" -q -o "$T/gemma2-plain"
+if cmp -s "$T/gemma2-plain/model.safetensors" "$T/gemma2-back/model.safetensors"; then ok "gemma2: tensors"; else not_ok "gemma2: tensors"; fi
+
 # interrupted: stopped as soon as a temporary is there, then told to end (a script's background jobs ignore INT)
 h='{"big.weight":{"dtype":"F16","shape":[8192,8192],"data_offsets":[0,134217728]}}'
 { printf "\\$(printf %o ${#h})\0\0\0\0\0\0\0%s" "$h"; } >"$T/big.safetensors"

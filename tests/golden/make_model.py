@@ -9,8 +9,9 @@ import sys
 
 import torch
 from safetensors.torch import save_file
-from transformers import (GemmaConfig, GemmaForCausalLM, LlamaConfig, LlamaForCausalLM, MistralConfig,
-                          MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM)
+from transformers import (Gemma2Config, Gemma2ForCausalLM, GemmaConfig, GemmaForCausalLM, LlamaConfig,
+                          LlamaForCausalLM, MistralConfig, MistralForCausalLM, Qwen2Config, Qwen2ForCausalLM,
+                          Qwen3Config, Qwen3ForCausalLM)
 
 LEN = 40  # tokens of a sequence; two sequences a case
 BASE = dict(vocab_size=72, hidden_size=40, intermediate_size=56, num_hidden_layers=2, num_attention_heads=4,
@@ -37,7 +38,6 @@ CASES = {
     "qwen2-window": (Qwen2Config, Qwen2ForCausalLM, dict(num_hidden_layers=3, num_key_value_heads=2, sliding_window=7,
                                                          use_sliding_window=True, max_window_layers=1)),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, dict(num_key_value_heads=2, head_dim=16)),
-    "gemma": (GemmaConfig, GemmaForCausalLM, dict(num_key_value_heads=1, head_dim=16)),
 }
 # What a loader must see through; transformers reads each folder back and has the last word on the logits.
 ODD = {
@@ -50,6 +50,15 @@ ODD = {
     # keys that neither class reads
     "llama-types": (LlamaConfig, LlamaForCausalLM, dict(num_key_value_heads=2)),
     "mistral-types": (MistralConfig, MistralForCausalLM, dict(num_key_value_heads=2, sliding_window=9)),
+}
+
+# later ones come last: a case's place is its seed
+MORE = {
+    "gemma": (GemmaConfig, GemmaForCausalLM, dict(num_key_value_heads=1, head_dim=16)),
+    # a scale of scores that is not that of head_dim, caps low enough to bend, windows on every second layer
+    "gemma2": (Gemma2Config, Gemma2ForCausalLM, dict(
+        num_hidden_layers=3, num_key_value_heads=2, head_dim=16, query_pre_attn_scalar=24, attn_logit_softcapping=5.0,
+        final_logit_softcapping=8.0, sliding_window=9)),
 }
 KEYS = {
     "llama-untied": dict(tie_word_embeddings=True),
@@ -73,7 +82,7 @@ LEGACY = ("llama-linear", "llama-yarn", "mistral-window")  # rope_theta and rope
 
 
 def make(name, seed, root):
-    config_class, model_class, changes = {**CASES, **ODD}[name]
+    config_class, model_class, changes = {**CASES, **ODD, **MORE}[name]
     torch.manual_seed(seed)
     model = model_class(config_class(**{**BASE, **changes})).float().eval()
     with torch.no_grad():
@@ -113,5 +122,5 @@ def make(name, seed, root):
 
 if __name__ == "__main__":
     out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "model")
-    for i, case in enumerate([*CASES, *ODD]):
+    for i, case in enumerate([*CASES, *ODD, *MORE]):
         make(case, 100 + i, out)

@@ -121,6 +121,25 @@ static void windows_of_layers(void **state)
 	refuses("mistral", "\"sliding_window\":-5", ERR_INPUT, "sliding_window is -5");
 }
 
+/* Numbers that only one family has; others refuse them. */
+static void own_numbers(void **state)
+{
+	struct config c = good("gemma2", "\"num_key_value_heads\":2,\"query_pre_attn_scalar\":64,\"final_logit_softcapping\":null");
+	(void)state;
+	assert_true(c.query_scalar == 64 && c.attn_softcap == 50 && c.final_softcap == 0);
+	assert_true(config_score_scale(&c) == 0.125f);
+	assert_true(c.layer[0].window == 4096 && !c.layer[1].window && c.layer[2].window == 4096);
+	config_release(&c);
+	refuses("gemma", "\"query_pre_attn_scalar\":64", ERR_UNSUPPORTED, "query_pre_attn_scalar");
+	refuses("gemma2", "\"query_pre_attn_scalar\":-1", ERR_INPUT, "out of range");
+	refuses("gemma2", "\"attn_logit_softcapping\":\"high\"", ERR_INPUT, "not a number");
+	refuses("gemma", "\"use_bidirectional_attention\":true", ERR_UNSUPPORTED, "use_bidirectional_attention");
+	/* its class reads the exact form's name as the tanh form's */
+	c = good("gemma", "\"num_key_value_heads\":2,\"hidden_act\":\"gelu\"");
+	assert_int_equal(c.act, ACT_GELU_TANH);
+	config_release(&c);
+}
+
 static void rope_types(void **state)
 {
 	(void)state;
@@ -229,7 +248,8 @@ static void hostile_texts(void **state)
 
 static bool same(const struct config *a, const struct config *b)
 {
-	bool ok = a->arch == b->arch && a->vocab == b->vocab && a->hidden == b->hidden && a->layers == b->layers &&
+	bool ok = a->arch == b->arch && a->query_scalar == b->query_scalar && a->attn_softcap == b->attn_softcap &&
+		  a->final_softcap == b->final_softcap && a->vocab == b->vocab && a->hidden == b->hidden && a->layers == b->layers &&
 		  a->head_dim == b->head_dim && a->context == b->context && a->norm_eps == b->norm_eps && a->act == b->act &&
 		  a->tied == b->tied && a->qkv_bias == b->qkv_bias && a->o_bias == b->o_bias && a->mlp_bias == b->mlp_bias &&
 		  a->bos == b->bos && a->eos_count == b->eos_count && !memcmp(a->eos, b->eos, sizeof a->eos) &&
@@ -268,6 +288,8 @@ static void printing_round_trips(void **state)
 		{ "qwen2", "\"num_key_value_heads\":2" },
 		{ "qwen2", "\"num_key_value_heads\":2,\"use_sliding_window\":true,\"max_window_layers\":3,\"sliding_window\":9" },
 		{ "qwen3", "\"num_key_value_heads\":2,\"head_dim\":16,\"attention_bias\":true" },
+		{ "gemma2", "\"num_key_value_heads\":2,\"query_pre_attn_scalar\":24,\"attn_logit_softcapping\":null,\"sliding_window\":9" },
+		{ "gemma2", "\"num_key_value_heads\":2,\"sliding_window\":null,\"hidden_activation\":\"gelu\"" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
@@ -367,6 +389,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults_of_absent_keys),
 		cmocka_unit_test(windows_of_layers),
+		cmocka_unit_test(own_numbers),
 		cmocka_unit_test(rope_types),
 		cmocka_unit_test(special_tokens),
 		cmocka_unit_test(shared_kv_caches),

@@ -1,0 +1,48 @@
+#include "model/family/family.h"
+
+#define L "model.layers.%u."
+
+/* What is post_attention_layernorm elsewhere is in front of the feed-forward there, and after attention here. */
+static const struct role_name names[] = {
+	{ ROLE_POST_ATTN_NORM, L "post_attention_layernorm.weight", "blk.%u.post_attention_norm.weight" },
+	{ ROLE_FFN_NORM, L "pre_feedforward_layernorm.weight", "blk.%u.ffn_norm.weight" },
+	{ ROLE_POST_FFN_NORM, L "post_feedforward_layernorm.weight", "blk.%u.post_ffw_norm.weight" },
+	{ ROLE_HEAD, "lm_head.weight", NULL },
+	{ ROLE_UNKNOWN, NULL, NULL },
+};
+
+static const struct role_layout layouts[] = {
+	{ ROLE_ATTN_NORM, LAYOUT_PLUS_ONE },      { ROLE_FFN_NORM, LAYOUT_PLUS_ONE },
+	{ ROLE_POST_ATTN_NORM, LAYOUT_PLUS_ONE }, { ROLE_POST_FFN_NORM, LAYOUT_PLUS_ONE },
+	{ ROLE_FINAL_NORM, LAYOUT_PLUS_ONE },     { ROLE_UNKNOWN, LAYOUT_SAME },
+};
+
+/* GGUF has no key: readers know the largest of these models, of 46 layers, by that number. */
+static float query_scalar(uint32_t layers, uint32_t hidden, uint32_t heads, uint32_t head_dim)
+{
+	return layers == 46 ? (float)(hidden / heads) : (float)head_dim;
+}
+
+static const struct config_key keys[] = {
+	{ "query_pre_attn_scalar", NULL, query_scalar, offsetof(struct config, query_scalar), 256 },
+	{ "attn_logit_softcapping", "attn_logit_softcapping", NULL, offsetof(struct config, attn_softcap), 50 },
+	{ "final_logit_softcapping", "final_logit_softcapping", NULL, offsetof(struct config, final_softcap), 30 },
+	{ NULL, NULL, NULL, 0, 0 },
+};
+
+static void layer(struct build *b)
+{
+	value x = common_attention(b, op_norm(b, STREAM, ROLE_ATTN_NORM), false);
+	op_add(b, op_norm(b, x, ROLE_POST_ATTN_NORM));
+	x = common_feed_forward(b, op_norm(b, STREAM, ROLE_FFN_NORM));
+	op_add(b, op_norm(b, x, ROLE_POST_FFN_NORM));
+}
+
+const struct arch family_gemma2 = {
+	.name = "gemma2", .hf_class = "Gemma2ForCausalLM", .gguf = "gemma2", .gguf_layouts = layouts, .names = names, .keys = keys,
+	.norm = NORM_RMS_PLUS_ONE, .act = ACT_GELU_TANH, .act_key = "hidden_activation", .scale_embedding = true, .layer = layer,
+	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG,
+	.window = WINDOW_ALTERNATE, .default_window = 4096, .default_kv_heads = 4, .default_head_dim = 256,
+	.default_eps = 1e-6f, .default_theta = 10000,
+	.default_tied = true, .default_context = 8192, .default_bos = 2, .default_eos = 1,
+};
