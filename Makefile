@@ -6,7 +6,7 @@ DESTDIR ?=
 B       ?= build
 
 PKGS    := openblas zlib libcjson libpcre2-8 libutf8proc
-VERSION := 0.1.0
+VERSION := 0.2.0
 
 WARN    := -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wwrite-strings -Wvla
 CSTD    := -std=c11 -D_POSIX_C_SOURCE=200809L -D_DEFAULT_SOURCE -D_FILE_OFFSET_BITS=64
@@ -108,6 +108,11 @@ demo: ## install what is missing, build, and run the main job on the demo model
 check: deps ## install what is missing, build and run every test
 	$(SUBMAKE) all test-programs
 	@B=$(B) tests/run $(TESTS)
+
+.PHONY: check-fast
+check-fast: deps ## build, and run the tests that take under two minutes together
+	$(SUBMAKE) all test-programs
+	@B=$(B) tests/run --fast $(TESTS)
 
 .PHONY: deps
 deps: ## check for the libraries and install what is missing

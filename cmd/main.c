@@ -103,6 +103,33 @@ static int choose_kernels(struct err *e)
 	return e->code;
 }
 
+/*
+ * A thread that waits for the others burns a core that another program could use, and on a busy machine the others may
+ * wait for that very core. The libraries read how long to spin when they are loaded, which is before main: so the
+ * program starts once more with its wishes in the environment. What the user has set stays.
+ */
+static void wait_without_spinning(char **argv)
+{
+#ifdef _OPENMP
+	static const struct {
+		const char *name, *value;
+	} wishes[] = {
+		{ "OMP_WAIT_POLICY", "passive" },
+		{ "GOMP_SPINCOUNT", "1000" },           /* 10 microseconds: as fast on an idle machine as spinning is */
+		{ "OPENBLAS_THREAD_TIMEOUT", "14" },    /* builds of OpenBLAS with threads of their own; cycles, as a power of two */
+	};
+	bool again = false;
+	if (getenv(wishes[0].name) || thread_default() == 1)
+		return;
+	for (size_t i = 0; i < sizeof wishes / sizeof *wishes; i++)
+		again |= !getenv(wishes[i].name) && !setenv(wishes[i].name, wishes[i].value, 0);
+	if (again)
+		execv("/proc/self/exe", argv); /* where it fails, as without /proc, the work is done all the same */
+#else
+	(void)argv;
+#endif
+}
+
 /* Everything a command printed must have arrived. */
 static int close_output(struct err *e)
 {
@@ -192,6 +219,7 @@ int main(int argc, char **argv)
 {
 	struct err e = { 0 };
 	const struct command *c = NULL;
+	wait_without_spinning(argv);
 	catch_signals();
 	int rc = dispatch(argc, argv, &c, &e);
 	/* a gate that failed has printed its result and may have nothing to add */

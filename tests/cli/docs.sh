@@ -1,6 +1,5 @@
 # The commands that README and docs show do what they show.
 . "$(dirname "$0")/lib.sh"
-export OMP_WAIT_POLICY=passive
 for doc in README.md docs/*.md docs/formats/*.md; do
 	grep -q '^```console' "$doc" 2>/dev/null || continue
 	exits 0 "$doc: its commands print what it says" tests/console check "$doc"

@@ -1,6 +1,5 @@
 # What verify and compare refuse, each with its exit code and its reason. Files damaged on purpose: tests/unit/test_records.c.
 . "$(dirname "$0")/lib.sh"
-export OMP_WAIT_POLICY=passive
 text=$ROOT/examples/demo.eval.txt
 few="--ctx 64 --chunks 10"
 verify() { "$QUIRE" verify "$DEMO" --data "$text" $few -q "$@"; }

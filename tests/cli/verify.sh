@@ -1,6 +1,5 @@
 # verify as a gate: every exit code, baselines, parts, reports; planted regressions are caught and an unchanged model passes.
 . "$(dirname "$0")/lib.sh"
-export OMP_WAIT_POLICY=passive
 text=$ROOT/examples/demo.eval.txt
 judge() { "$QUIRE" verify "$@" --data "$text"; }
 few="--chunks 8 --ctx 128"
