@@ -79,7 +79,7 @@ int aim_init(struct aim *a, const struct moments *m, double input, double residu
 	thread_for(1, factor, &f);
 	if (f.failed) {
 		aim_release(a);
-		return err_set(e, ERR_INPUT, "the inputs' second moments are singular; use more calibration text or more damping");
+		return err_set(e, ERR_INPUT, "the inputs' second moments are singular; use more calibration text");
 	}
 	return ERR_OK;
 }

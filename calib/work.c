@@ -87,7 +87,7 @@ static int load(struct work *w, struct err *e)
 		return err_set(e, ERR_INPUT, "%s: not a working file, or damaged; run again without --resume", w->path);
 	if (memcmp(b + AT_JOB, w->job, sizeof w->job))
 		return err_set(e, ERR_NOT_COMPARABLE,
-			       "%s: left by a run with another model, text or options; use the same ones, or run without --resume", w->path);
+			       "%s: left by a run with another model, text or options; use the same ones, or begin anew with --force", w->path);
 	w->steps = load_u64(b + AT_STEPS);
 	for (int i = 0; i < WORK_SUMS; i++)
 		w->sums[i] = load_u32(b + AT_SUMS + 4 * i);

@@ -28,17 +28,20 @@ static const struct option_row rows[] = {
 	{ "data", 'd', OPT_INPUTS, "TEXT", "text, JSON lines (*.jsonl), or either gzip'ed; may be repeated", AT(data) },
 	{ "output", 'o', OPT_OUT_STATS, "STATS", "file to write (required)", AT(output) },
 	{ "collect", 0, OPT_STRING, "imatrix|full|kv", "full adds second moments; kv: of keys and values, for fold (default: imatrix)", AT(collect) },
-	{ "samples", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 128)", AT(samples) },
+	{ "windows", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 128)", AT(samples) },
 	{ "tokens", 0, OPT_INT, "N", "the same as a number of tokens", AT(tokens) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", AT(ctx) },
-	{ "seed", 's', OPT_INT, "N", "which windows are chosen (default: 0)", AT(seed) },
+	{ "seed", 0, OPT_INT, "N", "which windows are chosen (default: 0)", AT(seed) },
 	{ "shard", 0, OPT_STRING, "I/N", "do part I of N only, I from 1; merge the parts later", AT(shard) },
 	{ "merge", 0, OPT_FLAG, NULL, "arguments are statistics or importance matrices: add them up", AT(merge) },
 	{ "resume", 0, OPT_FLAG, NULL, "go on where an interrupted run with this output stopped", AT(resume) },
 	{ "from", 0, OPT_INPUT, "STATS", "run nothing: write the importance matrix of these statistics", AT(from) },
 	{ "to", 0, OPT_STRING, "quire|imatrix", "imatrix: llama.cpp's form (default: by suffix .gguf or .dat)", AT(to) },
-	{ "force", 'f', OPT_FLAG, NULL, "overwrite a file that is something else than statistics", AT(force) },
+	{ "force", 'f', OPT_FLAG, NULL, "overwrite what is no statistics; forget an interrupted run", AT(force) },
 	{ "dry-run", 0, OPT_FLAG, NULL, "say what it would take: tokens, memory, disk", AT(dry_run) },
+	/* older spellings, still taken */
+	{ "samples", 0, OPT_INT, "N", NULL, AT(samples) },
+	{ "seed", 's', OPT_INT, "N", NULL, AT(seed) },
 };
 
 /* Does the command line choose what to run, and where from? */
@@ -96,9 +99,9 @@ static int choose(const struct calibrate_options *o, const struct config *config
 		rc = err_set(e, ERR_USAGE, "unknown kind '%.40s'; use imatrix, full or kv", kind);
 	if (!rc && (is_negative(o->ctx) || o->ctx > CTX_MAX || is_negative(o->tokens) || is_negative(o->seed) || o->seed > SEED_MAX ||
 		    is_negative(o->samples)))
-		rc = err_set(e, ERR_USAGE, "--ctx, --tokens, --samples and --seed must not be negative (nor --ctx above %d)", CTX_MAX);
+		rc = err_set(e, ERR_USAGE, "--ctx, --tokens, --windows and --seed must not be negative (nor --ctx above %d)", CTX_MAX);
 	if (!rc && o->tokens >= 0 && o->samples >= 0)
-		rc = err_set(e, ERR_USAGE, "give --samples or --tokens, not both");
+		rc = err_set(e, ERR_USAGE, "give --windows or --tokens, not both");
 	if (rc)
 		return rc;
 	c->collect = collect_rows[k].collect;
@@ -161,8 +164,7 @@ static void warn_rank(const struct collect_plan *p)
 {
 	size_t tokens = (size_t)p->source.total * p->text.ctx;
 	if (p->head.collect != COLLECT_IMATRIX && tokens < p->widest)
-		warn("%zu tokens cannot fill the second moments of %zu channels; use more text%s", tokens, p->widest,
-		     p->head.collect == COLLECT_FULL ? ", or more damping when quantizing" : "");
+		warn("%zu tokens cannot fill the second moments of %zu channels; use more text", tokens, p->widest);
 }
 
 /* By way of our own form, so that both come from the same sums. */
@@ -207,9 +209,13 @@ static int gather(const struct calibrate_options *o, const struct loaded *l, con
 		rc = out_scratch(o->output, &temp, e);
 	if (rc)
 		return rc;
+	char *left = foreign ? NULL : work_path(o->output);
+	progress_keeps(left, "the same command with --resume goes on");
+	free(left);
 	progress_start(&o->common, "calibrate", "tokens", (uint64_t)p->text.count * p->text.ctx * l->config.layers);
 	rc = collect_run(p, l, c, foreign ? out_scratch_path(temp) : o->output, progress_step, NULL, e);
 	progress_end();
+	progress_keeps(NULL, NULL);
 	if (foreign && !rc)
 		rc = write_imatrix(l, out_scratch_path(temp), o->output, texts, count, e);
 	out_scratch_end(temp);

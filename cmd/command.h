@@ -11,6 +11,7 @@
 
 #include "base/err.h"
 #include "base/json.h"
+#include "base/names.h"
 #include "base/strbuf.h"
 
 enum option_type {
@@ -79,18 +80,27 @@ int options_parse(const struct command *c, int argc, char **argv, void *opts, co
 void options_release(const struct command *c, void *opts);
 /* "64MiB", "2G" (powers of 1024), "5GB" (of 1000), "5e9". */
 bool size_parse(const char *text, uint64_t *out);
-/* How unlike two names are: insertions, deletions, changes and swaps of neighbours. */
-unsigned name_distance(const char *a, const char *b);
 
 /* As `quire help COMMAND` (c NULL: the list of commands); man and completion forms for `make install` and the tests. */
 void help_print(const struct command *c, struct strbuf *out);
 void help_man(const struct command *c, struct strbuf *out);
 void help_completion(struct strbuf *out);
 
-/* Progress on stderr when it is a terminal and not quiet: bar, rate, time left. step may be called often. */
+/* `quire help schemes`; and names for the completion, with spaces between. */
+enum scheme_words { WORDS_SCHEMES, WORDS_CODECS, WORDS_ROLES /* "attn_v=" */ };
+void schemes_print(struct strbuf *out);
+void schemes_words(enum scheme_words what, struct strbuf *out);
+
+/*
+ * Progress on stderr when not quiet: a bar with rate and time left on a terminal; elsewhere the same as a line, after some
+ * seconds and every quarter of a minute, for work that takes that long. step may be called often.
+ */
 void progress_start(const struct common *o, const char *what, const char *unit, uint64_t total);
 bool progress_step(void *unused, uint64_t done, uint64_t total); /* a plan_progress */
 void progress_end(void);
+/* For an interruption: if the file is there, it holds what was done, and how says how to go on. NULL: no longer. */
+void progress_keeps(const char *path, const char *how);
+const char *progress_kept(void); /* for a signal handler; NULL: no work has begun */
 
 /* Gives BLAS its threads; where memory is limited, no more than fit, and takes what they will need. ERR_NOMEM. */
 int memory_reserve(struct err *e);
@@ -108,5 +118,7 @@ char *count_text(uint64_t n, char buf[32]);
 void safe_text(struct strbuf *out, const char *text);
 /* Prints a strbuf to stdout and checks for errors (a closed pipe, a full disk). */
 int out_print(const struct strbuf *b, struct err *e);
+/* Writes it to a file, or, for "-", prints it. */
+int out_write_text(const char *path, const struct strbuf *b, struct err *e);
 
 #endif

@@ -20,7 +20,7 @@ static const struct compare_options defaults = { .protocol = "llama", .to = "qui
 #define FIELD(name) offsetof(struct compare_options, name)
 static const struct option_row rows[] = {
 	{ "data", 'd', OPT_INPUT, "TEXT", "text to judge on (required)", FIELD(data) },
-	{ "schemes", 's', OPT_STRING, "A,B,C", "presets or codecs; NAME/METHOD for a method of its own", FIELD(schemes) },
+	{ "schemes", 's', OPT_STRING, "SCHEME,SCHEME,...", "presets or codecs; NAME/METHOD for a method of its own", FIELD(schemes) },
 	{ "plan", 0, OPT_INPUT, "FILE", "variants by line: NAME SCHEME [method=M] [kv-cache=C] ...", FIELD(plan) },
 	{ "stats", 0, OPT_INPUT, "STATS", "statistics of calibrate, for methods that use them", FIELD(stats) },
 	{ "calib", 0, OPT_INPUTS, "TEXT", "text for fold options, and for statistics of changed models", FIELD(calib) },
@@ -29,7 +29,7 @@ static const struct option_row rows[] = {
 	{ "work", 0, OPT_OUT_FOLDER, "DIR", "keep variants and figures here (default: quire-compare)", FIELD(work) },
 	{ "to", 0, OPT_STRING, "quire|gguf", "format of the variants (default: quire)", FIELD(to) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", FIELD(ctx) },
-	{ "chunks", 0, OPT_INT, "N", "use the first N windows only (default: all)", FIELD(chunks) },
+	{ "windows", 'n', OPT_INT, "N", "use the first N windows only (default: all)", FIELD(chunks) },
 	{ "protocol", 0, OPT_STRING, "llama|full", "which tokens of a window count (default: llama)", FIELD(protocol) },
 	{ "confidence", 0, OPT_DOUBLE, "P", "of intervals and differences (default: 0.95)", FIELD(confidence) },
 	{ "kv-type", 0, OPT_STRING, "CODEC", "codec of the KV cache in the size per token (default: f16)", FIELD(kv_type) },
@@ -39,6 +39,7 @@ static const struct option_row rows[] = {
 	{ "attribute", 0, OPT_STRING, "layers|tensors|roles", "measure which weights cause each variant's KL", FIELD(attribute) },
 	{ "csv", 0, OPT_OUT_CSV, "FILE", "write the table as CSV", FIELD(csv) },
 	{ "html", 0, OPT_OUT_PAGE, "FILE", "write one page with plots", FIELD(html) },
+	{ "chunks", 0, OPT_INT, "N", NULL, FIELD(chunks) }, /* an older spelling */
 	{ "force", 'f', OPT_FLAG, NULL, "overwrite files that are something else than earlier outputs", FIELD(force) },
 };
 
@@ -72,7 +73,7 @@ static int check_options(struct compare *c, struct err *e)
 	if (o->distill < -1 || o->distill > MOST_PASSES)
 		return err_set(e, ERR_USAGE, "--distill takes 0 to %d passes", MOST_PASSES);
 	if (o->ctx < 0 || o->chunks < 0)
-		return err_set(e, ERR_USAGE, "--ctx and --chunks must not be negative");
+		return err_set(e, ERR_USAGE, "--ctx and --windows must not be negative");
 	if (!(o->confidence >= 0.5 && o->confidence < 1))
 		return err_set(e, ERR_USAGE, "--confidence needs a number from 0.5 to below 1");
 	if (o->max_kl < 0)
@@ -322,7 +323,7 @@ static int write_text(const char *path, void (*print)(const struct compare *, st
 		return ERR_OK;
 	struct strbuf out = { 0 };
 	print(c, &out);
-	int rc = out.failed ? err_nomem(e) : file_write(path, out.data, out.len, e);
+	int rc = out_write_text(path, &out, e);
 	strbuf_release(&out);
 	return rc;
 }
@@ -402,6 +403,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		rc = compare_keys(&c, e);
 	if (!rc)
 		rc = make_work_folder(work, e);
+	progress_keeps(work, "the same command goes on with it");
 	if (!rc)
 		rc = compare_make(&c, e);
 	if (!rc)
@@ -421,6 +423,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	free(c.pairs);
 	windows_release(&c.w);
 	loaded_close(&c.reference);
+	progress_keeps(NULL, NULL);
 	free(work);
 	return rc;
 }

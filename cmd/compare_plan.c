@@ -61,7 +61,7 @@ static int plan_option(struct variant *v, const struct word *w, struct err *e)
 	if (option)
 		return add_fold(v, option, w, e);
 	return err_set(e, ERR_USAGE, "unknown option '%.*s'; a variant takes scheme, method, recipe, tensor, from, file, kv-cache, kv-cache-v, "
-		       "kv-rotate, and of fold kv-heads, layers, share-layers, share-method, window, full-every, kv-budget, group and fold-method",
+		       "kv-rotate, and of fold kv-heads, layers, share-layers, share-method, sliding-window, full-every, kv-budget, group and fold-method",
 		       (int)(w->name_len < 40 ? w->name_len : 40), w->name);
 }
 

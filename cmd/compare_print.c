@@ -34,7 +34,7 @@ static void say_none(const struct compare *c, struct strbuf *out)
 		strbuf_printf(out, "; the smallest, %s, is %s (%.1f %%) over the budget", small->name, size_text((uint64_t)r->size_excess, a),
 			      100 * r->size_excess / (double)c->o->budget);
 	if (isnan(r->kl_excess))
-		strbuf_puts(out, "; one window gives no confidence bound: use more text or more --chunks");
+		strbuf_puts(out, "; one window gives no confidence bound: use more text or more --windows");
 	else if (r->kl_excess > 0)
 		strbuf_printf(out, "; the nearest, %s, has a KL of %.3g with the bound at %.3g, %.3g above the limit", near->name, near->s.kl_mean,
 			      r->kl_excess + c->o->max_kl, r->kl_excess);
@@ -94,7 +94,7 @@ static void notes(const struct compare *c, struct strbuf *out)
 		      c->w.count * windows_scored(&c->w), c->w.count, c->w.ctx, c->o->protocol, 100 * c->o->confidence);
 	strbuf_puts(out, "* no other is both smaller and nearer; alike: its KL cannot be told from theirs (paired by token, Holm over all pairs)\n");
 	if (c->w.count < 2)
-		strbuf_puts(out, "one window gives no intervals: use more text or more --chunks\n");
+		strbuf_puts(out, "one window gives no intervals: use more text or more --windows\n");
 }
 
 void compare_table(const struct compare *c, struct strbuf *out)

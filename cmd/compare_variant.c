@@ -343,7 +343,7 @@ static int make(struct compare *c, struct variant *v, struct err *e)
 	quiet.json = false;
 	quiet.quiet = true;
 	struct produce p = { .common = &quiet, .input = v->fold.count ? v->folded : v->from ? v->from : c->model, .output = v->path,
-			     .cannot_hold = "use --to gguf or quire", .no_source_hash = true, .proof = true };
+			     .no_source_hash = true, .proof = true };
 	struct calibration calibration;
 	double start = now();
 	int rc = v->fold.count && !file_exists(v->folded) ? fold_make(c, v, e) : ERR_OK;

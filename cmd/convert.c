@@ -18,9 +18,10 @@ static const struct option_row convert_rows[] = {
 	{ "dtype", 0, OPT_STRING, "keep|f32|f16|bf16", "store weights in this type (default: keep)", FIELD(dtype) },
 	{ "shard-size", 0, OPT_SIZE, "SIZE", "Hugging Face: start a new file after this many bytes", FIELD(shard_size) },
 	{ "compress", 0, OPT_FLAG, NULL, ".quire: store floats as deflated byte planes, losslessly", FIELD(compress) },
-	{ "dry-run", 'n', OPT_FLAG, NULL, "print what would be written, and its size", FIELD(dry_run) },
+	{ "dry-run", 0, OPT_FLAG, NULL, "print what would be written, and its size", FIELD(dry_run) },
 	{ "force", 'f', OPT_FLAG, NULL, "overwrite an existing file", FIELD(force) },
 	{ "no-source-hash", 0, OPT_FLAG, NULL, ".quire: leave the sha256 of the source files out", FIELD(no_source_hash) },
+	{ "dry-run", 'n', OPT_FLAG, NULL, NULL, FIELD(dry_run) }, /* an older spelling */
 };
 
 static int convert_run(const void *options, const char *const *args, size_t count, struct err *e)

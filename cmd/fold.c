@@ -44,13 +44,13 @@ static const struct option_row rows[] = {
 	{ "max-kl", 0, OPT_DOUBLE, "NATS", "auto: as many layers as this KL allows, in closed form", FIELD(max_kl) },
 	{ "kv-budget", 0, OPT_STRING, "BYTES@TOKENS", "plan heads and shared layers for a cache of this size", FIELD(kv_budget) },
 	{ "kv-cache", 0, OPT_STRING, "auto|f16|q8_0|q8_0+q4_0", "what the cache may be stored in (default: f16)", FIELD(kv_cache) },
-	{ "window", 0, OPT_INT, "W", "sliding windows of W tokens on all layers but some", FIELD(window) },
+	{ "sliding-window", 0, OPT_INT, "W", "sliding windows of W tokens on all layers but some", FIELD(window) },
 	{ "full-every", 0, OPT_INT, "N", "one layer of N keeps full attention (default: 4)", FIELD(full_every) },
 	{ "data", 'd', OPT_INPUTS, "TEXT", "text to calibrate on; may be repeated (all but mean need one)", FIELD(data) },
 	{ "stats", 0, OPT_INPUT, "STATS", "statistics of kind kv; without a text, theirs is used", FIELD(stats) },
-	{ "samples", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 256)", FIELD(samples) },
+	{ "windows", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 256)", FIELD(samples) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", FIELD(ctx) },
-	{ "seed", 's', OPT_INT, "N", "which windows are chosen, and their order (default: 0)", FIELD(seed) },
+	{ "seed", 0, OPT_INT, "N", "which windows are chosen, and their order (default: 0)", FIELD(seed) },
 	{ "steps", 0, OPT_INT, "N", "refit: steps of gradient descent per layer (default: 150)", FIELD(steps) },
 	{ "to", 0, OPT_STRING, "hf|gguf|quire|safetensors", "the format, whatever the suffix", FIELD(to) },
 	{ "shard-size", 0, OPT_SIZE, "SIZE", "Hugging Face: start a new file after this many bytes", FIELD(shard_size) },
@@ -58,6 +58,10 @@ static const struct option_row rows[] = {
 	{ "dry-run", 0, OPT_FLAG, NULL, "print what would be written, and the cache's size; needs no text", FIELD(dry_run) },
 	{ "force", 'f', OPT_FLAG, NULL, "overwrite an existing file", FIELD(force) },
 	{ "no-source-hash", 0, OPT_FLAG, NULL, ".quire: leave the sha256 of the source files out", FIELD(no_source_hash) },
+	/* older spellings, still taken */
+	{ "samples", 0, OPT_INT, "N", NULL, FIELD(samples) },
+	{ "seed", 's', OPT_INT, "N", NULL, FIELD(seed) },
+	{ "window", 0, OPT_INT, "W", NULL, FIELD(window) },
 };
 
 /* A fold of heads by one method. */
@@ -365,11 +369,11 @@ static int check_options(struct work *w, const struct produce *p, struct err *e)
 	const struct fold_command_options *o = w->o;
 	if (!o->kv_heads && !o->share_layers && !o->window && !o->kv_budget)
 		return err_set(e, ERR_USAGE, "say how many KV heads to keep: --kv-heads N, which layers share a cache: "
-			       "--share-layers MAP, a sliding window: --window W, or a size: --kv-budget BYTES@TOKENS");
+			       "--share-layers MAP, a sliding window: --sliding-window W, or a size: --kv-budget BYTES@TOKENS");
 	if (!o->kv_heads && o->layers)
 		return err_set(e, ERR_USAGE, "--layers is for --kv-heads");
 	if (o->samples < 0 || o->ctx < 0 || o->seed < 0 || o->steps < 0 || o->steps > 1000000 || o->ctx > 1 << 20)
-		return err_set(e, ERR_USAGE, "--samples, --ctx, --seed and --steps must not be negative (nor out of all proportion)");
+		return err_set(e, ERR_USAGE, "--windows, --ctx, --seed and --steps must not be negative (nor out of all proportion)");
 	if (o->group && strcmp(o->group, "search") && strcmp(o->group, "neighbour"))
 		return err_set(e, ERR_USAGE, "unknown grouping '%.40s'; use search or neighbour", o->group);
 	int rc = fold_method_find(o->method, &w->method, e);
@@ -483,7 +487,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	struct work w = { .o = o };
 	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .keep = true,
 			     .dry_run = o->dry_run, .compress = o->compress, .no_source_hash = o->no_source_hash,
-			     .shard_size = o->shard_size, .cannot_hold = "write a .quire file", .say = say, .say_arg = &w, .proof = true };
+			     .shard_size = o->shard_size, .say = say, .say_arg = &w, .proof = true };
 	struct timespec t0, t1;
 	(void)count;
 	clock_gettime(CLOCK_MONOTONIC, &t0);

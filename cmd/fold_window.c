@@ -10,11 +10,11 @@ int windowing_options(struct windowing *w, int64_t window, int64_t every, bool h
 	if (!window && every < 0)
 		return ERR_OK;
 	if (!window)
-		return err_set(e, ERR_USAGE, "--full-every is for --window");
+		return err_set(e, ERR_USAGE, "--full-every is for --sliding-window");
 	if (window < 1 || window > INT32_MAX || every == 0 || every > INT32_MAX)
-		return err_set(e, ERR_USAGE, "--window and --full-every need numbers from 1");
+		return err_set(e, ERR_USAGE, "--sliding-window and --full-every need numbers from 1");
 	if (!has_text)
-		return err_set(e, ERR_USAGE, "--window needs a text to see where layers look: --data TEXT");
+		return err_set(e, ERR_USAGE, "--sliding-window needs a text to see where layers look: --data TEXT");
 	w->window = (uint32_t)window;
 	w->every = every < 0 ? 4 : (uint32_t)every;
 	return ERR_OK;
@@ -23,7 +23,7 @@ int windowing_options(struct windowing *w, int64_t window, int64_t every, bool h
 int windowing_check(const struct windowing *w, const struct config *c, struct err *e)
 {
 	if (w->window && c->context && w->window >= c->context)
-		return err_set(e, ERR_USAGE, "--window %u: the context of this model is %u, a window must be shorter", w->window, c->context);
+		return err_set(e, ERR_USAGE, "--sliding-window %u: the context of this model is %u, a window must be shorter", w->window, c->context);
 	for (uint32_t i = 0; w->window && i < c->layers; i++)
 		if (c->layer[i].window)
 			return err_set(e, ERR_UNSUPPORTED, "layer %u has a window of %u already", i, c->layer[i].window);

@@ -24,17 +24,23 @@ struct generate_options {
 static const struct generate_options generate_defaults = { .tokens = 128, .seed = 1, .temperature = -1, .top_p = 1 };
 
 static const struct option_row generate_rows[] = {
-	{ "tokens", 'n', OPT_INT, "N", "write at most N tokens (default 128)", offsetof(struct generate_options, tokens) },
-	{ "temperature", 't', OPT_DOUBLE, "T", "sample at temperature T; 0 takes the likeliest token (default)", offsetof(struct generate_options, temperature) },
-	{ "top-k", 'k', OPT_INT, "K", "sample from the K likeliest tokens (0: all)", offsetof(struct generate_options, top_k) },
-	{ "top-p", 'p', OPT_DOUBLE, "P", "sample from the likeliest tokens that together have probability P", offsetof(struct generate_options, top_p) },
-	{ "seed", 's', OPT_INT, "N", "seed of the sampling (default 1)", offsetof(struct generate_options, seed) },
+	{ "tokens", 0, OPT_INT, "N", "write at most N tokens (default 128)", offsetof(struct generate_options, tokens) },
+	{ "temperature", 0, OPT_DOUBLE, "T", "sample at temperature T; 0 takes the likeliest token (default)", offsetof(struct generate_options, temperature) },
+	{ "top-k", 0, OPT_INT, "K", "sample from the K likeliest tokens (0: all)", offsetof(struct generate_options, top_k) },
+	{ "top-p", 0, OPT_DOUBLE, "P", "sample from the likeliest tokens that together have probability P", offsetof(struct generate_options, top_p) },
+	{ "seed", 0, OPT_INT, "N", "seed of the sampling (default 1)", offsetof(struct generate_options, seed) },
 	{ "stop", 0, OPT_LIST, "TEXT", "end before TEXT; may be given several times", offsetof(struct generate_options, stop) },
 	{ "kv-cache", 0, OPT_STRING, "f16|q8_0|q4_0|int8|int4", "codec that keys and values are stored in (default: f32)", offsetof(struct generate_options, kv_cache) },
 	{ "kv-cache-v", 0, OPT_STRING, "CODEC", "codec of the values, when it differs from the keys'", offsetof(struct generate_options, kv_cache_v) },
 	{ "kv-rotate", 0, OPT_FLAG, NULL, "rotate keys and values by a Hadamard matrix per head before coding", offsetof(struct generate_options, kv_rotate) },
 	{ "no-prompt", 0, OPT_FLAG, NULL, "print only what is new", offsetof(struct generate_options, no_prompt) },
 	{ "no-special", 0, OPT_FLAG, NULL, "put no BOS before the prompt", offsetof(struct generate_options, no_special) },
+	/* older spellings, still taken */
+	{ "tokens", 'n', OPT_INT, "N", NULL, offsetof(struct generate_options, tokens) },
+	{ "temperature", 't', OPT_DOUBLE, "T", NULL, offsetof(struct generate_options, temperature) },
+	{ "top-k", 'k', OPT_INT, "K", NULL, offsetof(struct generate_options, top_k) },
+	{ "top-p", 'p', OPT_DOUBLE, "P", NULL, offsetof(struct generate_options, top_p) },
+	{ "seed", 's', OPT_INT, "N", NULL, offsetof(struct generate_options, seed) },
 };
 
 enum { PREFILL = 256 }; /* tokens per batch of the prompt */

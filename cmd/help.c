@@ -102,7 +102,8 @@ static void overview(struct strbuf *out)
 			 "Prepares language models for devices: converts, quantizes, folds and verifies checkpoints.\n\n");
 	for (unsigned i = 0; i < command_row_count; i++)
 		strbuf_printf(out, "  %-10s  %s\n", command_rows[i]->name, command_rows[i]->summary);
-	strbuf_puts(out, "\n'quire help COMMAND' or 'quire COMMAND -h' explains a command; 'quire --version' tells the version.\n"
+	strbuf_puts(out, "\n'quire help COMMAND' or 'quire COMMAND -h' explains a command, 'quire help schemes' what to quantize to;\n"
+			 "'quire --version' tells the version. "
 			 "QUIRE_CPU=scalar|avx2|avx512|neon|auto chooses the instruction set.\n"
 			 "exit codes:");
 	for (unsigned i = 0; i < err_row_count; i++)
@@ -210,21 +211,41 @@ void help_man(const struct command *c, struct strbuf *out)
 	strbuf_release(&text);
 }
 
-/* Values written "a|b|c" are offered; others complete to files. */
+static void completion_pattern(const struct command *c, const struct option_row *o, const char *end, struct strbuf *out)
+{
+	strbuf_printf(out, "\t%s:--%s%s", c->name, o->name, end);
+	if (o->letter)
+		strbuf_printf(out, "|%s:-%c%s", c->name, o->letter, end);
+	strbuf_puts(out, ") words='");
+}
+
+/* Values written "a|b|c" are offered, and names of schemes and codecs; others complete to files. */
 static void completion_values(const struct command *c, struct strbuf *out)
 {
+	static const char done[] = "'; value=1 ;;\n";
 	const struct option_row *o;
 	for (size_t i = 0; (o = option_visible(c, i)); i++) {
 		if (!o->value)
 			continue;
-		strbuf_printf(out, "\t%s:--%s", c->name, o->name);
-		if (o->letter)
-			strbuf_printf(out, "|%s:-%c", c->name, o->letter);
-		strbuf_puts(out, ") words='");
-		if (strchr(o->value, '|'))
+		bool rule = !strcmp(o->value, "PATTERN=CODEC"), list = !strcmp(o->value, "SCHEME,SCHEME,...");
+		completion_pattern(c, o, "", out);
+		if (rule)
+			schemes_words(WORDS_ROLES, out);
+		else if (list || !strcmp(o->value, "SCHEME"))
+			schemes_words(WORDS_SCHEMES, out);
+		else if (!strcmp(o->value, "CODEC"))
+			schemes_words(WORDS_CODECS, out);
+		else if (strchr(o->value, '|'))
 			for (const char *s = o->value; *s; s++)
 				strbuf_putc(out, *s == '|' || *s == '\'' ? ' ' : *s);
-		strbuf_puts(out, "'; value=1 ;;\n");
+		if (list)
+			strbuf_puts(out, "'; [[ $cur == *,* ]] && list=${cur%,*}, && cur=${cur##*,}");
+		strbuf_puts(out, list ? "; value=1 ;;\n" : done);
+		if (rule) {
+			completion_pattern(c, o, "=", out);
+			schemes_words(WORDS_CODECS, out);
+			strbuf_puts(out, done);
+		}
 	}
 }
 
@@ -233,8 +254,12 @@ void help_completion(struct strbuf *out)
 	const struct option_row *o;
 	strbuf_puts(out, "# bash completion for quire; made by 'quire help --completion bash'\n"
 			 "_quire()\n{\n"
-			 "\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command words= value=\n"
+			 "\tlocal cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} command words= value= list= at=$COMP_CWORD\n"
 			 "\tCOMPREPLY=()\n"
+			 /* bash makes a word of '=': --scheme = Q4, --tensor attn_v = q8 */
+			 "\tif [[ $cur == = ]]; then cur= at=$((at + 1)); fi\n"
+			 "\tif [[ $at -gt 2 && ${COMP_WORDS[at-1]} == = ]]; then prev=${COMP_WORDS[at-2]}\n"
+			 "\t\t[[ $prev == -* ]] || prev=${COMP_WORDS[at-3]}=\n\tfi\n"
 			 "\tcommand=${COMP_WORDS[0]##*/}\n"
 			 "\tif [[ $command == quire-* ]]; then command=${command#quire-}\n"
 			 "\telif ((COMP_CWORD > 1)); then command=${COMP_WORDS[1]}\n"
@@ -256,11 +281,12 @@ void help_completion(struct strbuf *out)
 		}
 		if (c == &help_command)
 			for (unsigned j = 0; j < command_row_count; j++)
-				strbuf_printf(out, "%s%s", j ? " " : "'; [[ $cur != -* ]] && words='", command_rows[j]->name);
+				strbuf_printf(out, "%s%s", j ? " " : "'; [[ $cur != -* ]] && words='schemes ", command_rows[j]->name);
 		strbuf_puts(out, "' ;;\n");
 	}
 	strbuf_puts(out, "\t\tesac\n\tfi\n"
-			 "\tif [[ -n $words ]]; then COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
+			 "\tif [[ -n $words ]]; then COMPREPLY=($(compgen -P \"$list\" -W \"$words\" -- \"$cur\"))\n"
+			 "\t\t[[ ${COMPREPLY[0]} != *= ]] || compopt -o nospace 2>/dev/null\n"
 			 "\telse COMPREPLY=($(compgen -f -- \"$cur\")); fi\n"
 			 "}\ncomplete -o filenames -F _quire quire");
 	for (unsigned i = 0; i < command_row_count; i++)
@@ -283,8 +309,9 @@ static const struct option_row help_rows[] = {
 static int help_run(const void *options, const char *const *args, size_t count, struct err *e)
 {
 	const struct help_options *o = options;
-	const struct command *c = count ? command_find(args[0]) : NULL;
-	if (count && !c) {
+	bool schemes = count && !strcmp(args[0], "schemes");
+	const struct command *c = count && !schemes ? command_find(args[0]) : NULL;
+	if (count && !schemes && !c) {
 		const char *near = command_nearest(args[0]);
 		return err_set(e, ERR_USAGE, "unknown command '%.40s'%s%s%s", args[0], near ? "; did you mean '" : "; 'quire help' lists the commands",
 			       near ? near : "", near ? "'?" : "");
@@ -292,7 +319,9 @@ static int help_run(const void *options, const char *const *args, size_t count, 
 	if (o->completion && strcmp(o->completion, "bash"))
 		return err_set(e, ERR_USAGE, "--completion knows bash, not '%.40s'", o->completion);
 	struct strbuf text = { 0 };
-	if (o->completion)
+	if (schemes)
+		schemes_print(&text);
+	else if (o->completion)
 		help_completion(&text);
 	else if (o->list)
 		for (unsigned i = 0; i < command_row_count; i++)
@@ -309,9 +338,10 @@ static int help_run(const void *options, const char *const *args, size_t count, 
 const struct command help_command = {
 	.name = "help",
 	.summary = "explains the commands",
-	.synopsis = "[COMMAND]",
-	.description = "Lists the commands, or explains one of them: what it does, its options and an example.",
-	.example = "quire help inspect",
+	.synopsis = "[COMMAND | schemes]",
+	.description = "Lists the commands, or explains one of them: what it does, its options and an example; or lists the schemes and codecs "
+		       "to quantize to, with their bits per weight and what loads them.",
+	.example = "quire help inspect\nquire help schemes",
 	.options = help_rows,
 	.option_count = sizeof help_rows / sizeof *help_rows,
 	.max_args = 1,

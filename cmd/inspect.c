@@ -22,10 +22,11 @@ static const struct inspect_options inspect_defaults = { .ctx = 4096, .kv_type =
 
 static const struct option_row inspect_rows[] = {
 	{ "tensors", 't', OPT_FLAG, NULL, "list every tensor: codec, shape, bytes, bits per weight", offsetof(struct inspect_options, tensors) },
-	{ "stats", 's', OPT_FLAG, NULL, "list minimum, maximum, mean, std, zeros, NaN, Inf of every tensor", offsetof(struct inspect_options, stats) },
+	{ "stats", 0, OPT_FLAG, NULL, "list minimum, maximum, mean, std, zeros, NaN, Inf of every tensor", offsetof(struct inspect_options, stats) },
 	{ "check", 0, OPT_FLAG, NULL, "read everything: checksums match, tensors decode, no NaN or Inf", offsetof(struct inspect_options, check) },
 	{ "ctx", 'c', OPT_INT, "N", "context to give the size of the KV cache for (default 4096)", offsetof(struct inspect_options, ctx) },
 	{ "kv-type", 0, OPT_STRING, "f16|q8_0|q4_0|f32", "codec of the KV cache (default f16)", offsetof(struct inspect_options, kv_type) },
+	{ "stats", 's', OPT_FLAG, NULL, NULL, offsetof(struct inspect_options, stats) }, /* an older spelling */
 };
 
 /* --- statistics of tensors --- */

@@ -12,12 +12,6 @@
 #include "formats/file.h"
 #include "kernel/kernel.h"
 
-static void interrupted(int number)
-{
-	file_cleanup();
-	_exit(128 + number);
-}
-
 /* abort() goes on when this returns. */
 static void aborted(int number)
 {
@@ -34,6 +28,18 @@ static void write_all(const char *text)
 		text += done;
 		n -= (size_t)done;
 	}
+}
+
+static void interrupted(int number)
+{
+	const char *kept = number == SIGPIPE ? NULL : progress_kept();
+	file_cleanup();
+	if (kept) {
+		write_all(isatty(STDERR_FILENO) ? "\nquire: interrupted; " : "quire: interrupted; ");
+		write_all(kept);
+		write_all("\n");
+	}
+	_exit(128 + number);
 }
 
 /* A mapped file was cut short, or its disk fails. Anything else is a fault of ours, and ends as the system says. */

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "cmd/calibration.h"
+#include "cmd/fallback.h"
 #include "cmd/quantize_report.h"
 #include "codec/codec.h"
 #include "formats/file.h"
@@ -100,14 +101,25 @@ static int read_config(struct state *s, struct err *e)
 	return ERR_OK;
 }
 
+/* What is advised must be possible: a format that holds the codec, or an option that makes another of it. */
+static int cannot_hold(const struct state *s, const struct tensor *t, struct err *e)
+{
+	char formats[64] = "";
+	for (unsigned i = 0; i < format_row_count; i++)
+		if (format_rows[i]->create && format_rows[i]->holds(t->codec)) {
+			size_t n = strlen(formats);
+			snprintf(formats + n, sizeof formats - n, "%s%s", n ? " or " : "; write --to ", format_rows[i]->name);
+		}
+	bool floats = t->codec->kind != CODEC_INTEGER && s->p->cannot_hold;
+	return err_set(e, ERR_UNSUPPORTED, "tensor %s would be %s, which %s cannot hold%s%s%s", t->name, t->codec->name, s->format->name,
+		       formats, floats ? "; " : "", floats ? s->p->cannot_hold : "");
+}
+
 static int check_holds(const struct state *s, struct err *e)
 {
-	for (size_t i = 0; s->format && i < s->plan.count; i++) {
-		const struct tensor *t = &s->plan.items[i].out;
-		if (!s->format->holds(t->codec))
-			return err_set(e, ERR_UNSUPPORTED, "tensor %s would be %s, which %s cannot hold; %s", t->name, t->codec->name,
-				       s->format->name, s->p->cannot_hold);
-	}
+	for (size_t i = 0; s->format && i < s->plan.count; i++)
+		if (!s->format->holds(s->plan.items[i].out.codec))
+			return cannot_hold(s, &s->plan.items[i].out, e);
 	return ERR_OK;
 }
 
@@ -116,27 +128,22 @@ static const struct config *described(const struct state *s)
 	return s->p->config ? s->p->config : s->have_config ? &s->config : NULL;
 }
 
-/* The type of the model's weights: that of its first matrix in floats. */
-static bool has_bf16(const struct tensor_source *s)
-{
-	for (size_t i = 0; i < s->count; i++)
-		if (s->tensors[i].ndim == 2 && s->tensors[i].codec->kind == CODEC_FLOAT)
-			return !strcmp(s->tensors[i].codec->name, "bf16");
-	return false;
-}
-
 static int make_plan(struct state *s, struct err *e)
 {
 	const struct produce *p = s->p;
-	/* GGUF runtimes want norms and biases in f32 */
-	if (s->format && !strcmp(s->format->name, "gguf"))
-		recipe_vectors(p->recipe, codec_find("f32"));
-	if (s->format && !strcmp(s->format->name, "hf") && p->method)
-		recipe_folder(p->recipe, has_bf16(s->source));
+	const struct fallback_source from = { s->format, described(s), s->source, p->method };
+	fallback_recipe(p->recipe, &from);
 	int rc = plan_make(&s->plan, described(s), s->source, p->recipe, p->method, p->allow_requantize, e);
 	if (rc)
 		return err_prefix(e, "%.600s", p->input);
-	return check_holds(s, e);
+	if (!(rc = check_holds(s, e)) && s->format && p->method) {
+		struct strbuf text = { 0 };
+		fallback_text(&s->plan, &from, &text);
+		if (text.len)
+			note(p->common, "%s", text.data);
+		strbuf_release(&text);
+	}
+	return rc;
 }
 
 static void plan_json(const struct state *s, struct strbuf *out)

@@ -10,15 +10,21 @@
 
 #include "base/notes.h"
 #include "cmd/command.h"
+#include "formats/file.h"
 
 static struct {
-	bool on;
+	enum { NONE, DRAWN, LINES } shown; /* how; lines where there is no terminal */
+	bool working;
 	atomic_flag busy;        /* steps may come from several threads; one of them draws */
 	const char *what, *unit;
 	uint64_t total;
 	double start, drawn;
 	bool visible;
+	char kept[1024], advice[1200];
 } bar = { .busy = ATOMIC_FLAG_INIT };
+
+/* Seconds: until the first estimate is worth a line, from line to line, and what is not worth one. */
+enum { FIRST_LINE = 3, NEXT_LINE = 15, SHORT_WORK = 15 };
 
 static double now(void)
 {
@@ -29,6 +35,8 @@ static double now(void)
 
 static void wipe(void)
 {
+	if (bar.shown != DRAWN)
+		return;
 	if (bar.visible)
 		fputs("\r\033[K", stderr);
 	bar.visible = false;
@@ -38,7 +46,9 @@ void progress_start(const struct common *o, const char *what, const char *unit, 
 {
 	const char *term = getenv("TERM");
 	progress_end();
-	bar.on = !o->quiet && isatty(STDERR_FILENO) && term && strcmp(term, "dumb");
+	bar.visible = false;
+	bar.shown = o->quiet ? NONE : isatty(STDERR_FILENO) && term && strcmp(term, "dumb") ? DRAWN : LINES;
+	bar.working = true;
 	bar.what = what;
 	bar.unit = unit;
 	bar.total = total;
@@ -55,36 +65,57 @@ static void amount_text(double v, const char *unit, char buf[32])
 		snprintf(buf, 32, "%.0f %.20s", v, unit);
 }
 
-static void draw(uint64_t done, uint64_t total, double t)
+static void draw(double part, const char *rate, const char *left)
 {
 	enum { WIDTH = 24 };
-	char cells[WIDTH + 1], rate[32], left[32] = "";
-	double part = total ? (double)done / (double)total : 0, passed = t - bar.start;
-	size_t full = (size_t)((part > 1 ? 1 : part) * WIDTH);
+	char cells[WIDTH + 1];
 	memset(cells, '.', WIDTH);
-	memset(cells, '#', full);
+	memset(cells, '#', (size_t)((part > 1 ? 1 : part) * WIDTH));
 	cells[WIDTH] = '\0';
+	fprintf(stderr, "\r\033[K%s [%s] %3.0f%% %s/s%s", bar.what, cells, 100 * part, rate, left);
+	fflush(stderr);
+	bar.visible = true;
+}
+
+/* The first line comes early and is the estimate; of short work there is none. */
+static bool line_is_due(double passed, double since, double seconds_left)
+{
+	if (bar.visible)
+		return since >= NEXT_LINE;
+	return passed >= FIRST_LINE && passed + seconds_left >= SHORT_WORK;
+}
+
+static void show(uint64_t done, uint64_t total, double t)
+{
+	char rate[32], left[32] = "";
+	double part = total ? (double)done / (double)total : 0, passed = t - bar.start, seconds = 0;
 	amount_text((double)done / (passed > 1e-9 ? passed : 1e-9), bar.unit, rate);
 	if (done && done <= total) {
-		unsigned long s = (unsigned long)(passed * ((double)total / (double)done - 1) + 0.5);
+		seconds = passed * ((double)total / (double)done - 1);
+		unsigned long s = (unsigned long)(seconds + 0.5);
 		if (s >= 3600)
 			snprintf(left, sizeof left, ", %lu:%02lu:%02lu left", s / 3600, s / 60 % 60, s % 60);
 		else
 			snprintf(left, sizeof left, ", %lu:%02lu left", s / 60, s % 60);
 	}
-	fprintf(stderr, "\r\033[K%s [%s] %3.0f%% %s/s%s", bar.what, cells, 100 * part, rate, left);
-	fflush(stderr);
-	bar.visible = true;
+	if (bar.shown == DRAWN) {
+		draw(part, rate, left);
+	} else if (line_is_due(passed, t - bar.drawn, seconds)) {
+		fprintf(stderr, "%s: %.0f%%, %s/s%s\n", bar.what, 100 * part, rate, left);
+		bar.visible = true;
+	} else {
+		return;
+	}
 	bar.drawn = t;
 }
 
 bool progress_step(void *unused, uint64_t done, uint64_t total)
 {
 	(void)unused;
-	if (bar.on && !atomic_flag_test_and_set(&bar.busy)) {
+	if (bar.shown && !atomic_flag_test_and_set(&bar.busy)) {
 		double t = now();
 		if (t - bar.drawn >= 0.1)
-			draw(done, total ? total : bar.total, t);
+			show(done, total ? total : bar.total, t);
 		atomic_flag_clear(&bar.busy);
 	}
 	return true;
@@ -93,7 +124,24 @@ bool progress_step(void *unused, uint64_t done, uint64_t total)
 void progress_end(void)
 {
 	wipe();
-	bar.on = false;
+	bar.shown = NONE;
+	bar.working = false;
+}
+
+void progress_keeps(const char *path, const char *how)
+{
+	bar.kept[0] = '\0'; /* a signal may come between */
+	if (path && strlen(path) < sizeof bar.kept) {
+		snprintf(bar.advice, sizeof bar.advice, "%s has what was done; %s", path, how);
+		strcpy(bar.kept, path);
+	}
+}
+
+const char *progress_kept(void)
+{
+	if (*bar.kept && !access(bar.kept, F_OK))
+		return bar.advice;
+	return bar.working ? "nothing was kept" : NULL;
 }
 
 void warn(const char *format, ...)
@@ -172,4 +220,11 @@ int out_print(const struct strbuf *b, struct err *e)
 	if ((b->len && fwrite(b->data, 1, b->len, stdout) != b->len) || fflush(stdout) || ferror(stdout))
 		return err_set(e, ERR_IO, "cannot write to standard output: %s", strerror(errno ? errno : EIO));
 	return ERR_OK;
+}
+
+int out_write_text(const char *path, const struct strbuf *b, struct err *e)
+{
+	if (b->failed)
+		return err_nomem(e);
+	return strcmp(path, "-") ? file_write(path, b->data, b->len, e) : out_print(b, e);
 }

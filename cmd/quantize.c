@@ -19,12 +19,12 @@ static const struct quantize_options defaults = { .samples = OPT_NOT_GIVEN, .ctx
 #define FIELD(name) offsetof(struct quantize_options, name)
 static const struct option_row quantize_rows[] = {
 	{ "output", 'o', OPT_OUTPUT, "PATH", "where to write; the suffix says the format", FIELD(output) },
-	{ "scheme", 's', OPT_STRING, "NAME", "preset (Q4_K_M, Q8_0, ...) or codec (q4_k, int4-g128, ...)", FIELD(scheme) },
+	{ "scheme", 's', OPT_STRING, "SCHEME", "preset (Q4_K_M, ...) or codec (int4-g128, ...): quire help schemes", FIELD(scheme) },
 	{ "method", 'm', OPT_STRING, "rtn|search|imatrix|awq|gptq|best", "default: best with statistics, else search",
 	  FIELD(method) },
 	{ "stats", 0, OPT_INPUT, "STATS", "statistics of calibrate, or an importance matrix of llama.cpp", FIELD(stats) },
 	{ "data", 'd', OPT_INPUTS, "TEXT", "calibrate on this text first, instead of --stats; repeatable", FIELD(data) },
-	{ "samples", 0, OPT_INT, "N", "windows chosen from --data; 0: all of it (default: 128)", FIELD(samples) },
+	{ "windows", 0, OPT_INT, "N", "windows chosen from --data; 0: all of it (default: 128)", FIELD(samples) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window of --data (default: 512 or the model's)", FIELD(ctx) },
 	{ "seed", 0, OPT_INT, "N", "which windows of --data are chosen (default: 0)", FIELD(seed) },
 	{ "distill", 0, OPT_INT, "N", "best: training passes; 0: none (default: 12, fewer if slow)", FIELD(distill) },
@@ -33,12 +33,15 @@ static const struct option_row quantize_rows[] = {
 	{ "tensor", 't', OPT_LIST, "PATTERN=CODEC", "codec for tensors or roles by name; repeatable, the last wins", FIELD(tensor) },
 	{ "to", 0, OPT_STRING, "gguf|quire|hf|safetensors", "the format, whatever the suffix", FIELD(to) },
 	{ "compress", 0, OPT_FLAG, NULL, ".quire: store remaining floats as deflated byte planes", FIELD(compress) },
-	{ "dry-run", 'n', OPT_FLAG, NULL, "print every tensor's codec and size, and write nothing", FIELD(dry_run) },
+	{ "dry-run", 0, OPT_FLAG, NULL, "print every tensor's codec and size, and write nothing", FIELD(dry_run) },
 	{ "report", 0, OPT_OUT_REPORT, "FILE", "write errors per tensor, worst first: .json or .html", FIELD(report) },
 	{ "no-proof", 0, OPT_FLAG, NULL, "do not read the result back to compare it", FIELD(no_proof) },
 	{ "force", 'f', OPT_FLAG, NULL, "overwrite an existing file", FIELD(force) },
 	{ "requantize", 0, OPT_FLAG, NULL, "accept tensors that are quantized already", FIELD(requantize) },
 	{ "no-source-hash", 0, OPT_FLAG, NULL, ".quire: leave the sha256 of the source files out", FIELD(no_source_hash) },
+	/* older spellings, still taken */
+	{ "samples", 0, OPT_INT, "N", NULL, FIELD(samples) },
+	{ "dry-run", 'n', OPT_FLAG, NULL, NULL, FIELD(dry_run) },
 };
 
 /* A plain method, or a calibrated one with its statistics. */
@@ -58,9 +61,9 @@ static int find_method(const struct quantize_options *o, struct produce *p, stru
 		return err_set(e, ERR_USAGE, "method %s needs statistics of the model: --stats FILE (see quire calibrate) or --data TEXT", name);
 	bool samples = o->samples != OPT_NOT_GIVEN, ctx = o->ctx != OPT_NOT_GIVEN, seed = o->seed != OPT_NOT_GIVEN;
 	if (!o->data.count && (samples || ctx || seed))
-		return err_set(e, ERR_USAGE, "--samples, --ctx and --seed choose from --data, and there is none");
+		return err_set(e, ERR_USAGE, "--windows, --ctx and --seed choose from --data, and there is none");
 	if ((samples && o->samples < 0) || (ctx && o->ctx < 0) || (seed && o->seed < 0))
-		return err_set(e, ERR_USAGE, "--samples, --ctx and --seed must not be negative");
+		return err_set(e, ERR_USAGE, "--windows, --ctx and --seed must not be negative");
 	if (o->distill < -1 || o->distill > MOST_PASSES)
 		return err_set(e, ERR_USAGE, "--distill takes 0 to %d passes", MOST_PASSES);
 	if ((o->distill > 0 || o->keep_channels) && (!have || (row && !row->needs_tokens)))
@@ -78,11 +81,11 @@ static int quantize_run(const void *options, const char *const *args, size_t cou
 	const struct quantize_options *o = options;
 	(void)count;
 	if (!o->scheme && !o->recipe && !o->tensor.count)
-		return err_set(e, ERR_USAGE, "say what to quantize to: --scheme NAME, --recipe FILE or --tensor PATTERN=CODEC");
+		return err_set(e, ERR_USAGE, "say what to quantize to: --scheme SCHEME, --recipe FILE or --tensor PATTERN=CODEC");
 	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .recipe_file = o->recipe,
 			     .allow_requantize = o->requantize,
 			     .dry_run = o->dry_run, .compress = o->compress, .no_source_hash = o->no_source_hash,
-			     .cannot_hold = "write a .gguf or .quire file", .proof = !o->no_proof, .report = o->report };
+			     .proof = !o->no_proof, .report = o->report };
 	struct calibration calibration;
 	int rc = find_method(o, &p, &calibration, e);
 	if (!rc && o->report)
@@ -100,12 +103,12 @@ static int quantize_run(const void *options, const char *const *args, size_t cou
 const struct command quantize_command = {
 	.name = "quantize",
 	.summary = "stores weights in fewer bits",
-	.synopsis = "MODEL -o OUT --scheme NAME [--stats STATS] [--method NAME] [--dry-run]",
+	.synopsis = "MODEL -o OUT --scheme SCHEME [--stats STATS] [--method NAME] [--dry-run]",
 	.description = "Quantizes the matrices of a checkpoint. A scheme is a preset named after llama.cpp's (Q4_K_M, Q6_K, Q8_0 ...), which "
-		       "mixes types, or a codec (q4_k, int4-g128 ...; pure-q4_0 where the name is also a preset) for all linear layers, "
+		       "mixes types, or a codec (q4_k, int4-g128 ...) for all linear layers, "
 		       "embedding and head in 8 bits. Patterns match tensor names (*.down_proj.weight) or roles (attn_v). With "
 		       "statistics, codes are chosen for what the layers put out on real text: imatrix weights channels, awq scales them, "
-		       "gptq feeds errors forward, best does so layer after layer on the model quantized so far.",
+		       "gptq feeds errors forward, best does so layer after layer.",
 	.example = "quire quantize Llama-3.2-1B -o llama.gguf --scheme Q4_K_M --tensor attn_v=q8_0\n"
 		   "quire quantize Llama-3.2-1B -o llama.gguf --scheme Q4_K_M --stats llama.stats",
 	.options = quantize_rows,

@@ -13,12 +13,16 @@ struct tokenize_options {
 };
 
 static const struct option_row tokenize_rows[] = {
-	{ "file", 'f', OPT_INPUT, "FILE", "read the text from FILE ('-': standard input)", offsetof(struct tokenize_options, file) },
+	{ "file", 0, OPT_INPUT, "FILE", "read the text from FILE ('-': standard input)", offsetof(struct tokenize_options, file) },
 	{ "lines", 'l', OPT_FLAG, NULL, "every line of the file or of standard input is a text of its own", offsetof(struct tokenize_options, lines) },
 	{ "pieces", 'p', OPT_FLAG, NULL, "a line for each token: id, tab, piece as in the vocabulary", offsetof(struct tokenize_options, pieces) },
-	{ "decode", 'd', OPT_FLAG, NULL, "ids to text: arguments, or each line of input, are ids", offsetof(struct tokenize_options, decode) },
-	{ "count", 'n', OPT_FLAG, NULL, "print only how many tokens each text has", offsetof(struct tokenize_options, count) },
+	{ "decode", 0, OPT_FLAG, NULL, "ids to text: arguments, or each line of input, are ids", offsetof(struct tokenize_options, decode) },
+	{ "count", 0, OPT_FLAG, NULL, "print only how many tokens each text has", offsetof(struct tokenize_options, count) },
 	{ "no-special", 0, OPT_FLAG, NULL, "add no special tokens such as BOS; with --decode leave them out", offsetof(struct tokenize_options, no_special) },
+	/* older spellings, still taken */
+	{ "file", 'f', OPT_INPUT, "FILE", NULL, offsetof(struct tokenize_options, file) },
+	{ "decode", 'd', OPT_FLAG, NULL, NULL, offsetof(struct tokenize_options, decode) },
+	{ "count", 'n', OPT_FLAG, NULL, NULL, offsetof(struct tokenize_options, count) },
 };
 
 struct job {

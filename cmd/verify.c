@@ -32,10 +32,10 @@ static const struct verify_options defaults = {
 static const struct option_row rows[] = {
 	{ "data", 'd', OPT_INPUT, "TEXT", "text to judge on (required)", AT(data) },
 	{ "against", 'a', OPT_INPUT, "REF", "reference model: adds KL divergence and agreement", AT(against) },
-	{ "baseline", 'b', OPT_INPUT, "FILE", "reference kept by --save-baseline; brings ctx, chunks, protocol", AT(baseline) },
+	{ "baseline", 'b', OPT_INPUT, "FILE", "reference kept by --save-baseline; brings ctx, windows, protocol", AT(baseline) },
 	{ "save-baseline", 0, OPT_OUT_BASELINE, "FILE", "keep MODEL's distributions, to compare others with later", AT(save_baseline) },
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", AT(ctx) },
-	{ "chunks", 0, OPT_INT, "N", "use the first N windows only (default: all)", AT(chunks) },
+	{ "windows", 'n', OPT_INT, "N", "use the first N windows only (default: all)", AT(chunks) },
 	{ "protocol", 0, OPT_STRING, "llama|full", "llama: the second half of a window counts (default); full: all", AT(protocol) },
 	{ "kv-cache", 0, OPT_STRING, "f16|q8_0|q4_0|int8|int4", "codec that MODEL's keys and values are stored in (default: f32)", AT(kv_cache) },
 	{ "kv-cache-v", 0, OPT_STRING, "CODEC", "codec of the values, when it differs from the keys'", AT(kv_cache_v) },
@@ -60,6 +60,7 @@ static const struct option_row rows[] = {
 	{ "shard", 0, OPT_STRING, "I/N", "do part I of N only, I from 1; merge the parts later", AT(shard) },
 	{ "output", 'o', OPT_OUT_PART, "PART", "file that --shard writes", AT(output) },
 	{ "merge", 0, OPT_FLAG, NULL, "arguments are parts: report as one run", AT(merge) },
+	{ "chunks", 0, OPT_INT, "N", NULL, AT(chunks) }, /* an older spelling */
 	{ "force", 'f', OPT_FLAG, NULL, "overwrite files that are something else than earlier outputs", AT(force) },
 };
 
@@ -157,7 +158,7 @@ static int check_options(const struct verify_options *o, size_t args, struct err
 	if (!o->data)
 		return err_set(e, ERR_USAGE, "verify needs a text: --data FILE");
 	if (o->ctx < 0 || o->chunks < 0 || o->ctx > 1 << 24)
-		return err_set(e, ERR_USAGE, "--ctx and --chunks must not be negative (nor --ctx above %d)", 1 << 24);
+		return err_set(e, ERR_USAGE, "--ctx and --windows must not be negative (nor --ctx above %d)", 1 << 24);
 	if (o->against && o->baseline)
 		return err_set(e, ERR_USAGE, "--against and --baseline are both references; give one");
 	if (!o->shard != !o->output)
@@ -475,7 +476,7 @@ static int publish(struct run *r, struct err *e)
 	strbuf_clear(&out);
 	if (!rc && o->junit) {
 		report_junit(p, &out);
-		rc = out.failed ? err_nomem(e) : file_write(o->junit, out.data, out.len, e);
+		rc = out_write_text(o->junit, &out, e);
 	}
 	strbuf_clear(&out);
 	if (!rc && !report_passed(p)) {

@@ -20,7 +20,7 @@ echo; echo 'The first 100 windows of the text, each model against the original:'
 printf '\n%-12s %10s %8s   %-19s %-23s %s\n' model bytes bits perplexity 'mean KL' 'same top token'
 value() { sed -n 's/.*"'"$2"'": *\([^,]*\).*/\1/p' "$1" | head -n 1; }
 row() { # NAME FILE BYTES
-	"$quire" verify "$2" --against examples/demo --data "$text" --chunks 100 --json -q >"$out/verify.json"
+	"$quire" verify "$2" --against examples/demo --data "$text" --windows 100 --json -q >"$out/verify.json"
 	"$quire" inspect "$2" --json -q >"$out/inspect.json"
 	printf '%-12s %10d %8.2f   %7.4f +/- %.4f  %.6f +/- %.6f   %.2f %%\n' "$1" "$3" \
 		"$(value "$out/inspect.json" bits_per_weight)" \

@@ -62,6 +62,7 @@ struct format {
 	const char *name;            /* "safetensors", "hf", "gguf", "quire" */
 	const char *summary;
 	const char *suffix;          /* ".gguf", or NULL for folders */
+	const char *loaded_by;       /* other programs than quire that load it, for help */
 	/* How sure: 0 no, 1 by name, 2 by content. head holds the first bytes (n may be 0; folders have none). */
 	int (*probe)(const char *path, bool is_dir, const uint8_t *head, size_t n);
 	int (*open)(const char *path, struct checkpoint *c, struct err *e);   /* fills source, files, facts, private */

@@ -233,7 +233,9 @@ int out_open(const char *path, struct out_file **out, struct err *e)
 	struct stat st;
 	bool exists = stat(f->target, &st) == 0;
 	int rc;
-	if (!*path || path[strlen(path) - 1] == '/' || (exists && S_ISDIR(st.st_mode)))
+	if (!strcmp(path, "-"))
+		rc = err_set(e, ERR_USAGE, "cannot write to standard output, only to files; './-' is a file named '-'");
+	else if (!*path || path[strlen(path) - 1] == '/' || (exists && S_ISDIR(st.st_mode)))
 		rc = err_set(e, ERR_USAGE, "cannot write '%.600s': it names a folder, not a file", path);
 	else if (exists && !S_ISREG(st.st_mode))
 		rc = err_set(e, ERR_USAGE, "cannot write '%.600s': it is not a regular file", path);
@@ -395,6 +397,8 @@ static bool dir_has_entries(const char *path)
 
 int out_dir_check(const char *path, struct err *e)
 {
+	if (!strcmp(path, "-"))
+		return err_set(e, ERR_USAGE, "cannot write a folder to standard output; './-' is a folder named '-', --to names other formats");
 	if (file_exists(path) && !file_is_dir(path))
 		return err_set(e, ERR_USAGE, "cannot write the folder '%.600s': a file of that name exists", path);
 	if (dir_has_entries(path))

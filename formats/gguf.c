@@ -346,6 +346,7 @@ const struct format format_gguf = {
 	.name = "gguf",
 	.summary = "one file for llama.cpp and programs that use ggml",
 	.suffix = ".gguf",
+	.loaded_by = "llama.cpp",
 	.probe = gguf_probe,
 	.open = gguf_open,
 	.close = gguf_close,

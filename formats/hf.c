@@ -391,6 +391,7 @@ extern const struct format format_hf, format_safetensors;
 const struct format format_hf = {
 	.name = "hf",
 	.summary = "Hugging Face folder: config, tokenizer and safetensors shards",
+	.loaded_by = "transformers",
 	.probe = hf_probe,
 	.open = hf_open,
 	.close = hf_close,

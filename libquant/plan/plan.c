@@ -9,6 +9,7 @@ static int choose(struct plan_item *item, const struct tensor *t, const struct r
 		  const struct method *m, bool allow_requantize, struct err *e)
 {
 	const struct codec *c = recipe_choose(r, q, &item->why);
+	item->refused = recipe_refused(r, q);
 	item->out = *t;
 	item->role = q->role;
 	item->layer = q->layer;

@@ -20,6 +20,7 @@ struct plan_item {
 	uint32_t layer;
 	const struct method *method;  /* NULL: the codec does not change, bytes are copied (or floats converted) */
 	const char *why;              /* reason for the codec, for --dry-run */
+	const struct codec *refused;  /* the recipe's codec, whose blocks do not divide the rows; NULL: they do */
 };
 
 struct plan {

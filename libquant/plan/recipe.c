@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/names.h"
+
 #define END { ROLE_UNKNOWN, WHEN_ALWAYS, NULL, NULL }
 static const char sensitive[] = "sensitive layer: more bits", values[] = "values: more bits", outputs[] = "attention output: more bits";
 static const char downs[] = "down projection: more bits";
@@ -124,10 +126,55 @@ static const struct recipe_row *row_find(const char *name)
 	return NULL;
 }
 
-void recipe_list(struct strbuf *out)
+/* What a scheme or a rule may name. */
+static bool is_scheme(const struct codec *c)
 {
-	for (unsigned i = 0; i < recipe_row_count; i++)
-		strbuf_printf(out, "  %-10s %s\n", recipe_rows[i].name, recipe_rows[i].summary);
+	return codec_quantizes(c) || c->kind == CODEC_FLOAT;
+}
+
+const char *scheme_name(size_t i)
+{
+	const size_t alias_count = sizeof codec_aliases / sizeof *codec_aliases;
+	if (i < recipe_row_count)
+		return recipe_rows[i].name;
+	if ((i -= recipe_row_count) < alias_count)
+		return codec_aliases[i].name;
+	i -= alias_count;
+	for (unsigned k = 0; k < codec_row_count; k++)
+		if (is_scheme(codec_rows[k]) && !i--)
+			return codec_rows[k]->name;
+	return NULL;
+}
+
+/* In lower case, with '-' for '_': the way names are compared. */
+static void folded(const char *name, char out[64])
+{
+	size_t n = 0;
+	for (; name[n] && n < 63; n++)
+		out[n] = name[n] == '-' ? '_' : (char)tolower((unsigned char)name[n]);
+	out[n] = '\0';
+}
+
+/* "; did you mean q4_k?", or what to do instead. codecs: presets are none of the answers. */
+static const char *advice(const char *name, bool codecs, char out[128])
+{
+	char a[64], b[64];
+	const char *found = NULL, *other;
+	folded(name, a);
+	unsigned best = (unsigned)strlen(a) / 3 + 1;
+	for (size_t i = codecs ? recipe_row_count + sizeof codec_aliases / sizeof *codec_aliases : 0; (other = scheme_name(i)); i++) {
+		folded(other, b);
+		unsigned d = strlen(a) > 1 && !strncmp(a, b, strlen(a)) ? 0 : name_distance(a, b);
+		if (d < best || (d == best && !found)) {
+			best = d;
+			found = other;
+		}
+	}
+	if (found)
+		snprintf(out, 128, "did you mean %s?", found);
+	else
+		snprintf(out, 128, "'quire help schemes' lists them");
+	return out;
 }
 
 static int row_check(const struct recipe_row *row, struct err *e)
@@ -176,9 +223,9 @@ int recipe_new(const char *scheme, struct recipe **out, struct err *e)
 			if (same_name(name, codec_aliases[i].name, strlen(name)))
 				name = codec_aliases[i].codec;
 		r->codec = codec_find(name);
-		if (!r->codec || (!codec_quantizes(r->codec) && r->codec->kind != CODEC_FLOAT))
-			rc = err_set(e, ERR_USAGE, "unknown scheme '%.60s'; give a preset such as Q4_K_M, Q8_0, F16, or a codec such as "
-				     "q4_k or int4-g128", scheme);
+		char hint[128];
+		if (!r->codec || !is_scheme(r->codec))
+			rc = err_set(e, ERR_USAGE, "unknown scheme '%.60s'; %s", scheme, advice(name, name != scheme, hint));
 		else {
 			r->wide = wide_codec(r->codec);
 			r->vectors = r->codec->kind == CODEC_BLOCK ? codec_find("f32") : NULL;
@@ -225,8 +272,9 @@ static int add_override(struct recipe *r, const char *rule, size_t len, struct e
 		return err_set(e, ERR_USAGE, "rule '%.*s' has no pattern", shown, rule);
 	snprintf(codec, sizeof codec, "%.*s", end - name < 63 ? (int)(end - name) : 63, name);
 	const struct codec *c = codec_find(codec);
-	if (!same_name(codec, "keep", strlen(codec)) && (!c || (!codec_quantizes(c) && c->kind != CODEC_FLOAT)))
-		return err_set(e, ERR_USAGE, "rule '%.*s': unknown codec '%s'", shown, rule, codec);
+	char hint[128];
+	if (!same_name(codec, "keep", strlen(codec)) && (!c || !is_scheme(c)))
+		return err_set(e, ERR_USAGE, "rule '%.*s': unknown codec '%s'; %s", shown, rule, codec, advice(codec, true, hint));
 	struct override *grown = realloc(r->overrides, (r->count + 1) * sizeof *grown);
 	if (!grown)
 		return err_nomem(e);
@@ -355,6 +403,11 @@ static bool is_matrix(const struct recipe_query *q, enum role role)
 	return q->tensor->ndim == 2 && n >= 6 && !strcmp(name + n - 6, "weight") && !contains(name, "norm");
 }
 
+const char *recipe_head(const struct codec *c)
+{
+	return !codec_quantizes(c) ? c->name : c->bits >= 8 ? "q8_0" : "q6_k";
+}
+
 static const struct codec *preset_codec(const struct recipe *r, const struct recipe_query *q, enum role role, const char **why)
 {
 	const struct recipe_row *row = r->row;
@@ -363,7 +416,7 @@ static const struct codec *preset_codec(const struct recipe *r, const struct rec
 	if (codec_quantizes(r->codec) && (role == ROLE_HEAD || (role == ROLE_EMBED && tied))) {
 		bool fits = codec_row_bytes(r->codec, tensor_cols(q->tensor)) != 0;
 		*why = role == ROLE_HEAD ? "output head" : "embedding that is also the output head";
-		return codec_find(r->codec->bits >= 8 || !fits ? "q8_0" : "q6_k");
+		return codec_find(fits ? recipe_head(r->codec) : "q8_0");
 	}
 	for (const struct recipe_rule *rule = row->rules; rule && rule->codec; rule++)
 		if (rule->role == role && layer_rule(rule->when, q)) {
@@ -393,14 +446,13 @@ void recipe_folder(struct recipe *r, bool bf16)
 	r->bf16_scales = bf16;
 }
 
-static const struct codec *choose(const struct recipe *r, const struct recipe_query *q, const char **why)
+/* Whether its blocks divide the rows is another question. */
+static const struct codec *wanted(const struct recipe *r, const struct recipe_query *q, const char **why)
 {
 	const char *reason = "as in the source";
 	const struct codec *c = q->tensor->codec;
 	enum role role = effective_role(q);
 	bool matrix = is_matrix(q, role);
-	if (!why)
-		why = &reason;
 	*why = reason;
 	if (c->kind == CODEC_INTEGER)
 		return c;
@@ -411,7 +463,7 @@ static const struct codec *choose(const struct recipe *r, const struct recipe_qu
 		if (o->codec && codec_quantizes(o->codec) && q->tensor->ndim < 2)
 			continue;
 		*why = "rule of the recipe";
-		return o->codec ? fit_row(o->codec, q->tensor, why) : c;
+		return o->codec ? o->codec : c;
 	}
 	if (!r->codec && !r->vectors)
 		return c;
@@ -423,9 +475,9 @@ static const struct codec *choose(const struct recipe *r, const struct recipe_qu
 	if (!r->codec)
 		return c;
 	if (r->row)
-		return fit_row(preset_codec(r, q, role, why), q->tensor, why);
+		return preset_codec(r, q, role, why);
 	*why = role == ROLE_EMBED || role == ROLE_HEAD ? "embedding and output head: 8 bits" : "default of the scheme";
-	return fit_row(role == ROLE_EMBED || role == ROLE_HEAD ? r->wide : r->codec, q->tensor, why);
+	return role == ROLE_EMBED || role == ROLE_HEAD ? r->wide : r->codec;
 }
 
 /* Tools that load folders expect 16 bits wherever there is no linear layer, whole groups, and scales in the model's type. */
@@ -454,8 +506,19 @@ const struct codec *recipe_choose(const struct recipe *r, const struct recipe_qu
 	const char *reason;
 	if (!why)
 		why = &reason;
-	const struct codec *c = choose(r, q, why);
+	const struct codec *c = fit_row(wanted(r, q, why), q->tensor, why);
 	return r->folder && codec_quantizes(c) ? for_folder(r, q, c, why) : c;
+}
+
+const struct codec *recipe_refused(const struct recipe *r, const struct recipe_query *q)
+{
+	const char *why;
+	const struct codec *c = wanted(r, q, &why);
+	enum role role = effective_role(q);
+	if (r->folder && (role == ROLE_EMBED || role == ROLE_HEAD)) /* they stay as they are */
+		return NULL;
+	bool whole = c->ragged && !(r->folder && c->block && tensor_cols(q->tensor) % c->block);
+	return codec_quantizes(c) && !whole && tensor_cols(q->tensor) % (c->block ? c->block : 1) ? c : NULL;
 }
 
 const char *recipe_name(const struct recipe *r)

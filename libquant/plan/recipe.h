@@ -72,10 +72,14 @@ void recipe_vectors(struct recipe *r, const struct codec *c);
  * matrices whose rows do not divide into groups as well, and with bf16 (the model's own type) group scales are bf16.
  */
 void recipe_folder(struct recipe *r, bool bf16);
-/* Appends a line per preset: name and summary, for help. */
-void recipe_list(struct strbuf *out);
+/* The codec of the output head under a preset with this codec. */
+const char *recipe_head(const struct codec *c);
+/* The i'th name that a scheme may have: presets, aliases, codecs; NULL past the end. */
+const char *scheme_name(size_t i);
 /* The codec for a tensor, after fallbacks for rows that do not divide; *why (if not NULL) gets a short static reason. */
 const struct codec *recipe_choose(const struct recipe *r, const struct recipe_query *q, const char **why);
+/* The codec that the tensor would have if its blocks divided the rows; NULL when they do. */
+const struct codec *recipe_refused(const struct recipe *r, const struct recipe_query *q);
 const char *recipe_name(const struct recipe *r); /* for manifests: the scheme and its overrides */
 int recipe_file_type(const struct recipe *r);    /* GGUF general.file_type, or -1 */
 void recipe_free(struct recipe *r);

@@ -44,6 +44,14 @@ cp "$T/resumed.resume" "$T/kept" 2>/dev/null
 exits 2 "starting anew" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/resumed" $few
 says "starting anew: the reason" "an interrupted run left '.*resumed.resume': --resume goes on with it, --force starts anew"
 is "starting anew: what was left is still there" "$(cmp "$T/kept" "$T/resumed.resume" && echo same)" same
+"$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/told" --ctx 64 --samples 0 --collect full >/dev/null 2>"$T/err" &
+pid=$!
+while kill -0 $pid 2>/dev/null && [ ! -e "$T/told.resume" ]; do :; done
+kill -TERM $pid 2>/dev/null
+wait $pid 2>/dev/null
+is "interrupted" $? 143
+says "interrupted: how to go on" 'quire: interrupted; .*told.resume has what was done; the same command with --resume goes on'
+rm -f "$T"/told* "$T/kept"
 succeeds "resume" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/resumed" $few --resume
 is "resumed and whole are the same" "$(cmp "$T/whole" "$T/resumed" && echo same)" same
 is "resume leaves no working file" "$(ls "$T" | grep -c resume$)" 0

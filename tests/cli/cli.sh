@@ -65,6 +65,15 @@ says "an unknown link" "unknown command 'nothing'"
 exits 4 "a file that is not there" "$QUIRE" inspect "$T/no/such/file"
 says "names the file" "^quire inspect: .*no/such/file"
 
+# standard output is no place for a model; a folder or file of that name may be one
+for to in hf safetensors gguf quire; do
+	usage "convert to - as $to" "cannot write (a folder )?to standard output.*'\./-' is a (file|folder)" "$QUIRE" convert "$DEMO" -o - --to $to
+done
+is "nothing is named -" "$(ls -d ./-* 2>/dev/null)" ""
+(cd "$T" && "$QUIRE" convert "$DEMO" -o ./- -q) && is "a folder named -" "$([ -e "$T/-/config.json" ] && echo there)" there
+succeeds "JUnit on standard output" "$QUIRE" verify "$DEMO" --data "$ROOT/examples/demo.eval.txt" --ctx 64 --chunks 8 --max-ppl 100 --junit - -q
+prints "JUnit on standard output: it is there" '<testsuite '
+
 # output that cannot be written
 "$QUIRE" inspect "$DEMO" --tensors >/dev/full 2>"$T/err"
 is "full disk: exit code" $? 4

@@ -56,8 +56,18 @@ exits 4 "missing recipe" "$QUIRE" quantize "$DEMO" -o "$T/none/x.gguf" -s Q8_0 -
 exits 5 "quantized already" "$QUIRE" quantize "$T/Q8_0.quire" -o "$T/none/x.gguf" -s Q4_K_M
 says "quantized already: message" "Q8_0\.quire: tensor .* is stored as q8_0 already"
 exits 5 "a folder cannot hold blocks" "$QUIRE" quantize "$DEMO" -o "$T/none/x" -s Q4_K_M
-says "a folder: message" "write a \.gguf or \.quire"
+says "a folder: message" "would be q[468]_[k0], which hf cannot hold; write --to gguf or quire$"
+# rows of 40 and blocks of 256 or 32: one line says so; the advice names what holds the codec
+G=$ROOT/tests/golden/model/llama-linear
+succeeds "rows that blocks do not divide" "$QUIRE" quantize "$G" -o "$T/none/x.quire" -s int4-g32 --dry-run
+is "a short last group is no fallback" "$(wc -l <"$T/err")" 0
+succeeds "rows that blocks do not divide" "$QUIRE" quantize "$G" -o "$T/none/x.quire" -s q4_k --dry-run
+says "rows that blocks do not divide: said" "^14 of 16 matrices have rows of 40, which q8_0's 32 and q4_k's 256 do not divide: f16 \(and so with 2 of other rows\)"
+is "in one line" "$(wc -l <"$T/err")" 1
+succeeds "no fallback, no word" "$QUIRE" quantize "$DEMO" -o "$T/none/x.quire" -s Q4_K_M --dry-run
+is "no fallback, no word: nothing" "$(wc -c <"$T/err")" 0
 exits 5 "GGUF cannot hold groups" "$QUIRE" quantize "$DEMO" -o "$T/none/x.gguf" -s int4-g128
+says "GGUF cannot hold groups: what does" "would be int[48]-g128, which gguf cannot hold; write --to quire or hf$"
 is "nothing was written" "$(ls -A "$T/none" | wc -l)" 0
 succeeds "--requantize" "$QUIRE" quantize "$T/Q8_0.quire" -o "$T/again.gguf" -s Q4_K_M --requantize
 

@@ -15,8 +15,8 @@ refuses() {
 refuses 2 'verify needs a text: --data FILE' "$QUIRE" verify "$DEMO"
 refuses 2 'verify takes one model; reference models go to --against' "$QUIRE" verify "$DEMO" "$DEMO" --data "$text"
 refuses 2 'unknown protocol .x.; use llama or full' verify --protocol x
-refuses 2 '\-\-ctx and --chunks must not be negative' verify --ctx -1
-refuses 2 '\-\-ctx and --chunks must not be negative' verify --chunks -1
+refuses 2 '\-\-ctx and --windows must not be negative' verify --ctx -1
+refuses 2 '\-\-ctx and --windows must not be negative' verify --chunks -1
 # a window in which no token is scored, for every command that cuts a text into windows
 short='windows of 2 tokens leave none to score; --ctx must be at least 3'
 refuses 2 'windows of 1 tokens leave none to score' verify --ctx 1
@@ -136,7 +136,7 @@ says "compare: NaN in a variant: the reason" 'NaN or infinite'
 
 # compare
 compare() { "$QUIRE" compare "$DEMO" --data "$text" $few --work "$T/work" -q "$@"; }
-refuses 2 '\-\-ctx and --chunks must not be negative' compare --schemes Q8_0 --ctx -2
+refuses 2 '\-\-ctx and --windows must not be negative' compare --schemes Q8_0 --ctx -2
 refuses 2 '\-\-max-kl must not be negative' compare --schemes Q8_0 --max-kl -2
 refuses 2 '\-\-to takes quire or gguf, not .onnx.' compare --schemes Q8_0 --to onnx
 refuses 2 'unknown codec .q9. for --kv-type' compare --schemes Q8_0 --kv-type q9

@@ -7,6 +7,7 @@
 
 #include <ctype.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -505,10 +506,59 @@ static void plain_types(void **state)
 	}
 }
 
+/* One line of a table of the document: its codecs, then what it says of them. Returns how many codecs it names. */
+static unsigned documented(char *line)
+{
+	char cell[5][256] = { "" }, *next;
+	unsigned count = 0;
+	int n = 0;
+	for (char *at = line + 1; n < 5 && (next = strchr(at, '|')); at = next + 1)
+		snprintf(cell[n++], sizeof cell[0], "%.*s", (int)(next - at), at);
+	unsigned a = (unsigned)strtoul(cell[1], NULL, 10), b = (unsigned)strtoul(cell[2], NULL, 10);
+	int c = (int)strtol(cell[3], NULL, 10);
+	char type[16] = "";
+	sscanf(cell[2], " %15s", type);
+	for (char *name = strtok(cell[0], " "); name; name = strtok(NULL, " ")) {
+		const struct codec *k = codec_find(name);
+		if (!strncmp(name, "codec", 5) || *name == '-')
+			continue;
+		assert_non_null(k);
+		assert_string_equal(k->name, name);
+		count++;
+		if (k->kind == CODEC_BLOCK) {
+			assert_int_equal(k->block, a);
+			assert_int_equal(k->block_bytes, b);
+			assert_int_equal(k->gguf_type, c);
+		} else if (k->kind == CODEC_GROUP) {
+			assert_int_equal(k->bits, a);
+			if (k->block)
+				assert_int_equal(k->block_bytes, b + k->has_offset);
+		} else {
+			assert_int_equal(k->block_bytes, a);
+			assert_string_equal(k->safetensors, type);
+		}
+	}
+	return count;
+}
+
+static void document(void **state)
+{
+	(void)state;
+	FILE *f = fopen("docs/formats/codecs.md", "r"); /* tests run in the project's folder */
+	char line[1024];
+	unsigned count = 0;
+	assert_non_null(f);
+	while (fgets(line, sizeof line, f))
+		if (*line == '|')
+			count += documented(line);
+	fclose(f);
+	assert_int_equal(count, codec_row_count);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(lookup), cmocka_unit_test(sizes), cmocka_unit_test(plain_types),
+		cmocka_unit_test(document), cmocka_unit_test(lookup), cmocka_unit_test(sizes), cmocka_unit_test(plain_types),
 		cmocka_unit_test(worked_examples), cmocka_unit_test(plain_rules), cmocka_unit_test(packing),
 		cmocka_unit_test(storing), cmocka_unit_test(rounding), cmocka_unit_test(search_is_never_worse),
 		cmocka_unit_test(paths_agree), cmocka_unit_test(zeros), cmocka_unit_test(extremes),
