@@ -9,6 +9,7 @@
 #include "calib/distill.h"
 #include "calib/equalize.h"
 #include "codec/codec.h"
+#include "model/layer_fit.h"
 
 /* Relative to the mean of the moments' diagonal: the value of the GPTQ paper. */
 static const double DAMPING = 0.01;
@@ -267,13 +268,17 @@ static int check_needs(const struct quantizer *q, struct err *e)
 	return ERR_OK;
 }
 
-/* How many passes of training method best makes; the refusal is only worth a note to those who asked. */
+/*
+ * How many passes of training method best makes. What the model itself stands in the way of is said to all; that the text is
+ * too short or a codec has nothing to train, to those who asked.
+ */
 static void choose_passes(struct quantizer *q, int passes)
 {
 	uint64_t windows = q->ctx ? q->tokens / q->ctx : 0;
 	const char *refusal = !q->row->needs_tokens ? "the method runs no model" : distill_refusal(q->config, q->plan, windows);
 	q->passes = refusal ? 0 : passes < 0 ? distill_passes(q->config, q->plan, q->tokens) : (unsigned)passes;
-	if (refusal && passes > 0)
+	bool shape = q->row->needs_tokens && layer_fit_refusal(q->config);
+	if (refusal && (passes > 0 || (passes < 0 && shape)))
 		strbuf_printf(&q->notes, "the codes are not trained: %s\n", refusal);
 }
 
