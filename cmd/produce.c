@@ -432,6 +432,8 @@ int produce(const struct produce *p, struct err *e)
 	if (!rc)
 		rc = checkpoint_open(p->input, &s.in, e);
 	if (!rc)
+		rc = checkpoint_tokenizer_known(s.in, e);
+	if (!rc)
 		rc = read_config(&s, e);
 	if (!rc && p->calibration)
 		rc = calibrated_open(&s.calibrated, p, s.have_config ? &s.config : NULL, s.in, e);

@@ -91,6 +91,8 @@ void checkpoint_close(struct checkpoint *c);
 const struct side_file *checkpoint_file(const struct checkpoint *c, const char *name); /* NULL when missing */
 /* Parses its config.json / opens its tokenizer; ERR_INPUT when it has none. */
 int checkpoint_config(const struct checkpoint *c, struct config *out, struct err *e);
+/* ERR_UNSUPPORTED, with its name, when it has a tokenizer of a kind that no file here can hold. */
+int checkpoint_tokenizer_known(const struct checkpoint *c, struct err *e);
 int checkpoint_tokenizer(const struct checkpoint *c, struct tokenizer **out, struct err *e);
 
 #endif

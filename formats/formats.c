@@ -131,8 +131,30 @@ int checkpoint_config(const struct checkpoint *c, struct config *out, struct err
 	return config_parse(out, f->data, f->size, e) ? err_prefix(e, "%.600s", c->path) : ERR_OK;
 }
 
+int checkpoint_tokenizer_known(const struct checkpoint *c, struct err *e)
+{
+	static const struct {
+		const char *gguf, *name;
+	} kinds[] = { { "bert", "WordPiece" }, { "t5", "unigram" }, { "rwkv", "RWKV" }, { "plamo2", "PLaMo-2" }, { "gemma4", "Gemma 4" } };
+	const char *kind = NULL, *name = "another kind";
+	for (size_t i = 0; i < c->fact_count; i++)
+		if (!strcmp(c->facts[i].key, "tokenizer.ggml.model"))
+			kind = c->facts[i].value;
+	if (!kind || !strcmp(kind, "no_vocab") || !strcmp(kind, "none") || checkpoint_file(c, "tokenizer.json") ||
+	    checkpoint_file(c, "tokenizer.model"))
+		return ERR_OK;
+	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+		if (!strcmp(kinds[i].gguf, kind))
+			name = kinds[i].name;
+	return err_set(e, ERR_UNSUPPORTED, "%.600s: its tokenizer '%.60s' (%s) is not handled: only BPE is, byte-level or SentencePiece", c->path,
+		       kind, name);
+}
+
 int checkpoint_tokenizer(const struct checkpoint *c, struct tokenizer **out, struct err *e)
 {
+	int rc = checkpoint_tokenizer_known(c, e);
+	if (rc)
+		return rc;
 	const struct side_file *json = checkpoint_file(c, "tokenizer.json"), *model = checkpoint_file(c, "tokenizer.model");
 	const struct side_file *config = checkpoint_file(c, "tokenizer_config.json"), *added = checkpoint_file(c, "added_tokens.json");
 	if (!json && !model)

@@ -328,6 +328,9 @@ int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const str
 		return 0;
 	}
 	bool spm = tokenizer_kind(t) == TOKENIZER_SPM, add_eos = tokenizer_adds_eos(t);
+	if (tokenizer_size(t) > c->vocab)
+		return err_set(e, ERR_INPUT, "the tokenizer has %zu tokens, the embedding %u rows; no token may be without one in GGUF",
+			       tokenizer_size(t), c->vocab);
 	bool named = pre != NULL;
 	if (!named)
 		pre = spm ? "default" : tokenizer_pre(t);
