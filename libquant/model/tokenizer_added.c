@@ -208,9 +208,7 @@ static int add_list(struct tokenizer *t, const struct json *list, const struct j
 		if (!(a.content = arena_strdup(&t->arena, json_key(j))))
 			return err_nomem(e);
 		a.special = is_named(config, a.content);
-		const char *there = tokenizer_piece(t, (int32_t)(id >= 0 && (size_t)id < t->size ? id : -1), NULL);
-		if (!there || strcmp(there, a.content) || t->pieces[id].type == TOKEN_NORMAL) /* else said already, with more detail */
-			rc = add_one(t, id, &a, e);
+		rc = add_one(t, id, &a, e);
 	}
 	return rc;
 }
@@ -223,10 +221,9 @@ int added_from_model(struct tokenizer *t, const struct tokenizer_files *f, const
 	size_t n = t->size + json_count(json_get(config, "added_tokens_decoder")) + json_count(list);
 	t->added.at = arena_array(&t->arena, n + 1, sizeof *t->added.at);
 	int rc = t->added.at ? add_pieces(t, json_get(config, "gguf_token_types") != NULL, e) : err_nomem(e);
+	/* the older file counts only without the newer key, as in transformers */
 	if (!rc)
-		rc = add_decoder(t, config, e);
-	if (!rc)
-		rc = add_list(t, list, config, e);
+		rc = json_get(config, "added_tokens_decoder") ? add_decoder(t, config, e) : add_list(t, list, config, e);
 	json_free(list);
 	return rc ? rc : add_to_tries(t, e);
 }

@@ -432,6 +432,21 @@ static void reads_byte_level_vocabularies(void **state)
 	assert_int_equal(checkpoint_tokenizer(c, &t, &e), ERR_UNSUPPORTED);
 	assert_non_null(strstr(e.message, "from-the-future"));
 	checkpoint_close(c);
+	/* a kind that is not handled is named, not taken for none */
+	struct gguf_writer w = { 0 };
+	struct strbuf b = { 0 };
+	gguf_put_string(&w, "general.architecture", "llama", 5);
+	gguf_put_string(&w, "tokenizer.ggml.model", "bert", 4);
+	assert_int_equal(gguf_header(&w, &b, &e), 0);
+	FILE *f = fopen(path, "wb");
+	assert_true(f && fwrite(b.data, 1, b.len, f) == b.len);
+	fclose(f);
+	gguf_writer_release(&w);
+	strbuf_release(&b);
+	c = open_ok(path);
+	assert_int_equal(checkpoint_tokenizer(c, &t, &e), ERR_UNSUPPORTED);
+	assert_non_null(strstr(e.message, "'bert' (WordPiece)"));
+	checkpoint_close(c);
 }
 
 static void yarn(struct gguf_writer *w)

@@ -176,6 +176,44 @@ static void sentencepiece(void **state)
 	strbuf_release(&model);
 }
 
+/* What transformers 5.24 (AutoTokenizer, a folder with tokenizer.model and the file or key named) makes of texts with added tokens. */
+static void added_beside_model(void **state)
+{
+	(void)state;
+	static const char added[] = "{\"<|im_start|>\": 1024, \"[PAD]\": 1025}";
+	static const char decoder[] = "{\"legacy\":false,\"added_tokens_decoder\":{\"1024\":{\"content\":\"<|end|>\",\"lstrip\":false,\"rstrip\":true,"
+				      "\"normalized\":false,\"single_word\":false,\"special\":true}}}";
+	static const char legacy[] = "{\"legacy\":true}";
+	static const struct {
+		const char *config, *text;
+		int32_t ids[9];
+	} want[] = {
+		{ NULL, "<|im_start|>user says", { 1, 1024, 986, 979, 275, 263, 274, 979 } }, { NULL, "a<|im_start|> b [PAD]", { 1, 261, 1024, 266, 970, 1025 } },
+		{ NULL, "one</s> two", { 1, 856, 2, 733 } }, { NULL, "one</s>two", { 1, 856, 2, 973, 983, 975 } }, { NULL, "[PAD]<s>", { 1, 1025, 1 } },
+		{ decoder, "x<|end|>  y", { 1, 970, 1006, 1024, 984 } }, { decoder, "[PAD", { 1, 970, 94, 1016, 1002, 1017 } },
+		{ legacy, "one</s>two", { 1, 856, 2, 733 } },
+	};
+	struct strbuf model = { 0 };
+	struct err e;
+	assert_true(slurp("examples/demo/tokenizer.model", &model));
+	for (size_t i = 0; i < sizeof want / sizeof *want; i++) {
+		struct tokenizer_files f = { .model = model.data, .model_len = model.len, .config = want[i].config, .added = added,
+					     .config_len = want[i].config ? strlen(want[i].config) : 0, .added_len = sizeof added - 1 };
+		struct tokenizer *t;
+		struct token_ids got = { 0 };
+		size_t n = 0;
+		while (n < 9 && want[i].ids[n])
+			n++;
+		assert_int_equal(tokenizer_open(&f, &t, &e), 0);
+		assert_int_equal(tokenizer_encode(t, want[i].text, strlen(want[i].text), true, &got, &e), 0);
+		if (got.count != n || memcmp(got.id, want[i].ids, n * sizeof *got.id) != 0)
+			fail_msg("'%s': %zu ids, the third %d", want[i].text, got.count, got.count > 2 ? (int)got.id[2] : -1);
+		token_ids_release(&got);
+		tokenizer_close(t);
+	}
+	strbuf_release(&model);
+}
+
 #define MODEL(vocab, merges) "\"model\":{\"type\":\"BPE\",\"vocab\":" vocab ",\"merges\":" merges "}"
 #define AB "{\"a\":0,\"b\":1,\"ab\":2}"
 
@@ -299,7 +337,7 @@ int main(void)
 		GOLDEN("metaspace-first"), GOLDEN("metaspace-never"), GOLDEN("subword"), GOLDEN("suffix"), GOLDEN("split-removed"),
 		GOLDEN("split-isolated"), GOLDEN("split-merged-with-previous"), GOLDEN("split-merged-with-next"), GOLDEN("split-contiguous"),
 		GOLDEN("bert"), SHARED_SET("gpt-2"), SHARED_SET("falcon"), SHARED_SET("phi-3"), cmocka_unit_test(demo),
-		cmocka_unit_test(sentencepiece), cmocka_unit_test(refused), cmocka_unit_test(deep), cmocka_unit_test(long_run), cmocka_unit_test(names),
+		cmocka_unit_test(sentencepiece), cmocka_unit_test(added_beside_model), cmocka_unit_test(refused), cmocka_unit_test(deep), cmocka_unit_test(long_run), cmocka_unit_test(names),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
