@@ -239,9 +239,12 @@ static void put_id(struct gguf_writer *w, const struct config *c, const char *na
 	gguf_put_u32(w, key, (uint32_t)id);
 }
 
-int64_t gguf_named_token(const struct tokenizer *t, const struct json *settings, const char *key)
+int64_t gguf_special(const struct tokenizer *t, const struct json *settings, const struct special_row *row)
 {
-	const struct json *j = json_get(settings, key);
+	const struct json *ids = json_get(settings, "gguf_token_ids"), *j = row->settings ? json_get(settings, row->settings) : NULL;
+	int64_t id;
+	if (ids)
+		return json_int(json_get(ids, row->gguf), &id) && id >= 0 && (uint64_t)id < tokenizer_size(t) ? id : -1;
 	const char *s = json_kind(j) == JSON_OBJECT ? json_string(json_get(j, "content")) : json_string(j);
 	return s ? tokenizer_id(t, s, strlen(s)) : -1;
 }
@@ -250,7 +253,7 @@ static void put_ids(struct gguf_writer *w, const struct config *c, const struct 
 {
 	int64_t id[SPECIAL_COUNT], bos = tokenizer_bos(t), eos = tokenizer_eos(t);
 	for (int i = 0; i < SPECIAL_COUNT; i++)
-		id[i] = gguf_named_token(t, settings, gguf_special_rows[i].settings);
+		id[i] = gguf_special(t, settings, &gguf_special_rows[i]);
 	if (bos < 0)
 		bos = c->has_bos ? c->bos : id[SPECIAL_BOS];
 	if (eos < 0 && c->eos_count)

@@ -29,13 +29,13 @@ static const struct pre_known *find_pre(const struct gguf *g, char name[64])
 const struct special_row gguf_special_rows[SPECIAL_COUNT] = {
 	[SPECIAL_BOS] = { "bos", "bos_token", 1 },      [SPECIAL_EOS] = { "eos", "eos_token", 2 },
 	[SPECIAL_UNK] = { "unknown", "unk_token", 0 },  [SPECIAL_PAD] = { "padding", "pad_token", -1 },
-	[SPECIAL_EOT] = { "eot", "eot_token", -1 },     [SPECIAL_EOM] = { "eom", "eom_token", -1 },
+	[SPECIAL_EOT] = { "eot", NULL, -1 },     [SPECIAL_EOM] = { "eom", NULL, -1 },
 	{ "seperator", "sep_token", -1 },               { "mask", "mask_token", -1 },
-	{ "cls", "cls_token", -1 },                     { "fim_pre", "fim_pre_token", -1 },
-	{ "fim_suf", "fim_suf_token", -1 },             { "fim_mid", "fim_mid_token", -1 },
-	{ "fim_pad", "fim_pad_token", -1 },             { "fim_rep", "fim_rep_token", -1 },
-	{ "fim_sep", "fim_sep_token", -1 },             { "prefix", "prefix_token", -1 },
-	{ "suffix", "suffix_token", -1 },
+	{ "cls", "cls_token", -1 },                     { "fim_pre", NULL, -1 },
+	{ "fim_suf", NULL, -1 },             { "fim_mid", NULL, -1 },
+	{ "fim_pad", NULL, -1 },             { "fim_rep", NULL, -1 },
+	{ "fim_sep", NULL, -1 },             { "prefix", NULL, -1 },
+	{ "suffix", NULL, -1 },
 };
 
 static int64_t special_id(const struct vocabulary *v, const struct special_row *row)
@@ -103,18 +103,32 @@ static int read_tokens(struct vocabulary *v, const struct gguf_kv *kv, struct er
 	return rc;
 }
 
+/* Texts that end what is generated: loaders take them for control tokens whatever their type. */
+static bool ends_text(const struct token *t)
+{
+	static const char *const names[] = {
+		"<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>", "<end_of_turn>", "<|endoftext|>", "</s>",
+		"<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "<|end_of_text|>", "<end_of_utterance>", "<eos>",
+		"<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
+	};
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (strlen(names[i]) == t->len && !memcmp(names[i], t->text, t->len))
+			return true;
+	return false;
+}
+
 /* What is found in a text before anything else looks at it. */
 static bool is_added(const struct token *t)
 {
-	return t->type == TOKEN_CONTROL || t->type == TOKEN_USER || t->type == TOKEN_UNKNOWN;
+	return t->type == TOKEN_CONTROL || t->type == TOKEN_USER || t->type == TOKEN_UNKNOWN || ends_text(t);
 }
 
 /* Loaders go by the model's name, since no key says it: Phi-3's special tokens take the space behind them, but for three. */
 static bool takes_space(const struct vocabulary *v, const struct token *t)
 {
-	static const char *const not[] = { "<unk>", "<s>", "<|endoftext|>" };
-	for (size_t i = 0; i < sizeof not / sizeof *not; i++)
-		if (strlen(not[i]) == t->len && !memcmp(not[i], t->text, t->len))
+	static const char *const others[] = { "<unk>", "<s>", "<|endoftext|>" };
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+		if (strlen(others[i]) == t->len && !memcmp(others[i], t->text, t->len))
 			return false;
 	return v->rstrip;
 }
@@ -342,6 +356,11 @@ static enum token_type apparent_type(const struct vocabulary *v, size_t i)
 static void write_listed(struct json_writer *w, const struct vocabulary *v)
 {
 	size_t n = 1;
+	jw_object(w, "gguf_token_ids");
+	for (int i = 0; i < SPECIAL_COUNT; i++)
+		if (v->id[i] >= 0)
+			jw_int(w, gguf_special_rows[i].gguf, v->id[i]);
+	jw_end_object(w);
 	jw_object(w, "gguf_token_types");
 	for (int type = TOKEN_NORMAL; type <= TOKEN_BYTE; type++) {
 		bool any = false;
@@ -384,8 +403,10 @@ static int write_settings(const struct vocabulary *v, struct strbuf *out, struct
 		jw_bool(&w, "legacy", true); /* a space in front of all text, not only the first */
 	}
 	jw_bool(&w, "clean_up_tokenization_spaces", false);
+	/* transformers searches texts for whatever is named here */
 	for (int i = 0; i < SPECIAL_COUNT; i++)
-		write_token(&w, gguf_special_rows[i].settings, v, v->id[i]);
+		if (gguf_special_rows[i].settings && v->id[i] >= 0 && is_added(&v->token[v->id[i]]))
+			write_token(&w, gguf_special_rows[i].settings, v, v->id[i]);
 	jw_object(&w, "added_tokens_decoder");
 	for (size_t i = 0; i < v->count; i++) {
 		const struct token *t = &v->token[i];

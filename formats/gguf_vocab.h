@@ -12,7 +12,7 @@ struct token {
 	enum token_type type;
 };
 
-/* Tokens with a job: "tokenizer.ggml.<gguf>_token_id", and their text under a key of tokenizer_config.json. */
+/* Tokens with a job: "tokenizer.ggml.<gguf>_token_id", and the key of tokenizer_config.json that has their text (NULL: none). */
 enum special { SPECIAL_BOS, SPECIAL_EOS, SPECIAL_UNK, SPECIAL_PAD, SPECIAL_EOT, SPECIAL_EOM, SPECIAL_COUNT = 17 };
 struct special_row {
 	const char *gguf, *settings;
@@ -20,8 +20,8 @@ struct special_row {
 };
 extern const struct special_row gguf_special_rows[SPECIAL_COUNT];
 
-/* The token that tokenizer_config.json names: a string, or an object with the string as its content. -1: none. */
-int64_t gguf_named_token(const struct tokenizer *t, const struct json *settings, const char *key);
+/* The token that tokenizer_config.json gives the job: by id where a GGUF file said so, else by text. -1: none. */
+int64_t gguf_special(const struct tokenizer *t, const struct json *settings, const struct special_row *row);
 
 struct vocabulary {
 	const struct gguf *g;

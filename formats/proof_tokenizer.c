@@ -64,10 +64,10 @@ static int check_special(const struct pair *p, const struct json *a, const struc
 	if (tokenizer_eos(p->a) >= 0 && tokenizer_eos(p->a) != eos)
 		return err_set(e, ERR_IO, "EOS reads back as token %d, not %d", (int)eos, (int)tokenizer_eos(p->a));
 	for (int i = SPECIAL_UNK; i < SPECIAL_COUNT; i++) {
-		int64_t want = gguf_named_token(p->a, a, gguf_special_rows[i].settings);
-		int64_t got = gguf_named_token(p->b, b, gguf_special_rows[i].settings);
+		int64_t want = gguf_special(p->a, a, &gguf_special_rows[i]);
+		int64_t got = gguf_special(p->b, b, &gguf_special_rows[i]);
 		if (want >= 0 && got != want)
-			return err_set(e, ERR_IO, "%s reads back as token %lld, not %lld", gguf_special_rows[i].settings, (long long)got,
+			return err_set(e, ERR_IO, "the %s token reads back as %lld, not %lld", gguf_special_rows[i].gguf, (long long)got,
 				       (long long)want);
 	}
 	return ERR_OK;

@@ -127,7 +127,13 @@ static int32_t config_token(const struct tokenizer *t, const struct json *config
 static int read_config(const struct json *config, struct tokenizer *t, struct err *e)
 {
 	static const char *const ends[] = { "</s>", "<|endoftext|>", "<|end_of_text|>", "<|im_end|>" };
+	const struct json *ids = json_get(config, "gguf_token_ids"); /* by a GGUF file, also of tokens that no text may name */
 	int32_t eos = config_token(t, config, "eos_token"), bos = config_token(t, config, "bos_token");
+	int64_t id;
+	if (json_int(json_get(ids, "bos"), &id) && id >= 0 && (size_t)id < t->size)
+		bos = (int32_t)id;
+	if (json_int(json_get(ids, "eos"), &id) && id >= 0 && (size_t)id < t->size)
+		eos = (int32_t)id;
 	if (eos >= 0)
 		t->eos = eos;
 	for (size_t i = 0; t->eos < 0 && i < sizeof ends / sizeof ends[0]; i++)

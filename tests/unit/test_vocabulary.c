@@ -141,8 +141,8 @@ static void proof_sees(void **state)
 	static const struct {
 		const char *from, *to;
 	} edits[] = {
-		{ "\"unused\": [", "\"normal\": [" }, { "\"[INST]\": 4", "\"[INSX]\": 4" }, { "\"fim_pre_token\": \"[INST]\"", "\"fim_pre_token\": \"[/INST]\"" },
-		{ "\"eos_token\": \"</s>\"", "\"eos_token\": \"<|end|>\"" },
+		{ "\"unused\": [", "\"normal\": [" }, { "\"[INST]\": 4", "\"[INSX]\": 4" }, { "\"fim_pre\": 4", "\"fim_pre\": 5" },
+		{ "\"eos\": 1", "\"eos\": 0" },
 	};
 	struct checkpoint *c = open_ok(DIR "bpe.gguf");
 	struct proof_tokens said;
