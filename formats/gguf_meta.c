@@ -45,41 +45,6 @@ static int put_per_layer(struct gguf_writer *w, const struct config *c, const ch
 	return 0;
 }
 
-/* What the format, or the one program that defines it, has no way to say. */
-static int check_expressible(const struct config *c, struct err *e)
-{
-	enum { MOST_LAYERS = 512 };
-	const struct rope *r = &c->rope;
-	if (c->layers > MOST_LAYERS)
-		return err_set(e, ERR_UNSUPPORTED, "GGUF models have at most %d layers, this one has %u", MOST_LAYERS, c->layers);
-	if (c->act != c->arch->act)
-		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for another activation of %s", c->arch->name);
-	bool windows = c->arch->window != WINDOW_ALTERNATE;
-	for (uint32_t i = 0; i < c->layers; i++)
-		windows |= c->layer[i].window != 0;
-	if (!windows)
-		return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that no layer of %s has a window", c->arch->name);
-	for (const struct config_key *k = c->arch->keys; k && k->json; k++)
-		if (!k->gguf && config_key_value(c, k) != k->implied(c->layers, c->hidden, c->heads, c->head_dim))
-			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for %s %g of %s", k->json, config_key_value(c, k),
-				       c->arch->name);
-	for (uint32_t i = 0; i < c->layers; i++) {
-		if (c->layer[i].kv_source != i)
-			return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that layer %u reads the KV cache of layer %u", i,
-				       c->layer[i].kv_source);
-		if (!c->layer[i].rope)
-			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for layer %u without positions", i);
-	}
-	/* only the loaders of the families with interleaved rotation look for rope_freqs.weight */
-	if ((r->divisors || r->scaling == ROPE_LLAMA3) && role_gguf_layout(c->arch, ROLE_Q) != LAYOUT_ROPE_PAIRS)
-		return err_set(e, ERR_UNSUPPORTED, "GGUF cannot hold frequency scaling by dimension for %s", c->arch->name);
-	if (r->scaling == ROPE_LONGROPE || (r->divisors && r->attention_factor != 1))
-		return err_set(e, ERR_UNSUPPORTED, "writing longrope positions to GGUF is not supported");
-	if (r->scaling == ROPE_YARN && !r->truncate)
-		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for yarn without truncation");
-	return 0;
-}
-
 static void put_scaling(struct gguf_writer *w, const struct config *c)
 {
 	const struct rope *r = &c->rope;
@@ -121,7 +86,7 @@ static void put_windows(struct gguf_writer *w, const struct config *c)
 
 int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e)
 {
-	int rc = check_expressible(c, e);
+	int rc = gguf_expressible(c, w->notes, e);
 	if (rc)
 		return rc;
 	put_count(w, c, "block_count", c->layers);

@@ -39,6 +39,8 @@ int gguf_vocabulary(const struct gguf_model *m, struct strbuf *model, struct str
 
 /* The other way. Divisors of llama3 frequency scaling, [dims / 2]. */
 void gguf_rope_divisors(const struct rope *r, float *out);
+/* ERR_UNSUPPORTED for a model that no program would load from GGUF, or that it cannot say; notes for what runs otherwise. */
+int gguf_expressible(const struct config *c, struct notes *n, struct err *e);
 int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e);
 /*
  * t may be NULL: a model without a vocabulary. settings: tokenizer_config.json, or NULL. pre: the name the pre-tokenizer

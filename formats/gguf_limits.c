@@ -1,0 +1,102 @@
+/*
+ * What GGUF, or the loader of the one program that defines it, has no way to say: refused where nothing would load the
+ * file or every answer would be another one, noted where answers differ only behind some length.
+ */
+#include <string.h>
+
+#include "formats/gguf_model.h"
+
+enum { MOST_LAYERS = 512 };
+
+/* What llama.cpp's loader makes room for (src/models); a file with other tensors or shapes is not loaded. */
+static const struct loader {
+	const char *arch;
+	bool o_bias, mlp_bias;
+	bool head_dim;       /* heads may be wider or narrower than hidden / heads */
+} loaders[] = {
+	{ .arch = "llama", .o_bias = true, .mlp_bias = true, .head_dim = true },
+	{ .arch = "qwen2" },
+	{ .arch = "qwen3", .head_dim = true },
+	{ .arch = "gemma", .head_dim = true },
+};
+
+static int loads(const struct config *c, struct err *e)
+{
+	const struct loader *l = loaders;
+	const struct rope *r = &c->rope;
+	const char *arch = c->arch->gguf;
+	while (l < loaders + sizeof loaders / sizeof *loaders && strcmp(l->arch, arch))
+		l++;
+	if (l == loaders + sizeof loaders / sizeof *loaders)
+		return 0;
+	if ((c->o_bias && !l->o_bias) || (c->mlp_bias && !l->mlp_bias))
+		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with biases of %s", arch,
+			       c->o_bias && !l->o_bias ? "the attention's output (attention_bias)" : "the feed-forward (mlp_bias)");
+	if (!l->head_dim && (uint64_t)c->heads * c->head_dim != c->hidden)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with %u heads of %u in a width of %u", arch, c->heads,
+			       c->head_dim, c->hidden);
+	if (r->dims != c->head_dim)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program runs %s with positions in %u of %u dimensions of a head", arch, r->dims,
+			       c->head_dim);
+	for (uint32_t i = 1; i < c->layers; i++)
+		if (c->layer[i].kv_heads != c->layer[0].kv_heads || c->layer[i].heads != c->layer[0].heads ||
+		    c->layer[i].ffn != c->layer[0].ffn)
+			return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with layers of different heads or widths (layer %u); write a "
+				       "Hugging Face folder or .quire file", arch, i);
+	return 0;
+}
+
+static void note_differences(const struct config *c, struct notes *n)
+{
+	const struct rope *r = &c->rope;
+	uint32_t least = 0, count = 0;
+	for (uint32_t i = 0; i < c->layers && c->arch->window != WINDOW_ALTERNATE; i++) {
+		uint32_t window = c->layer[i].window;
+		if (!window || window >= c->context)
+			continue;
+		least = !count || window < least ? window : least;
+		count++;
+	}
+	if (count)
+		notes_add(n, "%u of %u layers have a sliding window of %u tokens; llama.cpp gives %s full attention, so its answers differ behind "
+			  "that many tokens", count, c->layers, least, c->arch->gguf);
+	if (r->scaling == ROPE_YARN && (r->beta_fast != 32 || r->beta_slow != 1))
+		notes_add(n, "yarn has beta_fast %g and beta_slow %g; llama.cpp takes 32 and 1 for %s, so its positions differ", r->beta_fast,
+			  r->beta_slow, c->arch->gguf);
+}
+
+int gguf_expressible(const struct config *c, struct notes *n, struct err *e)
+{
+	const struct rope *r = &c->rope;
+	if (c->layers > MOST_LAYERS)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF models have at most %d layers, this one has %u", MOST_LAYERS, c->layers);
+	if (c->act != c->arch->act)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for another activation of %s", c->arch->name);
+	bool windows = c->arch->window != WINDOW_ALTERNATE;
+	for (uint32_t i = 0; i < c->layers; i++)
+		windows |= c->layer[i].window != 0;
+	if (!windows)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that no layer of %s has a window", c->arch->name);
+	for (const struct config_key *k = c->arch->keys; k && k->json; k++)
+		if (!k->gguf && config_key_value(c, k) != k->implied(c->layers, c->hidden, c->heads, c->head_dim))
+			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for %s %g of %s", k->json, config_key_value(c, k),
+				       c->arch->name);
+	for (uint32_t i = 0; i < c->layers; i++) {
+		if (c->layer[i].kv_source != i)
+			return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that layer %u reads the KV cache of layer %u", i,
+				       c->layer[i].kv_source);
+		if (!c->layer[i].rope)
+			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for layer %u without positions", i);
+	}
+	/* only the loaders of the families with interleaved rotation look for rope_freqs.weight */
+	if ((r->divisors || r->scaling == ROPE_LLAMA3) && role_gguf_layout(c->arch, ROLE_Q) != LAYOUT_ROPE_PAIRS)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF cannot hold frequency scaling by dimension for %s", c->arch->name);
+	if (r->scaling == ROPE_LONGROPE || (r->divisors && r->attention_factor != 1))
+		return err_set(e, ERR_UNSUPPORTED, "writing longrope positions to GGUF is not supported");
+	if (r->scaling == ROPE_YARN && !r->truncate)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for yarn without truncation");
+	int rc = loads(c, e);
+	if (!rc)
+		note_differences(c, n);
+	return rc;
+}
