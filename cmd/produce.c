@@ -253,7 +253,7 @@ static int write_options(struct state *s, struct write_options *o, struct err *e
 	const char *before = p->keep ? source_fact(s->in, "recipe") : NULL;
 	*o = (struct write_options){ .recipe = before ? before : recipe_name(p->recipe), .tool_version = "quire " QUIRE_VERSION,
 				     .compress = p->compress, .shard_size = p->shard_size,
-				     .notes = &s->notes };
+				     .notes = &s->notes, .same_values = p->keep && !p->source && !p->config };
 	o->gguf_file_type = p->keep ? main_file_type(&s->plan) : recipe_file_type(p->recipe);
 	if (p->no_source_hash || strcmp(s->format->name, "quire"))
 		return ERR_OK;

@@ -51,6 +51,7 @@ struct write_options {
 	const char *recipe;          /* for manifests */
 	const char *tool_version;
 	int gguf_file_type;          /* -1: unknown */
+	bool same_values;            /* tensors keep codecs and values, so what the source says of them stays true */
 	bool compress;               /* .quire: deflated byte planes for float tensors */
 	uint64_t shard_size;         /* Hugging Face: 0 = the default */
 	const struct fact *facts;    /* extra manifest entries */

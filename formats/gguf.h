@@ -107,6 +107,8 @@ void gguf_put_f32s(struct gguf_writer *w, const char *key, const float *v, size_
 /* Begins an array of n bools, which gguf_array_bool then gives one by one. */
 void gguf_put_bools(struct gguf_writer *w, const char *key, size_t n);
 void gguf_array_bool(struct gguf_writer *w, bool v);
+/* A key as it was read, value and all. */
+void gguf_put_raw(struct gguf_writer *w, const struct gguf_kv *kv);
 void gguf_begin_strings(struct gguf_writer *w, const char *key);
 void gguf_array_string(struct gguf_writer *w, const char *s, size_t len);
 void gguf_end_strings(struct gguf_writer *w);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/gguf_carry.h"
 #include "formats/gguf_model.h"
 
 struct slot {
@@ -151,12 +152,10 @@ static const char *fact_of(const struct checkpoint *c, const char *key)
 	return NULL;
 }
 
-static void put_general(struct gguf_writer *w, const struct checkpoint *src, const struct config *c,
-			const struct write_options *o)
+static void put_general(struct gguf_writer *w, const struct config *c, const struct write_options *o)
 {
 	char key[160];
 	put_text(w, "general.architecture", c->arch->gguf);
-	put_text(w, "general.name", fact_of(src, "general.name"));
 	gguf_put_u32(w, "general.quantization_version", 2);
 	if (o && o->gguf_file_type >= 0)
 		gguf_put_u32(w, "general.file_type", (uint32_t)o->gguf_file_type);
@@ -169,19 +168,36 @@ static void put_general(struct gguf_writer *w, const struct checkpoint *src, con
 	}
 }
 
-static int put_metadata(struct gguf_writer *w, const struct checkpoint *src, const struct config *c,
-			const struct write_options *o, struct err *e)
+static int put_vocabulary(struct gguf_writer *w, const struct checkpoint *src, const struct config *c, struct err *e)
 {
 	struct tokenizer *t = NULL;
-	put_general(w, src, c, o);
-	int rc = gguf_put_config(w, c, e);
-	if (!rc && src && (checkpoint_file(src, "tokenizer.json") || checkpoint_file(src, "tokenizer.model")))
+	int rc = 0;
+	if (src && (checkpoint_file(src, "tokenizer.json") || checkpoint_file(src, "tokenizer.model")))
 		rc = checkpoint_tokenizer(src, &t, e);
 	if (!rc)
 		rc = gguf_put_vocabulary(w, c, t, fact_of(src, "tokenizer.ggml.pre"),
 					 src ? checkpoint_file(src, "tokenizer_config.json") : NULL,
 					 src ? checkpoint_file(src, "chat_template.jinja") : NULL, e);
 	tokenizer_close(t);
+	return rc;
+}
+
+/* What was a GGUF before has its own words for most of it, above all for its vocabulary. */
+static int put_metadata(struct gguf_writer *w, const struct checkpoint *src, const struct config *c,
+			const struct write_options *o, struct err *e)
+{
+	struct gguf_writer own = { .notes = w->notes };
+	struct strbuf carried = { 0 };
+	int rc = gguf_carry(src, c, o && o->same_values, &carried, e);
+	put_general(&own, c, o);
+	if (!rc)
+		rc = gguf_put_config(&own, c, e);
+	if (!rc && !gguf_carries(&carried, "tokenizer.ggml.model"))
+		rc = put_vocabulary(&own, src, c, e);
+	if (!rc)
+		rc = gguf_merge(w, &own, &carried, e);
+	gguf_writer_release(&own);
+	strbuf_release(&carried);
 	return rc;
 }
 

@@ -138,6 +138,15 @@ void gguf_end_strings(struct gguf_writer *w)
 		store_u64(w->kv.data + w->array_at, w->array_count);
 }
 
+void gguf_put_raw(struct gguf_writer *w, const struct gguf_kv *kv)
+{
+	if (kv->type == GGUF_ARRAY)
+		put_array(w, kv->key, kv->elem, kv->count);
+	else
+		put_key(w, kv->key, kv->type);
+	strbuf_add(&w->kv, kv->data, (size_t)kv->size);
+}
+
 static int writable(const char *name, const struct codec *c, uint32_t ndim, struct err *e)
 {
 	if (strlen(name) > GGUF_MAX_NAME)

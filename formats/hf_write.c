@@ -15,6 +15,7 @@
 #include "codec/codec.h"
 #include "formats/ct.h"
 #include "formats/file.h"
+#include "formats/gguf_carry.h"
 #include "formats/hf.h"
 #include "formats/safetensors.h"
 
@@ -472,7 +473,7 @@ static int write_sides(struct out_dir *d, const struct checkpoint *src, const st
 		strbuf_release(&text);
 	}
 	for (size_t i = 0; src && i < src->file_count && !rc; i++)
-		if (&src->files[i] != f)
+		if (&src->files[i] != f && strcmp(src->files[i].name, GGUF_KEYS_FILE))
 			rc = dir_put(d, src->files[i].name, src->files[i].data, src->files[i].size, e);
 	return rc;
 }
@@ -485,6 +486,7 @@ int hf_create(const char *path, const struct checkpoint *src, const struct confi
 	if (!k)
 		return e->code;
 	int rc = out_dir_open(path, &k->dir, e);
+	gguf_note_lost(src, o ? o->notes : NULL);
 	if (!rc)
 		rc = write_sides(k->dir, src, config, p, e);
 	if (!rc)

@@ -13,6 +13,7 @@
 #include "base/thread.h"
 #include "base/zip.h"
 #include "formats/file.h"
+#include "formats/gguf_carry.h"
 #include "formats/hf.h"
 #include "formats/quire.h"
 #include "formats/safetensors.h"
@@ -399,7 +400,8 @@ static void sink_close(struct tensor_sink *k)
 }
 
 /* The side files, config.json printed anew when the model is another one than the source's. */
-static int gather_files(struct quire_sink *s, const struct checkpoint *src, const struct config *config, struct err *e)
+static int gather_files(struct quire_sink *s, const struct checkpoint *src, const struct config *config,
+			const struct write_options *o, struct err *e)
 {
 	size_t n = src ? src->file_count : 0;
 	bool have = false;
@@ -411,7 +413,15 @@ static int gather_files(struct quire_sink *s, const struct checkpoint *src, cons
 		bool is_config = f && !strcmp(f->name, "config.json");
 		struct stored_file *to = &s->files[s->file_count];
 		have |= is_config;
-		if (f && !(is_config && config && !hf_describes(f, config)))
+		if (f && !strcmp(f->name, GGUF_KEYS_FILE)) {
+			struct strbuf keys = { 0 };
+			int rc = gguf_carry(src, config, o && o->same_values, &keys, e);
+			char *copy = rc || keys.failed ? NULL : arena_strndup(&s->arena, keys.data, keys.len);
+			*to = (struct stored_file){ .name = f->name, .data = copy, .size = keys.len };
+			strbuf_release(&keys);
+			if (!copy)
+				return rc ? rc : err_nomem(e);
+		} else if (f && !(is_config && config && !hf_describes(f, config)))
 			*to = (struct stored_file){ .name = f->name, .data = f->data, .size = f->size };
 		else if ((is_config || !have) && config && (is_config || !f)) {
 			struct strbuf text = { 0 };
@@ -460,7 +470,7 @@ int quire_create(const char *path, const struct checkpoint *src, const struct co
 	s->plan = p;
 	s->options = *o;
 	s->path = strdup(path);
-	int rc = s->path ? gather_files(s, src, config, e) : err_nomem(e);
+	int rc = s->path ? gather_files(s, src, config, o, e) : err_nomem(e);
 	if (!rc)
 		rc = prepare_items(s, e);
 	if (!rc)

@@ -597,8 +597,9 @@ static void refuses_what_gguf_cannot_hold(void **state)
 	refuses(path, ERR_INPUT, "model.layers.0.mlp.up_proj.weight' is missing");
 	tiny_write(path, &(struct tiny){ .arch = "llama", .pre = "default", .skip = "something.else" });
 	refuses(path, 0, "");
+	/* without a name for its pre-tokenizer, as files before 2024: its keys are carried over as they are */
 	tiny_write(path, &(struct tiny){ .arch = "llama", .skip = "something.else" });
-	refuses(path, ERR_UNSUPPORTED, "GGUF has no name for this pre-tokenizer");
+	refuses(path, 0, "");
 	tiny_write(path, &(struct tiny){ .arch = "llama", .pre = "qwen2", .skip = "something.else" });
 	struct checkpoint *c = open_ok(path);
 	struct config config;
