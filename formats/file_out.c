@@ -106,9 +106,11 @@ void file_cleanup(void)
 		if (atomic_load(&t->state) == TEMP_FILE)
 			unlink(t->path);
 	}
-	for (struct temp *t = atomic_load(&temps); t; t = t->next)
-		if (atomic_load(&t->state) == TEMP_DIR)
-			rmdir(t->path);
+	/* twice: one folder may lie in another */
+	for (int i = 0; i < 2; i++)
+		for (struct temp *t = atomic_load(&temps); t; t = t->next)
+			if (atomic_load(&t->state) == TEMP_DIR)
+				rmdir(t->path);
 	errno = saved;
 }
 
@@ -448,8 +450,39 @@ static struct temp *dir_record(struct out_dir *d)
 	return t;
 }
 
+static bool inside(struct temp *t, const struct out_dir *d, const char *name, size_t len)
+{
+	int n = snprintf(t->path, sizeof t->path, "%s/%.*s", d->temp->path, (int)len, name);
+	errno = ENAMETOOLONG;
+	return n > 0 && (size_t)n < sizeof t->path;
+}
+
+/* The folder below that name lies in, made at its first file. */
+static int dir_below(struct out_dir *d, const char *name, struct err *e)
+{
+	const char *slash = strchr(name, '/');
+	struct temp *t = slash ? dir_record(d) : NULL;
+	if (!slash)
+		return ERR_OK;
+	if (!t)
+		return err_nomem(e);
+	if (inside(t, d, name, (size_t)(slash - name)) && (mkdir_new(t) == 0 || errno == EEXIST)) {
+		if (atomic_load(&t->state) == TEMP_DIR)
+			return ERR_OK;
+		d->count--;
+		temp_done(t);
+		return ERR_OK;
+	}
+	d->count--;
+	temp_done(t);
+	return write_error(e, d->target);
+}
+
 int out_dir_file(struct out_dir *d, const char *name, struct out_file **out, struct err *e)
 {
+	int rc = dir_below(d, name, e);
+	if (rc)
+		return rc;
 	char *shown = path_join(d->target, name);
 	struct out_file *f = shown ? file_new(shown, e) : NULL;
 	free(shown);
@@ -458,12 +491,10 @@ int out_dir_file(struct out_dir *d, const char *name, struct out_file **out, str
 		out_abort(f);
 		return err_nomem(e);
 	}
-	int n = snprintf(t->path, sizeof t->path, "%s/%s", d->temp->path, name);
-	errno = ENAMETOOLONG;
-	if (n > 0 && (size_t)n < sizeof t->path)
+	if (inside(t, d, name, strlen(name)))
 		f->fd = open_new(t);
 	if (f->fd < 0) {
-		int rc = write_error(e, f->target);
+		rc = write_error(e, f->target);
 		d->count--;
 		temp_done(t);
 		out_abort(f);
@@ -489,8 +520,9 @@ void out_dir_abort(struct out_dir *d)
 {
 	if (!d)
 		return;
-	for (size_t i = 0; i < d->count; i++)
-		unlink(d->files[i]->path);
+	/* folders below before what lies in them, so backwards */
+	for (size_t i = d->count; i-- > 0;)
+		(void)(unlink(d->files[i]->path) && rmdir(d->files[i]->path));
 	if (d->temp)
 		rmdir(d->temp->path);
 	dir_free(d);

@@ -237,22 +237,6 @@ static void put_ids(struct gguf_writer *w, const struct config *c, const struct 
 		put_id(w, c, gguf_special_rows[i].gguf, id[i]);
 }
 
-/* A text, or since 2024 a list of named ones of which "default" counts; newer folders keep it in a file. */
-static void put_chat_template(struct gguf_writer *w, const struct json *settings, const struct side_file *file)
-{
-	const struct json *j = json_get(settings, "chat_template");
-	const char *text = json_string(j);
-	for (const struct json *x = json_kind(j) == JSON_ARRAY ? json_first(j) : NULL; x && !text; x = json_next(x)) {
-		const char *name = json_string(json_get(x, "name"));
-		if (name && !strcmp(name, "default"))
-			text = json_string(json_get(x, "template"));
-	}
-	if (file)
-		gguf_put_string(w, "tokenizer.chat_template", file->data, file->size);
-	else if (text)
-		gguf_put_string(w, "tokenizer.chat_template", text, strlen(text));
-}
-
 static int put_texts(struct gguf_writer *w, const struct config *c, const struct tokenizer *t, struct err *e)
 {
 	bool spm = tokenizer_kind(t) == TOKENIZER_SPM;
@@ -289,7 +273,7 @@ static void put_add_bos(struct gguf_writer *w, const struct tokenizer *t, const 
 }
 
 int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const struct tokenizer *t, const char *pre,
-			const struct side_file *settings, const struct side_file *chat_template, struct err *e)
+			const struct side_file *settings, struct err *e)
 {
 	if (!t) {
 		gguf_put_string(w, "tokenizer.ggml.model", "no_vocab", 8);
@@ -316,7 +300,6 @@ int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const str
 	gguf_put_bool(w, "tokenizer.ggml.add_eos_token", add_eos);
 	if (spm || tokenizer_space_prefix(t))
 		gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", tokenizer_space_prefix(t));
-	put_chat_template(w, root, chat_template);
 	json_free(root);
 	return rc;
 }

@@ -47,7 +47,11 @@ int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e
  * had in GGUF before, or NULL.
  */
 int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const struct tokenizer *t, const char *pre,
-			const struct side_file *settings, const struct side_file *chat_template, struct err *e);
+			const struct side_file *settings, struct err *e);
+/* Chat templates of a folder's files to keys, and of keys to tokenizer_config.json. */
+int gguf_put_chat_templates(struct gguf_writer *w, const struct checkpoint *c, struct err *e);
+struct json_writer;
+void gguf_chat_templates(const struct gguf *g, struct json_writer *w);
 int gguf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
 		const struct write_options *o, struct tensor_sink **out, struct err *e);
 extern const struct format format_gguf;

@@ -176,8 +176,9 @@ static int put_vocabulary(struct gguf_writer *w, const struct checkpoint *src, c
 		rc = checkpoint_tokenizer(src, &t, e);
 	if (!rc)
 		rc = gguf_put_vocabulary(w, c, t, fact_of(src, "tokenizer.ggml.pre"),
-					 src ? checkpoint_file(src, "tokenizer_config.json") : NULL,
-					 src ? checkpoint_file(src, "chat_template.jinja") : NULL, e);
+					 src ? checkpoint_file(src, "tokenizer_config.json") : NULL, e);
+	if (!rc && t)
+		rc = gguf_put_chat_templates(w, src, e);
 	tokenizer_close(t);
 	return rc;
 }

@@ -392,7 +392,6 @@ static int write_settings(const struct vocabulary *v, struct strbuf *out, struct
 {
 	bool spm = v->spm;
 	struct json_writer w = { .out = out, .indent = 2 };
-	size_t len;
 	char id[24];
 	jw_object(&w, NULL);
 	jw_string(&w, "tokenizer_class", "PreTrainedTokenizerFast");
@@ -424,9 +423,7 @@ static int write_settings(const struct vocabulary *v, struct strbuf *out, struct
 	}
 	jw_end_object(&w);
 	write_listed(&w, v);
-	const char *chat = gguf_string(gguf_find(v->g, "tokenizer.chat_template"), &len);
-	if (chat && utf8_valid(chat, len))
-		jw_string_n(&w, "chat_template", chat, len);
+	gguf_chat_templates(v->g, &w);
 	jw_end_object(&w);
 	strbuf_putc(out, '\n');
 	return out->failed ? err_nomem(e) : 0;

@@ -5,6 +5,7 @@
  */
 #include "formats/hf.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,6 +29,7 @@ const struct side_row side_rows[] = {
 	{ "tokenizer.model", 256 * MIB },
 	{ "added_tokens.json", 64 * MIB },
 	{ "chat_template.jinja", 16 * MIB },
+	{ "chat_template.json", 16 * MIB },
 };
 const unsigned side_row_count = sizeof side_rows / sizeof *side_rows;
 
@@ -78,31 +80,92 @@ static void hf_close(struct checkpoint *c)
 	c->private = NULL;
 }
 
+static int by_text(const void *a, const void *b)
+{
+	return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* A shard lies in the folder itself: a path from an index must not reach elsewhere. */
+static bool plain_name(const char *name)
+{
+	if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		return false;
+	for (const char *p = name; *p; p++)
+		if (*p == '/' || *p == '\\' || (unsigned char)*p < 0x20 || *p == 0x7f)
+			return false;
+	return true;
+}
+
+bool side_name_valid(const char *name)
+{
+	size_t folder = strlen(SIDE_TEMPLATES), n = strlen(name);
+	if (strchr(name, '/')) {
+		if (strncmp(name, SIDE_TEMPLATES, folder) || n < folder + 7 || strcmp(name + n - 6, ".jinja"))
+			return false;
+		name += folder;
+	}
+	return plain_name(name) && *name != '.' && n <= 200;
+}
+
+static int read_side(struct checkpoint *c, struct side_file *files, const char *dir, const char *name, size_t limit,
+		     struct err *e)
+{
+	char *path = path_join(dir, name);
+	struct strbuf text = { 0 };
+	int rc = path ? ERR_OK : err_nomem(e);
+	if (!rc && file_exists(path)) {
+		rc = file_read(path, &text, limit, e);
+		char *data = rc ? NULL : arena_strndup(&c->arena, text.data ? text.data : "", text.len);
+		if (!rc && !data)
+			rc = err_nomem(e);
+		if (!rc)
+			files[c->file_count++] = (struct side_file){ name, data, text.len };
+	}
+	strbuf_release(&text);
+	free(path);
+	return rc;
+}
+
+/* Names of chat templates, sorted, so that what is written does not depend on the file system. */
+static int template_names(struct checkpoint *c, const char *dir, const char **names, size_t room, size_t *count, struct err *e)
+{
+	char *path = path_join(dir, SIDE_TEMPLATES), name[300];
+	DIR *d = path ? opendir(path) : NULL;
+	int rc = path ? ERR_OK : err_nomem(e);
+	*count = 0;
+	for (struct dirent *x; d && !rc && (x = readdir(d));) {
+		snprintf(name, sizeof name, "%s%s", SIDE_TEMPLATES, x->d_name);
+		if (!side_name_valid(name))
+			continue;
+		if (*count == room)
+			rc = err_set(e, ERR_UNSUPPORTED, "%.400s: more than %zu chat templates", path, room);
+		else if (!(names[(*count)++] = arena_strdup(&c->arena, name)))
+			rc = err_nomem(e);
+	}
+	if (d)
+		closedir(d);
+	free(path);
+	if (!rc)
+		qsort(names, *count, sizeof *names, by_text);
+	return rc;
+}
+
 /* Reads those side files that exist in the folder. */
 static int side_files(struct checkpoint *c, const char *dir, struct err *e)
 {
-	struct side_file *files = arena_array(&c->arena, side_row_count, sizeof *files);
+	enum { TEMPLATES = 100 };
+	const char *names[TEMPLATES];
+	size_t count;
+	int rc = template_names(c, dir, names, TEMPLATES, &count, e);
+	struct side_file *files = rc ? NULL : arena_array(&c->arena, side_row_count + count, sizeof *files);
 	if (!files)
-		return err_nomem(e);
+		return rc ? rc : err_nomem(e);
 	c->files = files;
-	for (unsigned i = 0; i < side_row_count; i++) {
-		char *path = path_join(dir, side_rows[i].name);
-		struct strbuf text = { 0 };
-		int rc = path ? ERR_OK : err_nomem(e);
-		if (!rc && file_exists(path)) {
-			rc = file_read(path, &text, side_rows[i].limit, e);
-			char *data = rc ? NULL : arena_strndup(&c->arena, text.data ? text.data : "", text.len);
-			if (!rc && !data)
-				rc = err_nomem(e);
-			if (!rc)
-				files[c->file_count++] = (struct side_file){ side_rows[i].name, data, text.len };
-		}
-		strbuf_release(&text);
-		free(path);
-		if (rc)
-			return rc;
-	}
-	return ERR_OK;
+	for (unsigned i = 0; i < side_row_count && !rc; i++)
+		rc = read_side(c, files, dir, side_rows[i].name, side_rows[i].limit, e);
+	for (size_t i = 0; i < count && !rc; i++)
+		rc = read_side(c, files, dir, names[i], 16 * MIB, e);
+	return rc;
 }
 
 static int shard_open(struct shard *s, struct err *e)
@@ -184,22 +247,6 @@ static int open_single(const char *path, const char *name, struct checkpoint *c,
 	if (!rc)
 		rc = gather(c, h, e);
 	return rc ? rc : facts(c, h, e);
-}
-
-static int by_text(const void *a, const void *b)
-{
-	return strcmp(*(const char *const *)a, *(const char *const *)b);
-}
-
-/* A shard lies in the folder itself: a path from an index must not reach elsewhere. */
-static bool plain_name(const char *name)
-{
-	if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-		return false;
-	for (const char *p = name; *p; p++)
-		if (*p == '/' || *p == '\\' || (unsigned char)*p < 0x20 || *p == 0x7f)
-			return false;
-	return true;
 }
 
 /* The distinct file names of a weight map, sorted, into the arena. */

@@ -10,6 +10,11 @@ struct side_row {
 extern const struct side_row side_rows[];
 extern const unsigned side_row_count;
 
+/* Where named chat templates lie: SIDE_TEMPLATES "NAME.jinja". */
+#define SIDE_TEMPLATES "additional_chat_templates/"
+/* The name of a side file, as a folder may hold it: nothing that leads elsewhere. */
+bool side_name_valid(const char *name);
+
 /* Writers, hf_write.c. */
 int hf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
 	      const struct write_options *o, struct tensor_sink **out, struct err *e);

@@ -18,6 +18,7 @@
 #include "base/thread.h"
 #include "base/zip.h"
 #include "formats/file.h"
+#include "formats/hf.h"
 #include "formats/safetensors.h"
 
 enum {
@@ -88,7 +89,7 @@ static int read_file(struct quire_reader *r, struct checkpoint *c, const struct 
 	char entry_name[300];
 	int64_t size;
 	uint32_t crc;
-	if (!name || !*name || *name == '.' || strchr(name, '/') || strlen(name) > 200)
+	if (!name || !side_name_valid(name))
 		return err_set(e, ERR_INPUT, "manifest: a file has a bad name");
 	snprintf(entry_name, sizeof entry_name, "%s%s", QUIRE_FILE_PREFIX, name);
 	if (!json_int(json_get(j, "size"), &size) || size < 0 || size > MAX_FILES || !read_crc(j, &crc))
