@@ -10,6 +10,7 @@
 #include "cmd/command.h"
 #include "formats/checkpoint.h"
 #include "formats/file.h"
+#include "formats/generation.h"
 #include "model/model.h"
 
 struct generate_options {
@@ -187,6 +188,7 @@ struct generation {
 	struct stream stream;
 	struct token_ids prompt;
 	double prompt_seconds, new_seconds;
+	struct end_tokens ends;
 	const char *end;           /* "eos", "stop", "length", "context" */
 };
 
@@ -199,8 +201,8 @@ static double seconds(void)
 
 static bool is_eos(const struct generation *g, int32_t id)
 {
-	for (uint32_t i = 0; i < g->config.eos_count; i++)
-		if (g->config.eos[i] == id)
+	for (uint32_t i = 0; i < g->ends.count; i++)
+		if (g->ends.id[i] == id)
 			return true;
 	return id == tokenizer_eos(g->tokenizer);
 }
@@ -368,6 +370,8 @@ static int generate_run(const void *options, const char *const *args, size_t cou
 		return e->code;
 	warn_notes(&g.ckpt->notes);
 	int rc = checkpoint_config(g.ckpt, &g.config, e);
+	if (!rc)
+		rc = checkpoint_ends(g.ckpt, &g.config, &g.ends, e);
 	if (!rc)
 		rc = checkpoint_tokenizer(g.ckpt, &g.tokenizer, e);
 	if (!rc)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "formats/generation.h"
 #include "formats/gguf_carry.h"
 #include "formats/gguf_model.h"
 
@@ -252,21 +253,27 @@ static int add_file(struct checkpoint *c, struct side_file *files, const char *n
 
 static int make_files(struct checkpoint *c, const struct gguf_model *m, struct err *e)
 {
-	struct strbuf config = { 0 }, model = { 0 }, json = { 0 }, settings = { 0 }, keys = { 0 };
-	struct side_file *files = arena_array(&c->arena, 5, sizeof *files);
+	struct strbuf config = { 0 }, model = { 0 }, json = { 0 }, settings = { 0 }, keys = { 0 }, generation = { 0 };
+	struct side_file *files = arena_array(&c->arena, 6, sizeof *files);
 	int rc = files ? gguf_config(m, &config, e) : err_nomem(e);
 	c->files = files;
 	if (!rc)
 		rc = gguf_vocabulary(m, &model, &json, &settings, e);
+	if (!rc && m->arch)
+		gguf_generation_config(m->meta, &generation);
+	if (!rc && generation.failed)
+		rc = err_nomem(e);
 	if (!rc && !(rc = add_file(c, files, "config.json", &config, e)) && !(rc = add_file(c, files, "tokenizer.json", &json, e)) &&
 	    !(rc = add_file(c, files, "tokenizer_config.json", &settings, e)) &&
-	    !(rc = add_file(c, files, "tokenizer.model", &model, e)) && !(rc = gguf_carry_all(m->meta, &keys, e)))
+	    !(rc = add_file(c, files, "tokenizer.model", &model, e)) &&
+	    !(rc = add_file(c, files, "generation_config.json", &generation, e)) && !(rc = gguf_carry_all(m->meta, &keys, e)))
 		rc = add_file(c, files, GGUF_KEYS_FILE, &keys, e);
 	strbuf_release(&config);
 	strbuf_release(&model);
 	strbuf_release(&json);
 	strbuf_release(&settings);
 	strbuf_release(&keys);
+	strbuf_release(&generation);
 	return rc;
 }
 

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/generation.h"
 #include "formats/gguf_carry.h"
 #include "formats/gguf_model.h"
 
@@ -168,14 +169,30 @@ static void put_general(struct gguf_writer *w, const struct config *c, const str
 	}
 }
 
+/* The tokens that end a text, in the order in which the keys eos, eot and eom take them. */
+static int end_tokens(const struct checkpoint *src, struct config *c, struct notes *n, struct err *e)
+{
+	enum { KEYS = 3 };
+	struct end_tokens t;
+	int rc = checkpoint_ends(src, c, &t, e);
+	if (rc)
+		return rc;
+	if (t.count > KEYS)
+		notes_add(n, "%u tokens end a text; GGUF has keys for the first %d", t.count, KEYS);
+	c->eos_count = t.count < KEYS ? t.count : KEYS;
+	memcpy(c->eos, t.id, c->eos_count * sizeof *c->eos);
+	return 0;
+}
+
 static int put_vocabulary(struct gguf_writer *w, const struct checkpoint *src, const struct config *c, struct err *e)
 {
 	struct tokenizer *t = NULL;
-	int rc = 0;
-	if (src && (checkpoint_file(src, "tokenizer.json") || checkpoint_file(src, "tokenizer.model")))
+	struct config with = *c;
+	int rc = src ? end_tokens(src, &with, w->notes, e) : 0;
+	if (!rc && src && (checkpoint_file(src, "tokenizer.json") || checkpoint_file(src, "tokenizer.model")))
 		rc = checkpoint_tokenizer(src, &t, e);
 	if (!rc)
-		rc = gguf_put_vocabulary(w, c, t, fact_of(src, "tokenizer.ggml.pre"),
+		rc = gguf_put_vocabulary(w, &with, t, fact_of(src, "tokenizer.ggml.pre"),
 					 src ? checkpoint_file(src, "tokenizer_config.json") : NULL, e);
 	if (!rc && t)
 		rc = gguf_put_chat_templates(w, src, e);
@@ -195,6 +212,8 @@ static int put_metadata(struct gguf_writer *w, const struct checkpoint *src, con
 		rc = gguf_put_config(&own, c, e);
 	if (!rc && !gguf_carries(&carried, "tokenizer.ggml.model"))
 		rc = put_vocabulary(&own, src, c, e);
+	if (!rc)
+		rc = gguf_put_sampling(&own, src, e);
 	if (!rc)
 		rc = gguf_merge(w, &own, &carried, e);
 	gguf_writer_release(&own);

@@ -54,4 +54,30 @@ succeeds "keys: and back" "$QUIRE" convert "$T/keys" -o "$T/keys.gguf"
 succeeds "keys: and back: inspect" "$QUIRE" inspect "$T/keys.gguf"
 prints "keys: and back: template" 'tokenizer.chat_template.tool_use = T'
 
+# generation_config.json: end tokens and sampling settings
+is "generation: from a GGUF" "$(tr -d ' \n' <"$T/keys/generation_config.json")" \
+	'{"bos_token_id":1,"eos_token_id":[2,4],"do_sample":true,"temperature":0.6,"top_k":20,"top_p":0.95,"repetition_penalty":1.05}'
+"$QUIRE" inspect "$T/keys.gguf" >"$T/out"
+for x in 'tokenizer.ggml.eos_token_id = 2' 'tokenizer.ggml.eot_token_id = 4' 'general.sampling.temp = 0.6' 'general.sampling.top_k = 20' \
+	'general.sampling.top_p = 0.95' 'general.sampling.penalty_repeat = 1.05'; do
+	prints "generation: back: $x" "$x\$"
+done
+# "One day" goes on with " morning," (token 265 begins it): transformers ends at any token that this file lists
+folder ends
+id=$("$QUIRE" tokenize "$DEMO" "One day morning" | tr ' ' '\n' | sed -n 4p)
+echo "{\"eos_token_id\": [2, $id]}" >"$T/ends/generation_config.json"
+for x in ends ends.quire ends.gguf; do
+	[ $x = ends ] || "$QUIRE" convert "$T/ends" -o "$T/$x" >/dev/null
+	succeeds "generation: ends: $x" "$QUIRE" generate "$T/$x" "One day" --tokens 8 --json
+	prints "generation: ends: at the first token of $x" '"tokens": 0'
+	prints "generation: ends: by itself, $x" '"end": "eos"'
+done
+
+# what a GGUF is run otherwise
+cp -r "$MODEL/mistral-window" "$T/window"
+succeeds "a window in GGUF" "$QUIRE" convert "$T/window" -o "$T/window.gguf"
+says "a window in GGUF: said" "warning: 2 of 2 layers have a sliding window of 9 tokens; llama.cpp gives llama full attention"
+succeeds "a window elsewhere" "$QUIRE" convert "$T/window" -o "$T/window.quire"
+is "a window elsewhere: no warning" "$(cat "$T/err")" ""
+
 done_testing

@@ -11,7 +11,7 @@
 #include "codec/codec.h"
 #include "formats/checkpoint.h"
 #include "formats/file.h"
-#include "formats/gguf.h"
+#include "formats/gguf_model.h"
 #include "scratch.h"
 
 static struct err e;
@@ -140,10 +140,51 @@ static void what_quantizing_makes_untrue(void **state)
 	checkpoint_close(c);
 }
 
+/* What llama.cpp's loaders (src/models/{llama,qwen2,qwen3}.cpp) have no room for, and what they run otherwise. */
+static void limits(void **state)
+{
+	static const struct {
+		const char *type, *keys;
+		int code;
+		const char *says;
+	} rows[] = {
+		{ "llama", "\"attention_bias\":true,\"mlp_bias\":true,\"head_dim\":12", 0, NULL },
+		{ "llama", "\"kv_heads_per_layer\":[4,2]", ERR_UNSUPPORTED, "different heads" },
+		{ "llama", "\"window_per_layer\":[0,8]", 0, "1 of 2 layers have a sliding window of 8" },
+		{ "llama", "\"window_per_layer\":[64,64]", 0, NULL },
+		{ "llama", "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":16}", 0, NULL },
+		{ "llama", "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":16,\"beta_fast\":8}", 0,
+		  "beta_fast 8" },
+		{ "mistral", "\"num_key_value_heads\":2,\"sliding_window\":8", 0, "2 of 2 layers" },
+		{ "qwen2", "\"num_key_value_heads\":2", 0, NULL },
+		{ "qwen2", "\"num_key_value_heads\":2,\"head_dim\":12", ERR_UNSUPPORTED, "4 heads of 12" },
+		{ "qwen2", "\"num_key_value_heads\":2,\"use_sliding_window\":true,\"sliding_window\":8,\"max_window_layers\":0", 0, "gives qwen2" },
+		{ "qwen3", "\"num_key_value_heads\":2,\"head_dim\":16", 0, NULL },
+		{ "qwen3", "\"num_key_value_heads\":2,\"head_dim\":16,\"attention_bias\":true", ERR_UNSUPPORTED, "attention_bias" },
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+		char text[500];
+		struct config c;
+		struct notes n = { 0 };
+		snprintf(text, sizeof text, "{\"model_type\":\"%s\",\"hidden_size\":32,\"intermediate_size\":64,\"num_hidden_layers\":2,"
+			 "\"num_attention_heads\":4,\"vocab_size\":32,\"max_position_embeddings\":64,%s}", rows[i].type, rows[i].keys);
+		if (config_parse(&c, text, strlen(text), &e))
+			fail_msg("%s: %s", text, e.message);
+		int rc = gguf_expressible(&c, &n, &e);
+		const char *said = rc ? e.message : n.count ? n.line[0] : "";
+		if (rc != rows[i].code || (rows[i].says ? !strstr(said, rows[i].says) : *said != '\0'))
+			fail_msg("%s: %d, '%s'", text, rc, said);
+		notes_release(&n);
+		config_release(&c);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(every_key_survives, scratch_setup, scratch_teardown),
+		cmocka_unit_test(limits),
 		cmocka_unit_test_setup_teardown(what_quantizing_makes_untrue, scratch_setup, scratch_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
