@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/json.h"
 #include "codec/codec.h"
 #include "formats/hf.h"
 #include "model/arch.h"
@@ -185,6 +186,27 @@ static int untie(struct checkpoint *c, struct err *e)
 	return ERR_OK;
 }
 
+/* layer_types that the class does not read, where they ask for something else than what is run. */
+static int note_layer_types(struct checkpoint *c, const struct side_file *f, const struct config *config, struct err *e)
+{
+	uint32_t i = 0, other = 0;
+	if (config->arch->window == WINDOW_FROM_LAYER)
+		return ERR_OK;
+	struct json *root = json_parse(f->data, f->size, e);
+	if (!root)
+		return e->code;
+	const struct json *types = json_is_null(json_get(root, "window_per_layer")) ? json_get(root, "layer_types") : NULL;
+	for (const struct json *j = json_first(types); j && i < config->layers; j = json_next(j), i++) {
+		const char *type = json_string(j);
+		other += type && !strcmp(type, "sliding_attention") ? !config->layer[i].window : config->layer[i].window != 0;
+	}
+	if (other)
+		notes_add(&c->notes, "%.600s: config.json has layer_types, which %s does not read, nor does transformers: %u layers run otherwise",
+			  c->path, config->arch->name, other);
+	json_free(root);
+	return ERR_OK;
+}
+
 int checkpoint_adopt(struct checkpoint *c, struct err *e)
 {
 	const struct side_file *f = checkpoint_file(c, "config.json");
@@ -194,7 +216,9 @@ int checkpoint_adopt(struct checkpoint *c, struct err *e)
 	/* what is wrong with a config is said by those who need it */
 	if (!f || !c->source || config_parse(&config, f->data, f->size, &ignored))
 		return ERR_OK;
-	int rc = judge_head(c->source, &config, &head, e);
+	int rc = note_layer_types(c, f, &config, e);
+	if (!rc)
+		rc = judge_head(c->source, &config, &head, e);
 	if (!rc && anything_to_do(c->source, config.arch, head))
 		rc = view(c, config.arch, head, e);
 	if (!rc && head == HEAD_UNTIED)

@@ -16,6 +16,10 @@ succeeds "saved without prefix: inspect" "$QUIRE" inspect "$T/bare"
 prints "saved without prefix: without buffers" "^tensors +20,"
 succeeds "saved buffers" "$QUIRE" inspect "$MODEL/llama-bare"
 prints "saved buffers: named by inspect" "left out = 2 tensors"
+for x in llama-types mistral-types; do
+	succeeds "keys that a class does not read: $x" "$QUIRE" convert "$MODEL/$x" -o "$T/$x.quire"
+	says "keys that a class does not read: said, $x" "has layer_types, which ${x%-types} does not read, nor does transformers: 1 layers run"
+done
 
 # chat templates: in a folder's files, in its tokenizer_config.json, in GGUF (keys.gguf is by the reference writer)
 KEYS=$ROOT/tests/golden/metadata/keys.gguf
