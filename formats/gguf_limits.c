@@ -13,11 +13,12 @@ static const struct loader {
 	const char *arch;
 	bool o_bias, mlp_bias;
 	bool head_dim;       /* heads may be wider or narrower than hidden / heads */
+	bool only_tied;      /* the head is the embedding, whatever else is stored */
 } loaders[] = {
 	{ .arch = "llama", .o_bias = true, .mlp_bias = true, .head_dim = true },
 	{ .arch = "qwen2" },
 	{ .arch = "qwen3", .head_dim = true },
-	{ .arch = "gemma", .head_dim = true },
+	{ .arch = "gemma", .head_dim = true, .only_tied = true },
 };
 
 static int loads(const struct config *c, struct err *e)
@@ -32,6 +33,8 @@ static int loads(const struct config *c, struct err *e)
 	if ((c->o_bias && !l->o_bias) || (c->mlp_bias && !l->mlp_bias))
 		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with biases of %s", arch,
 			       c->o_bias && !l->o_bias ? "the attention's output (attention_bias)" : "the feed-forward (mlp_bias)");
+	if (l->only_tied && !c->tied)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with a head of its own beside the embedding", arch);
 	if (!l->head_dim && (uint64_t)c->heads * c->head_dim != c->hidden)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with %u heads of %u in a width of %u", arch, c->heads,
 			       c->head_dim, c->hidden);

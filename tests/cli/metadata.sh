@@ -62,7 +62,7 @@ prints "keys: and back: template" 'tokenizer.chat_template.tool_use = T'
 is "generation: from a GGUF" "$(tr -d ' \n' <"$T/keys/generation_config.json")" \
 	'{"bos_token_id":1,"eos_token_id":[2,4],"do_sample":true,"temperature":0.6,"top_k":20,"top_p":0.95,"repetition_penalty":1.05}'
 "$QUIRE" inspect "$T/keys.gguf" >"$T/out"
-for x in 'tokenizer.ggml.eos_token_id = 2' 'tokenizer.ggml.eot_token_id = 4' 'general.sampling.temp = 0.6' 'general.sampling.top_k = 20' \
+for x in 'tokenizer.ggml.eos_token_id = 2' 'tokenizer.ggml.eom_token_id = 4' 'general.sampling.temp = 0.6' 'general.sampling.top_k = 20' \
 	'general.sampling.top_p = 0.95' 'general.sampling.penalty_repeat = 1.05'; do
 	prints "generation: back: $x" "$x\$"
 done

@@ -159,6 +159,8 @@ static void limits(void **state)
 		{ "qwen2", "\"num_key_value_heads\":2", 0, NULL },
 		{ "qwen2", "\"num_key_value_heads\":2,\"head_dim\":12", ERR_UNSUPPORTED, "4 heads of 12" },
 		{ "qwen2", "\"num_key_value_heads\":2,\"use_sliding_window\":true,\"sliding_window\":8,\"max_window_layers\":0", 0, "gives qwen2" },
+		{ "gemma", "\"num_key_value_heads\":4,\"head_dim\":8", 0, NULL },
+		{ "gemma", "\"num_key_value_heads\":4,\"head_dim\":8,\"tie_word_embeddings\":false", ERR_UNSUPPORTED, "a head of its own" },
 		{ "qwen3", "\"num_key_value_heads\":2,\"head_dim\":16", 0, NULL },
 		{ "qwen3", "\"num_key_value_heads\":2,\"head_dim\":16,\"attention_bias\":true", ERR_UNSUPPORTED, "attention_bias" },
 	};
