@@ -174,6 +174,15 @@ static int untie(struct checkpoint *c, struct err *e)
 		if (strcmp(files[i].name, "config.json"))
 			continue;
 		config_text_replace(files[i].data, files[i].size, "tie_word_embeddings", "false", &text);
+		/* a family that ties unless told otherwise may leave the key out */
+		if (text.len == files[i].size && !text.failed) {
+			const char *brace = strchr(files[i].data, '{');
+			size_t at = (size_t)(brace - files[i].data) + 1;
+			strbuf_clear(&text);
+			strbuf_add(&text, files[i].data, at);
+			strbuf_puts(&text, "\"tie_word_embeddings\": false,");
+			strbuf_add(&text, files[i].data + at, files[i].size - at);
+		}
 		files[i].data = text.failed ? NULL : arena_strndup(&c->arena, text.data ? text.data : "", text.len);
 		files[i].size = text.len;
 		strbuf_release(&text);
@@ -190,7 +199,7 @@ static int untie(struct checkpoint *c, struct err *e)
 static int note_layer_types(struct checkpoint *c, const struct side_file *f, const struct config *config, struct err *e)
 {
 	uint32_t i = 0, other = 0;
-	if (config->arch->window == WINDOW_FROM_LAYER)
+	if (config->arch->window != WINDOW_NONE && config->arch->window != WINDOW_ALL)
 		return ERR_OK;
 	struct json *root = json_parse(f->data, f->size, e);
 	if (!root)

@@ -19,6 +19,7 @@ static const struct loader {
 	{ .arch = "qwen2" },
 	{ .arch = "qwen3", .head_dim = true },
 	{ .arch = "gemma", .head_dim = true, .only_tied = true },
+	{ .arch = "gemma2", .head_dim = true, .only_tied = true },
 };
 
 static int loads(const struct config *c, struct err *e)
