@@ -2,6 +2,7 @@
 #include "model/regex.h"
 
 #include <pcre2.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,14 @@
 
 struct regex {
 	pcre2_code *code;
-	bool jit;
+	_Atomic(pcre2_code *) fast; /* a copy compiled to machine code, once a search has read enough; NULL until then, or for good */
+};
+
+enum {
+	MAX_PATTERN = 64 << 10,   /* bytes; PCRE2 limits what they compile to */
+	FAST_AFTER = 4096,        /* bytes read by one search: compiling costs as much as reading some thousand */
+	MATCH_STEPS = 10000000,   /* of backtracking in one match, as in Oniguruma */
+	MATCH_KIB = 256 << 10,
 };
 
 /* What the escapes mean inside a class, by Unicode properties; PCRE2's own differ for some characters. */
@@ -248,6 +256,8 @@ static void translate_one(struct translation *t)
 int regex_compile(const char *pattern, size_t len, struct regex **out, struct err *e)
 {
 	struct translation t = { .p = pattern, .end = pattern + len };
+	if (len > MAX_PATTERN)
+		return *out = NULL, err_set(e, ERR_UNSUPPORTED, "a pattern of %zu bytes; the limit is %d", len, (int)MAX_PATTERN);
 	while (t.p < t.end && !t.unsupported && !t.out.failed)
 		translate_one(&t);
 	struct regex *r = calloc(1, sizeof *r);
@@ -266,8 +276,6 @@ int regex_compile(const char *pattern, size_t len, struct regex **out, struct er
 			char why[160] = "";
 			pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
 			rc = err_set(e, ERR_INPUT, "pattern \"%.*s\": %s", (int)(len < 200 ? len : 200), pattern, why);
-		} else {
-			r->jit = pcre2_jit_compile(r->code, PCRE2_JIT_COMPLETE) == 0;
 		}
 	}
 	pcre2_compile_context_free(context);
@@ -285,25 +293,38 @@ void regex_free(struct regex *r)
 	if (!r)
 		return;
 	pcre2_code_free(r->code);
+	pcre2_code_free(atomic_load(&r->fast));
 	free(r);
 }
 
-int regex_start(struct regex_search *s, const struct regex *r, struct err *e)
+int regex_start(struct regex_search *s, struct regex *r, struct err *e)
 {
-	*s = (struct regex_search){ .regex = r };
+	*s = (struct regex_search){ .regex = r, .code = atomic_load(&r->fast) };
 	s->match = pcre2_match_data_create(1, NULL);
 	s->context = pcre2_match_context_create(NULL);
-	if (r->jit)
-		s->stack = pcre2_jit_stack_create(32 * 1024, 16 * 1024 * 1024, NULL);
-	if (!s->match || !s->context || (r->jit && !s->stack)) {
+	if (!s->match || !s->context) {
 		regex_stop(s);
 		return err_nomem(e);
 	}
-	if (s->stack)
-		pcre2_jit_stack_assign(s->context, NULL, s->stack);
-	pcre2_set_match_limit(s->context, 50 * 1000 * 1000);
-	pcre2_set_heap_limit(s->context, 512 * 1024);
+	if (!s->code)
+		s->code = r->code;
+	pcre2_set_match_limit(s->context, MATCH_STEPS);
+	pcre2_set_heap_limit(s->context, MATCH_KIB);
 	return ERR_OK;
+}
+
+/* Without machine code, for want of memory or of a compiler, the search is only slower. */
+static void speed_up(struct regex_search *s)
+{
+	struct regex *r = s->regex;
+	pcre2_code *none = NULL, *copy;
+	if (!atomic_load(&r->fast) && (copy = pcre2_code_copy(r->code)) != NULL)
+		if (pcre2_jit_compile(copy, PCRE2_JIT_COMPLETE) || !atomic_compare_exchange_strong(&r->fast, &none, copy))
+			pcre2_code_free(copy); /* another thread was first */
+	if (atomic_load(&r->fast))
+		s->code = atomic_load(&r->fast);
+	if (s->code != r->code && !s->stack && (s->stack = pcre2_jit_stack_create(32 * 1024, 16 * 1024 * 1024, NULL)) != NULL)
+		pcre2_jit_stack_assign(s->context, NULL, s->stack);
 }
 
 int regex_text(struct regex_search *s, const char *text, size_t len, struct err *e)
@@ -312,6 +333,8 @@ int regex_text(struct regex_search *s, const char *text, size_t len, struct err 
 	s->len = len;
 	s->from = s->last_end = 0;
 	s->any = false;
+	if (s->seen <= FAST_AFTER && (s->seen += len) > FAST_AFTER)
+		speed_up(s);
 	/* PCRE2's tables may not know the newest characters: it sees others like them in their place */
 	for (size_t i = 0, n; i < len; i += n) {
 		n = utf8_length(text[i]);
@@ -333,9 +356,9 @@ int regex_text(struct regex_search *s, const char *text, size_t len, struct err 
 int regex_next(struct regex_search *s, size_t *start, size_t *end, struct err *e)
 {
 	while (s->from <= s->len) {
-		int rc = pcre2_match(s->regex->code, (PCRE2_SPTR)s->subject, s->len, s->from, PCRE2_NO_UTF_CHECK, s->match, s->context);
+		int rc = pcre2_match(s->code, (PCRE2_SPTR)s->subject, s->len, s->from, PCRE2_NO_UTF_CHECK, s->match, s->context);
 		if (rc == PCRE2_ERROR_JIT_STACKLIMIT)
-			rc = pcre2_match(s->regex->code, (PCRE2_SPTR)s->subject, s->len, s->from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
+			rc = pcre2_match(s->code, (PCRE2_SPTR)s->subject, s->len, s->from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
 					 s->match, s->context);
 		if (rc == PCRE2_ERROR_NOMATCH)
 			return 0;

@@ -19,14 +19,14 @@ void regex_free(struct regex *r);
 
 /* Searches with one regex over one text after the other. Several threads may each have one for the same regex. */
 struct regex_search {
-	const struct regex *regex;
-	void *match, *context, *stack;
+	struct regex *regex;
+	void *code, *match, *context, *stack;
 	const char *text, *subject; /* subject: the text as the engine sees it */
-	size_t len, from, last_end;
+	size_t len, from, last_end, seen; /* seen: bytes of all texts so far */
 	bool any;
 	struct strbuf stand_in;
 };
-int regex_start(struct regex_search *s, const struct regex *r, struct err *e);
+int regex_start(struct regex_search *s, struct regex *r, struct err *e);
 /* The text must stay until the next call. */
 int regex_text(struct regex_search *s, const char *text, size_t len, struct err *e);
 /*

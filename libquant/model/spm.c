@@ -160,7 +160,7 @@ static int add_piece(struct tokenizer *t, const struct spm_piece *p, struct err 
 	t->pieces[id].score = p->score;
 	t->pieces[id].type = (unsigned char)p->type;
 	t->pieces[id].special = p->type == TOKEN_CONTROL || p->type == TOKEN_UNKNOWN;
-	int fresh = map_add(&t->bpe.vocab, text, p->len, (uint64_t)id);
+	int fresh = bpe_add(&t->bpe, text, p->len, id);
 	if (fresh <= 0)
 		return fresh ? err_nomem(e) : err_set(e, ERR_INPUT, "tokenizer.model has \"%.100s\" twice", text);
 	if (p->type == TOKEN_UNKNOWN && t->bpe.unk < 0)
@@ -209,7 +209,7 @@ static int add_characters(struct tokenizer *t, struct err *e)
 			if (n == p.len)
 				break;
 			size_t next = t->size;
-			int fresh = map_add(&t->bpe.vocab, p.text + i, n, next);
+			int fresh = bpe_add(&t->bpe, p.text + i, n, (int32_t)next);
 			if (fresh)
 				rc = fresh < 0 ? err_nomem(e) : tokenizer_put(t, (int64_t)next, p.text + i, n, e);
 		}

@@ -161,7 +161,8 @@ int tokenizer_open(const struct tokenizer_files *f, struct tokenizer **out, stru
 	struct json *config = NULL;
 	if (!t)
 		return err_nomem(e);
-	t->bos = t->eos = t->bpe.unk = NO_TOKEN;
+	t->bos = t->eos = NO_TOKEN;
+	bpe_init(&t->bpe);
 	int rc = ERR_OK;
 	if (f->config && !(config = json_parse(f->config, f->config_len, e)))
 		rc = err_prefix(e, "tokenizer_config.json");

@@ -53,21 +53,34 @@ const struct pair_slot *pairs_get(const struct pairs *p, uint32_t left, uint32_t
 	return s->id >= 0 ? s : NULL;
 }
 
+static int pairs_resize(struct pairs *p, size_t cap)
+{
+	struct pairs bigger = { .cap = cap, .count = p->count };
+	bigger.slot = cap <= SIZE_MAX / sizeof *bigger.slot ? malloc(cap * sizeof *bigger.slot) : NULL;
+	if (!bigger.slot)
+		return -1;
+	for (size_t i = 0; i < cap; i++)
+		bigger.slot[i].id = -1;
+	for (size_t i = 0; i < p->cap; i++)
+		if (p->slot[i].id >= 0)
+			*pair_slot(&bigger, p->slot[i].pair) = p->slot[i];
+	free(p->slot);
+	*p = bigger;
+	return 0;
+}
+
+int pairs_reserve(struct pairs *p, size_t count)
+{
+	size_t cap = 32;
+	while (cap / 2 <= count)
+		cap *= 2;
+	return cap > p->cap ? pairs_resize(p, cap) : 0;
+}
+
 int pairs_set(struct pairs *p, uint32_t left, uint32_t right, uint32_t rank, int32_t id)
 {
-	if (p->count * 2 >= p->cap) {
-		struct pairs bigger = { .cap = p->cap ? p->cap * 2 : 256, .count = p->count };
-		bigger.slot = malloc(bigger.cap * sizeof *bigger.slot);
-		if (!bigger.slot)
-			return -1;
-		for (size_t i = 0; i < bigger.cap; i++)
-			bigger.slot[i].id = -1;
-		for (size_t i = 0; i < p->cap; i++)
-			if (p->slot[i].id >= 0)
-				*pair_slot(&bigger, p->slot[i].pair) = p->slot[i];
-		free(p->slot);
-		*p = bigger;
-	}
+	if (p->count * 2 >= p->cap && pairs_resize(p, p->cap ? p->cap * 2 : 32) < 0)
+		return -1;
 	uint64_t pair = (uint64_t)left << 32 | right;
 	struct pair_slot *s = pair_slot(p, pair);
 	p->count += s->id < 0;
@@ -84,7 +97,10 @@ static int32_t vocab_id(const struct bpe *b, const char *s, size_t n)
 static int32_t char_id(const struct bpe *b, const char *s, size_t n)
 {
 	uint32_t c = utf8_code(s);
-	return c < 0x10000 ? b->chars[c] : vocab_id(b, s, n);
+	if (c >= 0x10000)
+		return vocab_id(b, s, n);
+	const int32_t *page = b->chars[c >> 8];
+	return page ? page[c & 255] : NO_TOKEN;
 }
 
 /* ---- opening ---- */
@@ -148,7 +164,7 @@ static int read_merges(struct tokenizer *t, const struct json *merges, struct er
 	if (json_kind(merges) != JSON_ARRAY)
 		return err_set(e, ERR_INPUT, "model.merges is missing");
 	t->bpe.merges = arena_array(&t->arena, n ? n : 1, sizeof *t->bpe.merges);
-	if (!t->bpe.merges)
+	if (!t->bpe.merges || pairs_reserve(&t->bpe.pairs, n) < 0)
 		return err_nomem(e);
 	struct strbuf joined = { 0 };
 	int rc = ERR_OK;
@@ -171,7 +187,7 @@ static int read_vocab(struct tokenizer *t, const struct json *vocab, struct err 
 		int rc = tokenizer_put(t, id, text, len, e);
 		if (rc)
 			return rc;
-		if (map_add(&t->bpe.vocab, text, len, (uint64_t)id) < 0)
+		if (bpe_add(&t->bpe, text, len, (int32_t)id) < 0)
 			return err_nomem(e);
 	}
 	return ERR_OK;
@@ -184,7 +200,6 @@ int bpe_parse(const struct json *model, struct tokenizer *t, struct err *e)
 	double dropout;
 	size_t unk_len;
 	int rc;
-	b->unk = NO_TOKEN;
 	if (!type && json_kind(json_get(model, "merges")) != JSON_ARRAY)
 		return err_set(e, ERR_INPUT, "the tokenizer has no model");
 	if (type && strcmp(type, "BPE") != 0)
@@ -205,31 +220,71 @@ int bpe_parse(const struct json *model, struct tokenizer *t, struct err *e)
 	return bpe_finish(b, t->pieces, e);
 }
 
-#define EDGES 4
+static int hex(char c)
+{
+	return c >= '0' && c <= '9' ? c - '0' : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* The byte that <0xNN> at s stands for, or -1. */
+static int byte_text(const char *s)
+{
+	int high = hex(s[3]), low = hex(s[4]);
+	return memcmp(s, "<0x", 3) == 0 && s[5] == '>' && high >= 0 && low >= 0 ? high << 4 | low : -1;
+}
+
+int bpe_add(struct bpe *b, const char *s, size_t n, int32_t id)
+{
+	int fresh = map_add(&b->vocab, s, n, (uint64_t)id);
+	if (fresh <= 0 || !n)
+		return fresh;
+	int byte = n == 6 ? byte_text(s) : -1;
+	if (byte >= 0)
+		b->bytes[byte] = id;
+	uint32_t c = n == utf8_length(s[0]) ? utf8_code(s) : UINT32_MAX;
+	if (c >= 0x10000)
+		return fresh;
+	int32_t **page = &b->chars[c >> 8];
+	if (!*page) {
+		*page = malloc(256 * sizeof **page);
+		if (!*page)
+			return -1;
+		memset(*page, 0xff, 256 * sizeof **page);
+	}
+	(*page)[c & 255] = id;
+	return fresh;
+}
+
+void bpe_init(struct bpe *b)
+{
+	b->unk = NO_TOKEN;
+	memset(b->bytes, 0xff, sizeof b->bytes);
+}
+
+#define EDGES 3
 
 static bool outer_is(const char *s, size_t n, bool last, const char *part, size_t len)
 {
-	return n > len && memcmp(last ? s + n - len : s, part, len) == 0;
+	return n >= len && memcmp(last ? s + n - len : s, part, len) == 0;
 }
 
 /*
- * The first symbols a token may end (last) or begin with: itself, when it can
- * be one, its outer character, a byte, the unknown token. More than needed does no harm.
+ * The first symbols a token may end (last) or begin with: its outer character,
+ * a byte, the unknown token. More than needed does no harm.
  */
 static int edge_symbols(const struct bpe *b, const struct piece *pieces, int32_t self, bool last, int32_t out[EDGES])
 {
 	const char *s = pieces[self].text;
 	size_t n = pieces[self].len;
 	int count = 0;
-	out[count++] = self;
 	if (!n)
 		return count;
 	size_t at = last ? utf8_back(s, n) : 0;
 	int32_t c = char_id(b, s + at, last ? n - at : utf8_length(s[0]));
 	if (c >= 0)
 		out[count++] = c;
-	if (n > 6 && memcmp(last ? s + n - 6 : s, "<0x", 3) == 0 && (c = vocab_id(b, last ? s + n - 6 : s, 6)) >= 0)
-		out[count++] = c;
+	int byte = n >= 6 ? byte_text(last ? s + n - 6 : s) : -1;
+	if (byte >= 0 && b->bytes[byte] >= 0)
+		out[count++] = b->bytes[byte];
 	if (b->unk >= 0 && outer_is(s, n, last, pieces[b->unk].text, pieces[b->unk].len))
 		out[count++] = b->unk;
 	return count;
@@ -254,18 +309,6 @@ static int find_joins(struct bpe *b, const struct piece *pieces, struct err *e)
 
 int bpe_finish(struct bpe *b, const struct piece *pieces, struct err *e)
 {
-	b->chars = malloc(0x10000 * sizeof *b->chars);
-	if (!b->chars)
-		return err_nomem(e);
-	for (uint32_t c = 0; c < 0x10000; c++) {
-		char s[4];
-		b->chars[c] = vocab_id(b, s, utf8_encode(c, s));
-	}
-	for (int i = 0; i < 256; i++) {
-		char s[8];
-		snprintf(s, sizeof s, "<0x%02X>", (unsigned)i);
-		b->bytes[i] = vocab_id(b, s, 6);
-	}
 	b->whole = b->prefix_len || b->suffix_len;
 	return b->whole ? ERR_OK : find_joins(b, pieces, e);
 }
@@ -275,7 +318,8 @@ void bpe_release(struct bpe *b)
 	map_release(&b->vocab);
 	free(b->pairs.slot);
 	free(b->joins.slot);
-	free(b->chars);
+	for (int i = 0; i < 256; i++)
+		free(b->chars[i]);
 }
 
 /* ---- encoding ---- */

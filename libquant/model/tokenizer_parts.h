@@ -206,6 +206,8 @@ struct pairs {
 	struct pair_slot *slot;
 	size_t count, cap;
 };
+/* Makes room for so many. */
+int pairs_reserve(struct pairs *p, size_t count);
 int pairs_set(struct pairs *p, uint32_t left, uint32_t right, uint32_t rank, int32_t id);
 const struct pair_slot *pairs_get(const struct pairs *p, uint32_t left, uint32_t right);
 
@@ -219,7 +221,7 @@ struct bpe {
 	struct pairs joins;      /* first symbols that a merge may bring together: what is not here separates segments */
 	struct merge *merges;
 	size_t merge_count;
-	int32_t *chars;          /* id of every single character below U+10000 */
+	int32_t *chars[256];     /* ids of single characters below U+10000, by the high byte; NULL: none of those 256 */
 	int32_t bytes[256];      /* id of <0xNN> */
 	int32_t unk;             /* or NO_TOKEN */
 	const char *unk_text;    /* an unk_token that the vocabulary lacks */
@@ -244,8 +246,11 @@ struct bpe_work *bpe_work_new(const struct bpe *b, struct err *e);
 void bpe_work_free(struct bpe_work *w);
 /* Appends the ids of one word. The text must stay until the work is freed. */
 int bpe_word(struct bpe_work *w, const char *s, size_t n, struct token_ids *out, struct err *e);
+void bpe_init(struct bpe *b);
 int bpe_parse(const struct json *model, struct tokenizer *t, struct err *e);
-/* Fills chars, bytes and joins from vocab and pairs. */
+/* Adds a text to vocab, and to chars or bytes where it belongs there; as map_add. */
+int bpe_add(struct bpe *b, const char *s, size_t n, int32_t id);
+/* Fills joins from vocab and pairs. */
 int bpe_finish(struct bpe *b, const struct piece *pieces, struct err *e);
 void bpe_release(struct bpe *b);
 
