@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Large enough that a checkpoint's names need a handful of chunks, small enough not to matter. */
-enum { CHUNK = 64 * 1024 };
+/* The first chunk is small, so that little things cost little; later ones are so large that there are a handful. */
+enum { FIRST = 4 * 1024, CHUNK = 64 * 1024 };
 
 struct arena_chunk {
 	struct arena_chunk *next;
@@ -20,7 +20,8 @@ void *arena_alloc(struct arena *a, size_t size)
 	size = (size + 15) & ~(size_t)15;
 	struct arena_chunk *c = a->head;
 	if (!c || c->size - c->used < size) {
-		size_t want = size > CHUNK ? size : CHUNK;
+		size_t want = c ? CHUNK : FIRST;
+		want = size > want ? size : want;
 		c = calloc(1, sizeof *c + want);
 		if (!c)
 			return NULL;

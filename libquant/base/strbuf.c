@@ -12,6 +12,10 @@ static bool reserve(struct strbuf *b, size_t more)
 		b->failed = true;
 		return false;
 	}
+	if (b->limit && b->len + more > b->limit) {
+		b->failed = b->over = true;
+		return false;
+	}
 	size_t need = b->len + more + 1;
 	if (need <= b->cap)
 		return true;

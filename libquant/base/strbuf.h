@@ -3,7 +3,7 @@
 /*
  * A growing byte string, always NUL-terminated. Zero-initialise before use.
  * Running out of memory sets `failed` and later calls do nothing, so that a
- * caller checks once at the end.
+ * caller checks once at the end. Growing beyond `limit` sets `over` as well.
  */
 #include <stdbool.h>
 #include <stddef.h>
@@ -11,7 +11,8 @@
 struct strbuf {
 	char *data;
 	size_t len, cap;
-	bool failed;
+	size_t limit; /* 0: none */
+	bool failed, over;
 };
 
 void strbuf_add(struct strbuf *b, const void *bytes, size_t n);

@@ -35,6 +35,12 @@ int charsmap_open(const void *data, size_t len, struct charsmap **out, struct er
 	memcpy(c->strings, bytes + 4 + trie, rest);
 	c->strings[rest] = '\0';
 	c->strings_len = rest;
+	for (size_t i = 0, n; i < rest; i += n + 1)
+		if ((n = strlen(c->strings + i)) > MAX_REPLACEMENT) {
+			charsmap_free(c);
+			return err_set(e, ERR_INPUT, "the precompiled_charsmap has a replacement of %zu bytes; the limit is %d", n,
+				       (int)MAX_REPLACEMENT);
+		}
 	*out = c;
 	return ERR_OK;
 }

@@ -257,7 +257,7 @@ int regex_compile(const char *pattern, size_t len, struct regex **out, struct er
 {
 	struct translation t = { .p = pattern, .end = pattern + len };
 	if (len > MAX_PATTERN)
-		return *out = NULL, err_set(e, ERR_UNSUPPORTED, "a pattern of %zu bytes; the limit is %d", len, (int)MAX_PATTERN);
+		return *out = NULL, err_set(e, ERR_INPUT, "a pattern of %zu bytes; the limit is %d", len, (int)MAX_PATTERN);
 	while (t.p < t.end && !t.unsupported && !t.out.failed)
 		translate_one(&t);
 	struct regex *r = calloc(1, sizeof *r);

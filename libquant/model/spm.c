@@ -368,7 +368,7 @@ static void normalize(const struct spm *s, const char *text, size_t n, bool pref
 		return;
 	if (prefix && s->dummy_prefix)
 		strbuf_add(out, space, space_len);
-	for (bool after_space = s->remove_extra; n; text += used, n -= used) {
+	for (bool after_space = s->remove_extra; n && !out->failed; text += used, n -= used) {
 		used = normal_prefix(s, text, n, &to, &len);
 		while (after_space && len && to[0] == ' ') {
 			to++;
@@ -421,7 +421,7 @@ static int put_ids(const struct tokenizer *t, const int32_t *ids, size_t count, 
 
 int spm_encode(const struct tokenizer *t, const char *text, size_t n, struct token_ids *out, struct err *e)
 {
-	struct splits parts = { 0 };
+	struct splits parts = { .text.limit = growth_limit(n) };
 	struct token_ids ids = { 0 };
 	struct bpe_work *w = bpe_work_new(&t->bpe, e);
 	int rc = !w || added_split(&t->added, &t->added.raw, text, n, 0, true, &parts) < 0 ? err_nomem(e) : ERR_OK;
@@ -435,7 +435,7 @@ int spm_encode(const struct tokenizer *t, const char *text, size_t n, struct tok
 		one->len = parts.text.len - start;
 	}
 	if (!rc && parts.text.failed)
-		rc = err_nomem(e);
+		rc = parts.text.over ? growth_error("the normalizer", n, e) : err_nomem(e);
 	for (size_t i = 0; i < parts.count && !rc; i++) {
 		const struct split *one = &parts.at[i];
 		size_t from = ids.count;

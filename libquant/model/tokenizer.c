@@ -35,7 +35,8 @@ void token_ids_release(struct token_ids *ids)
 
 int tokenizer_put(struct tokenizer *t, int64_t id, const char *text, size_t len, struct err *e)
 {
-	if (id < 0 || id >= TOKENIZER_MAX_ID)
+	enum { SPARSE = 1 << 20, GAP = 64 }; /* few tokens must not ask for room for many */
+	if (id < 0 || id >= TOKENIZER_MAX_ID || (uint64_t)id > SPARSE + t->puts++ * GAP)
 		return err_set(e, ERR_INPUT, "token \"%.100s\" has id %lld, which is out of range", text, (long long)id);
 	if ((size_t)id >= t->cap) {
 		size_t cap = t->cap ? t->cap : 1024;

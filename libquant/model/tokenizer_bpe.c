@@ -130,8 +130,9 @@ static int one_merge(struct tokenizer *t, const char *a, size_t a_len, const cha
 /* A merge whose parts hold spaces themselves: the cut at which both are in the vocabulary. */
 static const char *merge_space(const struct bpe *b, const char *text)
 {
+	enum { MOST = 1000 }; /* bytes of a merge that is looked at again and again */
 	const char *first = strchr(text, ' '), *space = first;
-	if (!first || !strchr(first + 1, ' '))
+	if (!first || !strchr(first + 1, ' ') || strlen(text) > MOST)
 		return first;
 	for (; space; space = strchr(space + 1, ' '))
 		if (vocab_id(b, text, (size_t)(space - text)) >= 0 && vocab_id(b, space + 1, strlen(space + 1)) >= 0)
@@ -210,6 +211,8 @@ int bpe_parse(const struct json *model, struct tokenizer *t, struct err *e)
 	    (rc = part_string(model, "end_of_word_suffix", &t->arena, &b->suffix, &b->suffix_len, e)) ||
 	    (rc = part_string(model, "unk_token", &t->arena, &unk, &unk_len, e)))
 		return rc;
+	if (b->prefix_len > MAX_AFFIX || b->suffix_len > MAX_AFFIX)
+		return err_set(e, ERR_INPUT, "a subword prefix or suffix of more than %d bytes", (int)MAX_AFFIX);
 	b->fuse_unk = part_bool(model, "fuse_unk", false);
 	b->byte_fallback = part_bool(model, "byte_fallback", false);
 	b->ignore_merges = part_bool(model, "ignore_merges", false);

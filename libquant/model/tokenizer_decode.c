@@ -247,14 +247,6 @@ static const struct dec_row rows[] = {
 	{ "BPEDecoder", parse_bpe, bpe },
 };
 
-static size_t leaves(const struct json *j)
-{
-	size_t n = 1;
-	for (j = json_first(json_get(j, "decoders")); j; j = json_next(j))
-		n += leaves(j);
-	return n;
-}
-
 static int parse_one(const struct json *j, struct arena *a, struct dec_steps *out, struct err *e)
 {
 	const char *type = json_string(json_get(j, "type"));
@@ -279,8 +271,12 @@ int dec_parse(const struct json *j, struct arena *a, struct dec_steps *out, stru
 {
 	if (json_is_null(j))
 		return ERR_OK;
+	size_t n;
+	int rc = part_steps(j, "decoders", &n, e);
+	if (rc)
+		return rc;
 	out->present = true;
-	out->at = arena_array(a, leaves(j), sizeof *out->at);
+	out->at = arena_array(a, n, sizeof *out->at);
 	return out->at ? parse_one(j, a, out, e) : err_nomem(e);
 }
 
@@ -292,10 +288,13 @@ void dec_release(struct dec_steps *d)
 
 int dec_apply(const struct dec_steps *d, struct pieces *p, struct strbuf *out, struct err *e)
 {
+	size_t given = p->text.len;
 	int rc = ERR_OK;
 	for (size_t i = 0; i < d->count && !rc; i++) {
-		struct pieces next = { 0 };
+		struct pieces next = { .text.limit = growth_limit(given) };
 		rc = d->at[i].row->apply(&d->at[i], p, &next, e);
+		if (next.text.over)
+			rc = growth_error("the decoder", given, e);
 		if (!rc && (next.failed || next.text.failed))
 			rc = err_nomem(e);
 		pieces_release(p);
@@ -316,36 +315,39 @@ int dec_apply(const struct dec_steps *d, struct pieces *p, struct strbuf *out, s
 
 /* ---- post-processors: ids in front and behind ---- */
 
-static int put_ids(const struct json *ids, struct tokenizer *t, int32_t **list, size_t *count, struct err *e)
+struct around {
+	size_t head_count, tail_count;
+	int32_t head[MAX_AROUND], tail[MAX_AROUND];
+};
+
+static int too_many(size_t count, struct err *e)
 {
-	size_t n = json_count(ids);
-	int32_t *all = arena_array(&t->arena, *count + n + 1, sizeof *all);
-	if (!all)
-		return err_nomem(e);
-	if (*count)
-		memcpy(all, *list, *count * sizeof *all);
-	*list = all;
+	return count <= MAX_AROUND ? ERR_OK : err_set(e, ERR_INPUT, "the tokenizer's post-processor puts more than %d tokens around a "
+						       "text", (int)MAX_AROUND);
+}
+
+static int put_ids(const struct json *ids, int32_t list[MAX_AROUND], size_t *count, struct err *e)
+{
 	for (ids = json_first(ids); ids; ids = json_next(ids)) {
 		int64_t id;
 		if (!json_int(ids, &id) || id < 0 || id >= TOKENIZER_MAX_ID)
 			return err_set(e, ERR_INPUT, "post-processor: a token id is out of range");
-		all[(*count)++] = (int32_t)id;
+		if (too_many(*count + 1, e))
+			return ERR_INPUT;
+		list[(*count)++] = (int32_t)id;
 	}
 	return ERR_OK;
 }
 
-struct around {
-	int32_t *head, *tail;
-	size_t head_count, tail_count;
-};
-
-static int template(const struct json *j, struct tokenizer *t, struct around *x, struct err *e)
+static int template(const struct json *j, struct around *x, struct err *e)
 {
-	const struct json *specials = json_get(j, "special_tokens");
+	const struct json *specials = json_get(j, "special_tokens"), *single = json_get(j, "single");
 	bool seen = false;
-	if (json_kind(json_get(j, "single")) != JSON_ARRAY)
+	if (json_kind(single) != JSON_ARRAY)
 		return err_set(e, ERR_UNSUPPORTED, "TemplateProcessing: \"single\" is not a list");
-	for (const struct json *p = json_first(json_get(j, "single")); p; p = json_next(p)) {
+	if (too_many(json_count(single), e))
+		return ERR_INPUT;
+	for (const struct json *p = json_first(single); p; p = json_next(p)) {
 		const char *token = json_string(json_get(json_get(p, "SpecialToken"), "id"));
 		const char *sequence = json_string(json_get(json_get(p, "Sequence"), "id"));
 		if (sequence && strcmp(sequence, "A") == 0 && !seen) {
@@ -355,7 +357,7 @@ static int template(const struct json *j, struct tokenizer *t, struct around *x,
 		const struct json *ids = token ? json_get(json_get(specials, token), "ids") : NULL;
 		if (json_kind(ids) != JSON_ARRAY)
 			return err_set(e, ERR_UNSUPPORTED, "TemplateProcessing: a part of \"single\" is not handled");
-		int rc = seen ? put_ids(ids, t, &x->tail, &x->tail_count, e) : put_ids(ids, t, &x->head, &x->head_count, e);
+		int rc = seen ? put_ids(ids, x->tail, &x->tail_count, e) : put_ids(ids, x->head, &x->head_count, e);
 		if (rc)
 			return rc;
 	}
@@ -363,33 +365,29 @@ static int template(const struct json *j, struct tokenizer *t, struct around *x,
 }
 
 /* cls and sep: ["text", id] */
-static int cls_sep(const struct json *j, struct tokenizer *t, struct around *x, struct err *e)
+static int cls_sep(const struct json *j, struct around *x, struct err *e)
 {
 	static const char *const keys[] = { "cls", "sep" };
 	for (int i = 0; i < 2; i++) {
 		int64_t id;
 		const struct json *pair = json_get(j, keys[i]);
-		int32_t *one = arena_array(&t->arena, 1, sizeof *one);
-		if (!one)
-			return err_nomem(e);
 		if (!json_int(json_next(json_first(pair)), &id) || id < 0 || id >= TOKENIZER_MAX_ID)
 			return err_set(e, ERR_INPUT, "post-processor: \"%s\" is not a token and its id", keys[i]);
-		*one = (int32_t)id;
-		*(i ? &x->tail : &x->head) = one;
+		*(i ? x->tail : x->head) = (int32_t)id;
 		*(i ? &x->tail_count : &x->head_count) = 1;
 	}
 	return ERR_OK;
 }
 
-static int only_offsets(const struct json *j, struct tokenizer *t, struct around *x, struct err *e)
+static int only_offsets(const struct json *j, struct around *x, struct err *e)
 {
-	(void)j, (void)t, (void)x, (void)e;
+	(void)j, (void)x, (void)e;
 	return ERR_OK;
 }
 
 static const struct {
 	const char *type;
-	int (*parse)(const struct json *j, struct tokenizer *t, struct around *x, struct err *e);
+	int (*parse)(const struct json *j, struct around *x, struct err *e);
 } post_rows[] = {
 	{ "TemplateProcessing", template },
 	{ "ByteLevel", only_offsets },
@@ -400,13 +398,18 @@ static const struct {
 static int post_one(const struct json *j, struct tokenizer *t, struct err *e)
 {
 	const char *type = json_string(json_get(j, "type"));
-	struct around x = { 0 };
+	struct around x;
 	int rc = -1;
+	x.head_count = x.tail_count = 0;
 	for (size_t i = 0; type && i < sizeof post_rows / sizeof post_rows[0]; i++)
 		if (strcmp(type, post_rows[i].type) == 0)
-			rc = post_rows[i].parse(j, t, &x, e);
+			rc = post_rows[i].parse(j, &x, e);
 	if (rc)
 		return rc > 0 ? rc : err_set(e, ERR_UNSUPPORTED, "tokenizer post-processor %.60s is not handled", type ? type : "(none)");
+	if (!x.head_count && !x.tail_count)
+		return ERR_OK;
+	if (too_many(x.head_count + t->head_count + x.tail_count + t->tail_count, e))
+		return ERR_INPUT;
 	/* what comes later in a sequence goes around what came before */
 	int32_t *head = arena_array(&t->arena, x.head_count + t->head_count + 1, sizeof *head);
 	int32_t *tail = arena_array(&t->arena, x.tail_count + t->tail_count + 1, sizeof *tail);

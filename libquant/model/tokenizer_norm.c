@@ -206,7 +206,7 @@ static int byte_level(const struct norm_step *s, const char *text, size_t n, str
 
 static int precompiled(const struct norm_step *s, const char *text, size_t n, struct strbuf *out, struct err *e)
 {
-	for (size_t i = 0, len; i < n; i += len) {
+	for (size_t i = 0, len; i < n && !out->failed; i += len) {
 		len = unicode_grapheme(text + i, n - i);
 		const char *to = s->charsmap && len < 6 ? charsmap_first(s->charsmap, text + i, len) : NULL;
 		if (to) {
@@ -241,17 +241,6 @@ static const struct norm_row rows[] = {
 	{ "Precompiled", parse_precompiled, precompiled, 0 },
 };
 
-static size_t leaves(const struct json *j, const char *list)
-{
-	const struct json *parts = json_get(j, list);
-	if (!parts)
-		return 1;
-	size_t n = 1;
-	for (j = json_first(parts); j; j = json_next(j))
-		n += leaves(j, list);
-	return n;
-}
-
 static int parse_one(const struct json *j, struct arena *a, struct norm_steps *out, struct err *e)
 {
 	const char *type = json_string(json_get(j, "type"));
@@ -274,9 +263,13 @@ static int parse_one(const struct json *j, struct arena *a, struct norm_steps *o
 
 int norm_parse(const struct json *j, struct arena *a, struct norm_steps *out, struct err *e)
 {
+	size_t n;
 	if (json_is_null(j))
 		return ERR_OK;
-	out->at = arena_array(a, leaves(j, "normalizers") + 1, sizeof *out->at);
+	int rc = part_steps(j, "normalizers", &n, e);
+	if (rc)
+		return rc;
+	out->at = arena_array(a, n, sizeof *out->at);
 	return out->at ? parse_one(j, a, out, e) : err_nomem(e);
 }
 
@@ -290,9 +283,11 @@ void norm_release(struct norm_steps *n)
 
 int norm_apply(const struct norm_steps *n, const char *s, size_t len, struct strbuf *out, bool *stripped, struct err *e)
 {
-	struct strbuf now = { 0 }, next = { 0 };
+	size_t given = len, limit = out->limit;
+	struct strbuf now = { .limit = growth_limit(len) }, next = now;
 	int rc = ERR_OK;
 	*stripped = false;
+	out->limit = out->len + growth_limit(len);
 	for (size_t i = 0; i < n->count && !rc; i++) {
 		const struct norm_step *step = &n->at[i];
 		strbuf_clear(&next);
@@ -300,6 +295,8 @@ int norm_apply(const struct norm_steps *n, const char *s, size_t len, struct str
 			*stripped = true;
 		bool last = i + 1 == n->count;
 		rc = step->row->apply(step, s, len, last ? out : &next, e);
+		if (next.over || out->over)
+			rc = growth_error("the normalizer", given, e);
 		struct strbuf swap = now;
 		now = next;
 		next = swap;
@@ -308,6 +305,7 @@ int norm_apply(const struct norm_steps *n, const char *s, size_t len, struct str
 	}
 	if (!n->count)
 		strbuf_add(out, s, len);
+	out->limit = limit;
 	strbuf_release(&now);
 	strbuf_release(&next);
 	return rc ? rc : failed(out, e);

@@ -17,6 +17,17 @@
 #define TOKENIZER_MAX_ID (1 << 24)
 #define NO_TOKEN (-1)
 
+/* What a small file must not make large; real ones stay far below. */
+enum {
+	MAX_STEPS = 1000,       /* of a normalizer, a pre-tokenizer, a decoder */
+	MAX_AFFIX = 64,         /* bytes of a subword prefix or suffix */
+	MAX_AROUND = 1024,      /* tokens that a post-processor puts around a text */
+	MAX_REPLACEMENT = 4096, /* bytes that a charsmap has for one character */
+	MAX_GROWTH = 256,       /* what steps may make of a text, in its own lengths, beside a KiB */
+};
+size_t growth_limit(size_t len);
+int growth_error(const char *what, size_t len, struct err *e);
+
 /* ---- spans: a text cut into matches of a pattern and what lies between them ---- */
 
 struct span {
@@ -261,7 +272,7 @@ struct tokenizer {
 	struct arena arena;
 	struct json *json;
 	struct piece *pieces;
-	size_t size, cap;
+	size_t size, cap, puts; /* puts: how often an id was given a text */
 	struct bpe bpe;
 	struct norm_steps norm;
 	struct pre_steps pre;
@@ -277,6 +288,8 @@ struct tokenizer {
 /* Gives an id its text. ERR_INPUT when it is out of range. */
 int tokenizer_put(struct tokenizer *t, int64_t id, const char *text, size_t len, struct err *e);
 int token_ids_add(struct token_ids *ids, int32_t id, struct err *e);
+/* How many steps a tree of sequences has, each with its parts under the key `list`. ERR_INPUT beyond MAX_STEPS. */
+int part_steps(const struct json *j, const char *list, size_t *count, struct err *e);
 /* A copy of the string member, or *out NULL when missing. */
 int part_string(const struct json *j, const char *key, struct arena *a, const char **out, size_t *len, struct err *e);
 bool part_bool(const struct json *j, const char *key, bool missing);

@@ -154,7 +154,7 @@ static int cut(struct splits *s, const struct pattern *pattern, char_test *test,
 static int rewrite(struct splits *s, void (*fn)(const void *arg, const struct split *one, const char *text, struct strbuf *out),
 		   const void *arg, struct err *e)
 {
-	struct strbuf text = { 0 };
+	struct strbuf text = { .limit = s->text.limit };
 	for (size_t i = 0; i < s->count; i++) {
 		struct split *one = &s->at[i];
 		size_t start = text.len;
@@ -387,17 +387,6 @@ static const struct pre_row rows[] = {
 	{ "FixedLength", parse_fixed, apply_fixed },
 };
 
-static size_t leaves(const struct json *j)
-{
-	const struct json *parts = json_get(j, "pretokenizers");
-	if (!parts)
-		return 1;
-	size_t n = 1;
-	for (j = json_first(parts); j; j = json_next(j))
-		n += leaves(j);
-	return n;
-}
-
 static int parse_one(const struct json *j, struct arena *a, struct pre_steps *out, struct err *e)
 {
 	const char *type = json_string(json_get(j, "type"));
@@ -420,9 +409,13 @@ static int parse_one(const struct json *j, struct arena *a, struct pre_steps *ou
 
 int pre_parse(const struct json *j, struct arena *a, struct pre_steps *out, struct err *e)
 {
+	size_t n;
 	if (json_is_null(j))
 		return ERR_OK;
-	out->at = arena_array(a, leaves(j) + 1, sizeof *out->at);
+	int rc = part_steps(j, "pretokenizers", &n, e);
+	if (rc)
+		return rc;
+	out->at = arena_array(a, n, sizeof *out->at);
 	return out->at ? parse_one(j, a, out, e) : err_nomem(e);
 }
 
@@ -434,8 +427,10 @@ void pre_release(struct pre_steps *p)
 
 int pre_apply(const struct pre_steps *p, struct splits *s, struct err *e)
 {
+	size_t given = s->text.len;
 	int rc = ERR_OK;
+	s->text.limit = growth_limit(given);
 	for (size_t i = 0; i < p->count && !rc; i++)
 		rc = p->at[i].row->apply(&p->at[i], s, e);
-	return rc;
+	return s->text.over ? growth_error("the pre-tokenizer", given, e) : rc;
 }

@@ -44,6 +44,31 @@ void splits_release(struct splits *s)
 	*s = (struct splits){ 0 };
 }
 
+size_t growth_limit(size_t len)
+{
+	return len < SIZE_MAX / 4 / MAX_GROWTH ? len * MAX_GROWTH + 1024 : SIZE_MAX / 2;
+}
+
+int growth_error(const char *what, size_t len, struct err *e)
+{
+	return err_set(e, ERR_INPUT, "%s of the tokenizer makes more than %zu bytes of a text of %zu, which is the limit", what,
+		       growth_limit(len), len);
+}
+
+static size_t leaves(const struct json *j, const char *list)
+{
+	size_t n = 1;
+	for (j = json_first(json_get(j, list)); j; j = json_next(j))
+		n += leaves(j, list);
+	return n;
+}
+
+int part_steps(const struct json *j, const char *list, size_t *count, struct err *e)
+{
+	*count = leaves(j, list);
+	return *count <= MAX_STEPS ? ERR_OK : err_set(e, ERR_INPUT, "the tokenizer has %zu %s; the limit is %d", *count, list, (int)MAX_STEPS);
+}
+
 int part_string(const struct json *j, const char *key, struct arena *a, const char **out, size_t *len, struct err *e)
 {
 	const struct json *v = json_get(j, key);
