@@ -111,10 +111,10 @@ static int take_blocks(const struct records *r, struct measurement *m, uint8_t *
 	return rc;
 }
 
-/* Room for the whole run; the parts' own sizes vouch for the header's numbers. */
-static int merge_init(const struct run_id *id, size_t bytes, struct measurement *m, uint8_t **seen, struct err *e)
+/* Room for the whole run; what the parts hold vouches for the header's numbers. bytes: of figures, in all parts. */
+static int merge_init(const struct run_id *id, uint64_t bytes, struct measurement *m, uint8_t **seen, struct err *e)
 {
-	if (id->windows > bytes / 12)
+	if ((uint64_t)id->windows * id->scored > 4 * bytes)
 		return err_set(e, ERR_INPUT, "the parts are too small for %zu windows; some are missing", id->windows);
 	int rc = measurement_init(m, id->windows, id->scored, id->fields & MEASURE_REFERENCE, e);
 	if (!rc && (id->fields & MEASURE_VARIANCE))
@@ -129,14 +129,15 @@ int part_merge(const char *const *paths, size_t count, struct run_id *id, struct
 {
 	struct records *r = calloc(count ? count : 1, sizeof *r);
 	uint8_t *seen = NULL;
-	size_t bytes = 0;
+	uint64_t bytes = 0;
 	int rc = r ? ERR_OK : err_nomem(e);
 	*m = (struct measurement){ 0 };
 	for (size_t i = 0; i < count && !rc; i++) {
 		rc = records_open(&r[i], paths[i], RECORDS_PART, e);
 		if (!rc)
 			rc = same_run(&r[0].id, &r[i].id, paths[i], paths[0], e);
-		bytes += r[i].map.size;
+		for (size_t k = 0; !rc && k < r[i].id.to - r[i].id.from; k++)
+			bytes += r[i].block[k].raw;
 	}
 	if (!rc)
 		rc = merge_init(&r[0].id, bytes, m, &seen, e);
