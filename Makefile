@@ -49,6 +49,9 @@ X86 := $(filter x86_64-% amd64-%,$(shell $(CC) -dumpmachine))
 $(B)/obj/libquant/kernel/avx2.o $(B)/obj/libquant/kernel/%avx2.o: ISA := $(if $(X86),-mavx2 -mfma -mf16c)
 $(B)/obj/libquant/kernel/avx512.o $(B)/obj/libquant/kernel/%avx512.o: ISA := $(if $(X86),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c)
 
+# the fuzzer learns little from comparisons in here, and they are the most
+$(B)/obj/libquant/base/%.o: QUIET := $(if $(findstring fuzzer,$(SAN)),-fno-sanitize-coverage=trace-cmp)
+
 .PHONY: have-libraries
 have-libraries:
 	@$(if $(PKG_LIBS),:,echo "some libraries are missing; run: make deps" >&2; exit 1)
@@ -56,7 +59,7 @@ have-libraries:
 $(B)/obj/%.o: %.c Makefile | have-libraries
 	@mkdir -p $(@D)
 	$(call SAY,CC,$<)
-	$(Q)$(CC) $(CFLAGS_ALL) $(ISA) -MMD -MP -c $< -o $@
+	$(Q)$(CC) $(CFLAGS_ALL) $(ISA) $(QUIET) -MMD -MP -c $< -o $@
 
 $(B)/libquire.a: $(LIB_OBJ)
 	@rm -f $@
