@@ -25,7 +25,8 @@ enum {
 
 /* What the escapes mean inside a class, by Unicode properties; PCRE2's own differ for some characters. */
 #define SPACE "\\p{Z}\\x09-\\x0d\\x85"
-#define WORD  "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\xb2\\xb3\\xb9\\xbc-\\xbe"
+#define LETTERS "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+#define WORD  LETTERS "\\xb2\\xb3\\xb9\\xbc-\\xbe" /* but not in a class with members of its own */
 #define HEX   "0-9A-Fa-f"
 
 #define MAX_GROUPS 250 /* PCRE2's own limit on nested parentheses */
@@ -37,7 +38,7 @@ struct translation {
 	size_t groups[MAX_GROUPS];
 	int depth;
 	const char *unsupported;
-	bool caseless_word;
+	bool unterminated;            /* a class */
 };
 
 static void insert(struct strbuf *b, size_t at, const char *s)
@@ -66,7 +67,7 @@ static const struct {
 } posix[] = {
 	{ "[:alpha:]", "\\p{Alphabetic}" }, { "[:digit:]", "\\p{Nd}" },     { "[:alnum:]", "\\p{Alphabetic}\\p{Nd}" },
 	{ "[:punct:]", "\\p{P}\\p{S}" },    { "[:space:]", SPACE },          { "[:upper:]", "\\p{Uppercase}" },
-	{ "[:lower:]", "\\p{Lowercase}" },  { "[:xdigit:]", HEX },           { "[:word:]", WORD },
+	{ "[:lower:]", "\\p{Lowercase}" },  { "[:xdigit:]", HEX },           { "[:word:]", LETTERS },
 	{ "[:cntrl:]", "\\p{Cc}" },
 };
 
@@ -125,57 +126,176 @@ static void escape(struct translation *t)
 	}
 }
 
-static void class_escape(struct translation *t)
+/*
+ * A class of Oniguruma may hold classes and intersections; PCRE2's may not. A set is kept as the members that a class
+ * can list and, beside them, expressions for one character each.
+ */
+struct set {
+	struct strbuf items, others;   /* "a-z\\p{L}", "|[^b]" */
+};
+
+static void set_release(struct set *s)
+{
+	strbuf_release(&s->items);
+	strbuf_release(&s->others);
+}
+
+static void set_other(struct set *s, const char *open, const char *expression, const char *close)
+{
+	strbuf_printf(&s->others, "|%s%s%s", open, expression, close);
+}
+
+/* An escape in a class; copies what PCRE2 reads the same way. */
+static void class_escape(struct translation *t, struct set *s)
 {
 	char c = t->end - t->p > 1 ? t->p[1] : '\0';
-	const char *set = escape_class(c);
-	if (set) {
-		strbuf_puts(&t->out, set);
-		t->p += 2;
-	} else if (c == 'W' || c == 'H') {
-		t->unsupported = "a negated escape in a class";
-	} else if (c == '\0') {
-		strbuf_putc(&t->out, '\\');
-		t->p++;
-	} else {
+	const char *same = c == 'w' ? LETTERS : escape_class(c);
+	const char *other = c == 'W' ? LETTERS : c >= 'A' && c <= 'Z' ? escape_class((char)(c + 32)) : NULL;
+	if (same)
+		strbuf_puts(&s->items, same);
+	else if (other)
+		set_other(s, "[^", other, "]");
+	else if (c == '\0')
+		strbuf_putc(&s->items, '\\'); /* PCRE2 reports it */
+	else {
+		struct strbuf out = t->out;
+		t->out = s->items;
 		copy_escape(t);
+		s->items = t->out;
+		t->out = out;
+		return;
+	}
+	t->p += c ? 2 : 1;
+}
+
+/* [:name:] or [:^name:]; false when it is none */
+static bool posix_class(struct translation *t, struct set *s)
+{
+	bool negated = t->end - t->p > 2 && t->p[2] == '^';
+	const char *name = t->p + 2 + negated;
+	for (size_t i = 0; t->p[1] == ':' && i < sizeof posix / sizeof posix[0]; i++) {
+		size_t n = strlen(posix[i].name) - 2;
+		if ((size_t)(t->end - name) < n || memcmp(name, posix[i].name + 2, n) != 0)
+			continue;
+		if (negated)
+			set_other(s, "[^", posix[i].set, "]");
+		else
+			strbuf_puts(&s->items, posix[i].set);
+		t->p = name + n;
+		return true;
+	}
+	return false;
+}
+
+/* Appends an expression for one character of the set. */
+static void set_expression(const struct set *s, bool negated, struct strbuf *out)
+{
+	const char *items = s->items.len ? s->items.data : NULL, *others = s->others.len ? s->others.data : NULL;
+	if (!others)
+		strbuf_printf(out, "[%s%s]", negated ? "^" : "", items);
+	else if (items)
+		strbuf_printf(out, negated ? "(?:(?!(?:[%s]%s))(?s:.))" : "(?:[%s]%s)", items, others);
+	else
+		strbuf_printf(out, negated ? "(?:(?!(?:%s))(?s:.))" : "(?:%s)", others + 1);
+}
+
+static void class_set(struct translation *t, int depth, bool *plain, struct set *out);
+
+/* One operand of an intersection, up to "&&" or the end of the class. */
+static void class_operand(struct translation *t, int depth, struct set *s)
+{
+	for (; t->p < t->end && *t->p != ']' && !t->unsupported && !s->items.failed && !s->others.failed;) {
+		if (*t->p == '\\') {
+			class_escape(t, s);
+		} else if (*t->p == '[') {
+			struct set inner = { 0 };
+			bool plain = true;
+			if (posix_class(t, s))
+				continue;
+			class_set(t, depth + 1, &plain, &inner);
+			if (plain)
+				strbuf_add(&s->items, inner.items.data, inner.items.len);
+			else if (inner.others.len)
+				strbuf_add(&s->others, inner.others.data, inner.others.len);
+			s->items.failed |= inner.items.failed | inner.others.failed;
+			set_release(&inner);
+		} else if (*t->p == '&' && t->end - t->p > 1 && t->p[1] == '&') {
+			return;
+		} else {
+			strbuf_putc(&s->items, *t->p++);
+		}
 	}
 }
 
-static void posix_class(struct translation *t)
+/* From '[' on. plain: the members are in out->items; else one expression is in out->others, after its '|'. */
+static void class_set(struct translation *t, int depth, bool *plain, struct set *out)
 {
-	for (size_t i = 0; i < sizeof posix / sizeof posix[0]; i++) {
-		size_t n = strlen(posix[i].name);
-		if ((size_t)(t->end - t->p) < n || memcmp(t->p, posix[i].name, n) != 0)
-			continue;
-		strbuf_puts(&t->out, posix[i].set);
-		t->p += n;
-		return;
+	enum { DEEPEST = 20 };
+	struct strbuf ahead = { 0 };
+	bool negated = false;
+	t->p++;
+	if (depth > DEEPEST)
+		t->unsupported = "classes nested that deep";
+	if (t->p < t->end && *t->p == '^') {
+		negated = true;
+		t->p++;
 	}
-	t->unsupported = "a class inside a class";
+	if (t->p < t->end && *t->p == ']')
+		strbuf_putc(&out->items, *t->p++);
+	class_operand(t, depth, out);
+	while (t->p < t->end && *t->p == '&' && !t->unsupported && !ahead.failed) {
+		strbuf_puts(&ahead, "(?=");
+		if (!out->items.len && !out->others.len)
+			t->unsupported = "an intersection with nothing";
+		else
+			set_expression(out, false, &ahead);
+		strbuf_putc(&ahead, ')');
+		strbuf_clear(&out->items);
+		strbuf_clear(&out->others);
+		t->p += 2;
+		class_operand(t, depth, out);
+	}
+	if (t->p >= t->end)
+		t->unterminated = true;
+	else
+		t->p++;
+	*plain = !negated && !ahead.len && !out->others.len;
+	if (!*plain && !t->unsupported && !t->unterminated) {
+		struct strbuf one = { 0 };
+		if (!out->items.len && !out->others.len) {
+			t->unsupported = "an empty class";
+		} else if (ahead.len) {
+			strbuf_printf(&one, "|(?:%s", negated ? "(?!" : "");
+			strbuf_add(&one, ahead.data, ahead.len);
+			set_expression(out, false, &one);
+			strbuf_puts(&one, negated ? ")(?s:.))" : ")");
+		} else {
+			strbuf_putc(&one, '|');
+			set_expression(out, negated, &one);
+		}
+		one.failed |= out->items.failed | out->others.failed | ahead.failed;
+		set_release(out);
+		out->others = one;
+	}
+	strbuf_release(&ahead);
 }
 
 static void class(struct translation *t)
 {
+	struct set s = { 0 };
+	bool plain = true;
 	t->atom = t->out.len;
-	strbuf_putc(&t->out, *t->p++);
-	if (t->p < t->end && *t->p == '^')
-		strbuf_putc(&t->out, *t->p++);
-	if (t->p < t->end && *t->p == ']')
-		strbuf_putc(&t->out, *t->p++);
-	while (t->p < t->end && *t->p != ']' && !t->unsupported) {
-		if (*t->p == '\\') {
-			class_escape(t);
-		} else if (*t->p == '[') {
-			posix_class(t);
-		} else if (*t->p == '&' && t->end - t->p > 1 && t->p[1] == '&') {
-			t->unsupported = "an intersection of classes";
-		} else {
-			strbuf_putc(&t->out, *t->p++);
-		}
-	}
-	if (t->p < t->end)
-		strbuf_putc(&t->out, *t->p++);
+	class_set(t, 0, &plain, &s);
+	if (t->unterminated)
+		strbuf_putc(&t->out, '['); /* PCRE2 reports it */
+	else if (plain && s.items.len)
+		set_expression(&s, false, &t->out);
+	else if (s.others.len)
+		strbuf_puts(&t->out, s.others.data + 1);
+	else if (!t->unsupported)
+		t->unsupported = "an empty class";
+	t->out.failed |= s.items.failed | s.others.failed;
+	set_release(&s);
 }
 
 /* "(" and what may follow it; Oniguruma's flag m is "dot matches newline", PCRE2's s. */
