@@ -260,16 +260,29 @@ static int put_texts(struct gguf_writer *w, const struct config *c, const struct
 	return rc;
 }
 
-/* The flag that loaders go by is what encoding does; a folder whose two files disagree is read differently elsewhere. */
-static void put_add_bos(struct gguf_writer *w, const struct tokenizer *t, const struct json *settings)
+/* A flag in one file that the other file's post-processor belies; loaders of GGUF go by the flag that is written. */
+static void put_flag(struct gguf_writer *w, const struct json *settings, const char *flag, bool add)
 {
-	bool add = tokenizer_bos(t) >= 0, said = add;
-	if (json_bool(json_get(settings, "add_bos_token"), &said) && said != add)
+	char key[80];
+	bool said = add;
+	if (json_bool(json_get(settings, flag), &said) && said != add)
 		notes_add(w->notes,
-			  "tokenizer_config.json says add_bos_token: %s, the post-processor of tokenizer.json adds %s; written as add_bos_token: %s, "
+			  "tokenizer_config.json says %s: %s, the post-processor of tokenizer.json adds %s; written as %s: %s, "
 			  "as the tokenizers library encodes (transformers before version 5 and llama.cpp's converter go by the former)",
-			  said ? "true" : "false", add ? "one" : "none", add ? "true" : "false");
-	gguf_put_bool(w, "tokenizer.ggml.add_bos_token", add);
+			  flag, said ? "true" : "false", add ? "one" : "none", flag, add ? "true" : "false");
+	snprintf(key, sizeof key, "tokenizer.ggml.%s", flag);
+	gguf_put_bool(w, key, add);
+}
+
+/* GGUF can say one token in front of a text and one behind it. */
+static void put_frame(struct gguf_writer *w, const struct tokenizer *t, const struct json *settings)
+{
+	struct token_frame f;
+	tokenizer_frame(t, &f);
+	put_flag(w, settings, "add_bos_token", f.heads > 0);
+	put_flag(w, settings, "add_eos_token", f.tails > 0);
+	if (f.heads > 1 || f.tails > 1 || (f.tails && f.tail[0] != tokenizer_eos(t)))
+		notes_add(w->notes, "the tokenizer puts %zu tokens in front of a text and %zu behind it; GGUF says bos and eos only", f.heads, f.tails);
 }
 
 int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const struct tokenizer *t, const char *pre,
@@ -279,25 +292,22 @@ int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const str
 		gguf_put_string(w, "tokenizer.ggml.model", "no_vocab", 8);
 		return 0;
 	}
-	bool spm = tokenizer_kind(t) == TOKENIZER_SPM, add_eos = tokenizer_adds_eos(t);
+	bool spm = tokenizer_kind(t) == TOKENIZER_SPM;
 	if (tokenizer_size(t) > c->vocab)
 		return err_set(e, ERR_INPUT, "the tokenizer has %zu tokens, the embedding %u rows; no token may be without one in GGUF",
 			       tokenizer_size(t), c->vocab);
-	bool named = pre != NULL;
-	if (!named)
-		pre = spm ? "default" : tokenizer_pre(t);
-	if (!spm && !named && !strcmp(pre, "default"))
-		return err_set(e, ERR_UNSUPPORTED, "tokenizer: GGUF has no name for this pre-tokenizer; text would be split differently");
 	struct json *root = NULL;
 	if (settings && !(root = json_parse(settings->data, settings->size, e)))
 		return err_prefix(e, "%s", settings->name);
 	const char *model = spm ? "llama" : "gpt2";
 	gguf_put_string(w, "tokenizer.ggml.model", model, strlen(model));
-	gguf_put_string(w, "tokenizer.ggml.pre", pre, strlen(pre));
-	int rc = put_texts(w, c, t, e);
+	if (spm)
+		gguf_put_string(w, "tokenizer.ggml.pre", pre ? pre : "default", strlen(pre ? pre : "default"));
+	int rc = spm ? 0 : gguf_put_pre(w, t, pre, e);
+	if (!rc)
+		rc = put_texts(w, c, t, e);
 	put_ids(w, c, t, root);
-	put_add_bos(w, t, root);
-	gguf_put_bool(w, "tokenizer.ggml.add_eos_token", add_eos);
+	put_frame(w, t, root);
 	if (spm || tokenizer_space_prefix(t))
 		gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", tokenizer_space_prefix(t));
 	json_free(root);

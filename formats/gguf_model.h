@@ -1,9 +1,13 @@
 #ifndef QUIRE_FORMATS_GGUF_MODEL_H
 #define QUIRE_FORMATS_GGUF_MODEL_H
 /* Parts of gguf.c: a language model in GGUF, taken apart into the side files of a Hugging Face folder and put together again. */
+#include "base/json.h"
 #include "formats/checkpoint.h"
 #include "formats/gguf.h"
 #include "model/arch.h"
+
+/* The normalizer of tokenizer.json, for quire only, where it is not that of the family that tokenizer.ggml.pre names. */
+#define GGUF_NORMALIZER "quire.tokenizer.normalizer"
 
 /* One file; a model may be split over several, of which the first has the metadata. */
 struct gguf_part {
@@ -36,12 +40,20 @@ uint32_t gguf_model_heads(const struct gguf_model *m, uint32_t layer, bool kv);
 int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e);
 /* Appends tokenizer.model or tokenizer.json (the other stays empty), and tokenizer_config.json; all empty without a vocabulary. */
 int gguf_vocabulary(const struct gguf_model *m, struct strbuf *model, struct strbuf *json, struct strbuf *config, struct err *e);
+/* The row that tokenizer.ggml.pre names; NULL: unknown. name gets the name, "default" where the file has none. */
+struct pre_known;
+const struct pre_known *gguf_pre_find(const struct gguf *g, char name[64]);
+/* The members "normalizer" and "pre_tokenizer" of tokenizer.json; without a row its reader refuses the name. */
+int gguf_write_pre(struct json_writer *w, const struct gguf *g, const struct pre_known *row, const char *name, bool prefix_space,
+		   struct err *e);
 
 /* The other way. Divisors of llama3 frequency scaling, [dims / 2]. */
 void gguf_rope_divisors(const struct rope *r, float *out);
 /* ERR_UNSUPPORTED for a model that no program would load from GGUF, or that it cannot say; notes for what runs otherwise. */
 int gguf_expressible(const struct config *c, struct notes *n, struct err *e);
 int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e);
+/* Of a byte-level vocabulary; named: as it was called in GGUF before, or NULL. What the name does not say is noted. */
+int gguf_put_pre(struct gguf_writer *w, const struct tokenizer *t, const char *named, struct err *e);
 /*
  * t may be NULL: a model without a vocabulary. settings: tokenizer_config.json, or NULL. pre: the name the pre-tokenizer
  * had in GGUF before, or NULL.

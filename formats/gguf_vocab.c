@@ -12,20 +12,6 @@
 #include "formats/gguf_vocab.h"
 #include "model/pre_known.h"
 
-/* A pre-tokenizer without a row gets its own name as type, so that the reader of tokenizer.json refuses it by name. */
-static const struct pre_known *find_pre(const struct gguf *g, char name[64])
-{
-	size_t len;
-	const char *s = gguf_string(gguf_find(g, "tokenizer.ggml.pre"), &len);
-	if (!s || len == 0 || len >= 64 || memchr(s, '\0', len) || !utf8_valid(s, len)) {
-		s = "default";
-		len = 7;
-	}
-	memcpy(name, s, len);
-	name[len] = '\0';
-	return pre_known_find(name);
-}
-
 const struct special_row gguf_special_rows[SPECIAL_COUNT] = {
 	[SPECIAL_BOS] = { "bos", "bos_token", 1 },      [SPECIAL_EOS] = { "eos", "eos_token", 2 },
 	[SPECIAL_UNK] = { "unknown", "unk_token", 0 },  [SPECIAL_PAD] = { "padding", "pad_token", -1 },
@@ -172,42 +158,6 @@ static void write_byte_level(struct json_writer *w, const char *key, bool use_re
 	jw_end_object(w);
 }
 
-static void write_pre(struct json_writer *w, const struct pre_known *row, const char *name)
-{
-	if (!row || (!row->patterns[0] && !row->digits)) {
-		if (row)
-			write_byte_level(w, "pre_tokenizer", true);
-		else {
-			jw_object(w, "pre_tokenizer");
-			jw_string(w, "type", name);
-			jw_end_object(w);
-		}
-		return;
-	}
-	jw_object(w, "pre_tokenizer");
-	jw_string(w, "type", "Sequence");
-	jw_array(w, "pretokenizers");
-	if (row->digits) {
-		jw_object(w, NULL);
-		jw_string(w, "type", "Digits");
-		jw_bool(w, "individual_digits", true);
-		jw_end_object(w);
-	}
-	for (int i = 0; i < 3 && row->patterns[i]; i++) {
-		jw_object(w, NULL);
-		jw_string(w, "type", "Split");
-		jw_object(w, "pattern");
-		jw_string(w, "Regex", row->patterns[i]);
-		jw_end_object(w);
-		jw_string(w, "behavior", "Isolated");
-		jw_bool(w, "invert", false);
-		jw_end_object(w);
-	}
-	write_byte_level(w, NULL, row->patterns[0] == NULL);
-	jw_end_array(w);
-	jw_end_object(w);
-}
-
 /* One piece of a template: a special token, or a text. */
 static void write_part(struct json_writer *w, const char *kind, const char *id, int text)
 {
@@ -320,17 +270,12 @@ static int write_byte_bpe(const struct vocabulary *v, const struct pre_known *ro
 	jw_null(&w, "truncation");
 	jw_null(&w, "padding");
 	write_added(&w, v);
-	if (row && row->normalizer) {
-		jw_object(&w, "normalizer");
-		jw_string(&w, "type", row->normalizer);
-		jw_end_object(&w);
-	} else {
-		jw_null(&w, "normalizer");
-	}
-	write_pre(&w, row, pre);
+	int rc = gguf_write_pre(&w, v->g, row, pre, v->space_prefix, e);
+	if (rc)
+		return rc;
 	write_post(&w, v);
 	write_byte_level(&w, "decoder", true);
-	int rc = write_model(&w, v, row, e);
+	rc = write_model(&w, v, row, e);
 	jw_end_object(&w);
 	return rc ? rc : out->failed ? err_nomem(e) : 0;
 }
@@ -453,7 +398,7 @@ int gguf_vocabulary(const struct gguf_model *m, struct strbuf *model, struct str
 	/* other tokenizers (bert, t5, rwkv ...) leave the model without tokenizer files; the facts say what it has */
 	if ((!spm && !bpe) || !tokens)
 		return 0;
-	const struct pre_known *row = find_pre(m->meta, pre);
+	const struct pre_known *row = gguf_pre_find(m->meta, pre);
 	int rc = read_tokens(&v, tokens, e);
 	if (!rc) {
 		read_settings(&v, spm || (row && row->add_bos));

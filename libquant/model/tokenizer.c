@@ -378,40 +378,6 @@ void tokenizer_merge(const struct tokenizer *t, size_t i, const char **left, con
 	*right = t->pieces[m->right].text;
 }
 
-static bool is_step(const struct pre_steps *p, size_t i, const char *type)
-{
-	return i < p->count && strcmp(p->at[i].row->type, type) == 0;
-}
-
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)|"
-#define CASED        "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]*[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]+|" \
-		     "[^\\r\\n\\p{L}\\p{N}]?[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]+[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]*|"
-#define SPACES       "\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-
-static const struct {
-	const char *regex, *pre;
-} pre_names[] = {
-	{ CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES, "llama-bpe" },
-	{ CONTRACTIONS "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|" SPACES, "qwen2" },
-	{ CASED "\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" SPACES, "tekken" },
-};
-
-const char *tokenizer_pre(const struct tokenizer *t)
-{
-	const struct pre_steps *p = &t->pre;
-	if (p->count == 1 && is_step(p, 0, "ByteLevel") && p->at[0].use_regex)
-		return "gpt-2";
-	if (p->count == 2 && is_step(p, 0, "Digits") && p->at[0].behavior == SPLIT_ISOLATED && is_step(p, 1, "ByteLevel"))
-		return "smollm";
-	if (p->count == 4 && is_step(p, 0, "Punctuation") && is_step(p, 1, "ByteLevel") && is_step(p, 2, "Digits") && is_step(p, 3, "Split"))
-		return "falcon";
-	if (p->count == 2 && is_step(p, 0, "Split") && p->at[0].regex_text && is_step(p, 1, "ByteLevel") && !p->at[1].use_regex)
-		for (size_t i = 0; i < sizeof pre_names / sizeof pre_names[0]; i++)
-			if (strcmp(p->at[0].regex_text, pre_names[i].regex) == 0)
-				return pre_names[i].pre;
-	return "default";
-}
-
 bool tokenizer_space_prefix(const struct tokenizer *t)
 {
 	if (t->spm)

@@ -60,8 +60,30 @@ float tokenizer_score(const struct tokenizer *t, int32_t id);   /* SPM: the mode
 size_t tokenizer_merges(const struct tokenizer *t);
 /* Merge i as two pieces (byte-level BPE). */
 void tokenizer_merge(const struct tokenizer *t, size_t i, const char **left, const char **right);
-/* GGUF's tokenizer.ggml.pre for a byte-level BPE, from what its pre-tokenizer is; "default" when not recognised. */
-const char *tokenizer_pre(const struct tokenizer *t);
+/*
+ * GGUF's name (tokenizer.ggml.pre) for the pre-tokenizer of a byte-level BPE, and what whoever goes by the name alone does
+ * otherwise. A pre-tokenizer spelled as none in the table is tried on PRE_PROBES short texts.
+ */
+enum { PRE_PROBES = 6000 };
+struct pre_known;
+struct pre_match {
+	const struct pre_known *known;   /* NULL: no name */
+	bool probed;                     /* found by its cuts, not by its spelling */
+	bool prefix_space;               /* puts a space in front of text, which the name does not say */
+	size_t unreachable;              /* pieces that merges do not make, where the name and the tokenizer differ about them */
+	int32_t unreachable_id;          /* the first of them */
+};
+int tokenizer_pre(const struct tokenizer *t, struct pre_match *out, struct err *e);
+/* The normalizer of tokenizer.json as JSON; false: none. Then the types in it, with commas. */
+bool tokenizer_normalizer(const struct tokenizer *t, struct strbuf *json);
+void tokenizer_normalizer_types(const struct tokenizer *t, struct strbuf *out);
+/* What encoding with `special` puts around a text. */
+struct token_frame {
+	const int32_t *head, *tail;
+	size_t heads, tails;
+};
+void tokenizer_frame(const struct tokenizer *t, struct token_frame *out);
+bool tokenizer_has_affixes(const struct tokenizer *t);          /* continuing_subword_prefix or end_of_word_suffix */
 bool tokenizer_space_prefix(const struct tokenizer *t);
 bool tokenizer_space_always(const struct tokenizer *t);         /* and after special tokens in the text too */
 /* Appends a tokenizer.json that encodes as the tokenizer.model that t was opened from. */
