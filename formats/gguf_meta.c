@@ -280,7 +280,7 @@ static void put_frame(struct gguf_writer *w, const struct tokenizer *t, const st
 	struct token_frame f;
 	tokenizer_frame(t, &f);
 	put_flag(w, settings, "add_bos_token", f.heads > 0);
-	put_flag(w, settings, "add_eos_token", f.tails > 0);
+	put_flag(w, settings, "add_eos_token", tokenizer_adds_eos(t));
 	if (f.heads > 1 || f.tails > 1 || (f.tails && f.tail[0] != tokenizer_eos(t)))
 		notes_add(w->notes, "the tokenizer puts %zu tokens in front of a text and %zu behind it; GGUF says bos and eos only", f.heads, f.tails);
 }
