@@ -233,6 +233,9 @@ static int check(const struct inspect_options *o, struct facts *f, struct err *e
 		if (rc)
 			return rc;
 	}
+	int bad = f->has_config ? checkpoint_check(c, &f->config, c->source, e) : ERR_OK;
+	if (bad)
+		return bad;
 	for (size_t i = 0; i < c->source->count; i++)
 		if (f->stats[i].nans || f->stats[i].infs)
 			return err_set(e, ERR_INPUT, "%s: tensor %s holds %llu NaN and %llu infinite values", c->path,
@@ -555,10 +558,10 @@ static int report(const struct inspect_options *o, struct facts *f, struct err *
 	int rc = count_codecs(f, e);
 	if (!rc && (o->stats || o->check))
 		rc = read_stats(o, f, e);
+	read_sides(f);
 	if (!rc && o->check)
 		rc = check(o, f, e);
 	if (!rc) {
-		read_sides(f);
 		if (o->common.json)
 			json_report(o, f, &out);
 		else

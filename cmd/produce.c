@@ -123,6 +123,22 @@ static int check_holds(const struct state *s, struct err *e)
 	return ERR_OK;
 }
 
+/* Success would say that the model is smaller now. */
+static int check_quantizes(const struct state *s, struct err *e)
+{
+	bool already = false;
+	if (!s->p->method)
+		return ERR_OK;
+	for (size_t i = 0; i < s->plan.count; i++) {
+		if (s->plan.items[i].method)
+			return ERR_OK;
+		already |= codec_quantizes(s->plan.items[i].out.codec);
+	}
+	return err_set(e, ERR_USAGE, "%.600s: nothing would be quantized by %.80s: %s", s->p->input, recipe_name(s->p->recipe),
+		       already ? "its matrices are stored so already; 'quire convert' copies them" :
+		       "no tensor is a matrix that it makes smaller; 'quire convert --dtype' changes types");
+}
+
 static const struct config *described(const struct state *s)
 {
 	return s->p->config ? s->p->config : s->have_config ? &s->config : NULL;
@@ -143,7 +159,7 @@ static int make_plan(struct state *s, struct err *e)
 			note(p->common, "%s", text.data);
 		strbuf_release(&text);
 	}
-	return rc;
+	return rc ? rc : check_quantizes(s, e);
 }
 
 static void plan_json(const struct state *s, struct strbuf *out)
@@ -435,6 +451,8 @@ int produce(const struct produce *p, struct err *e)
 		rc = checkpoint_tokenizer_known(s.in, e);
 	if (!rc)
 		rc = read_config(&s, e);
+	if (!rc && described(&s))
+		rc = checkpoint_check(s.in, described(&s), s.source, e);
 	if (!rc && p->calibration)
 		rc = calibrated_open(&s.calibrated, p, s.have_config ? &s.config : NULL, s.in, e);
 	if (!rc)

@@ -95,5 +95,12 @@ int checkpoint_config(const struct checkpoint *c, struct config *out, struct err
 /* ERR_UNSUPPORTED, with its name, when it has a tokenizer of a kind that no file here can hold. */
 int checkpoint_tokenizer_known(const struct checkpoint *c, struct err *e);
 int checkpoint_tokenizer(const struct checkpoint *c, struct tokenizer **out, struct err *e);
+/*
+ * Is it what its configuration says: every tensor there and in its shape, no token beyond the vocabulary? source: the
+ * checkpoint's, or what stands for it. ERR_INPUT. A tokenizer that is not read is no matter.
+ */
+int checkpoint_check(const struct checkpoint *c, const struct config *config, struct tensor_source *source, struct err *e);
+/* The part of it that a model opened for running still needs. */
+int vocabulary_check(const struct tokenizer *t, const struct config *config, struct err *e);
 
 #endif

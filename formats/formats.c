@@ -9,6 +9,7 @@
 #include "formats/adopt.h"
 #include "formats/checkpoint.h"
 #include "formats/file.h"
+#include "model/model.h"
 
 extern const struct format format_gguf, format_hf, format_quire, format_safetensors;
 
@@ -166,4 +167,27 @@ int checkpoint_tokenizer(const struct checkpoint *c, struct tokenizer **out, str
 		.added = added ? added->data : NULL,    .added_len = added ? added->size : 0,
 	};
 	return tokenizer_open(&f, out, e) ? err_prefix(e, "%.600s: tokenizer", c->path) : ERR_OK;
+}
+
+int vocabulary_check(const struct tokenizer *t, const struct config *config, struct err *e)
+{
+	if (tokenizer_size(t) <= config->vocab)
+		return ERR_OK;
+	return err_set(e, ERR_INPUT, "the tokenizer has %zu tokens, config.json a vocabulary of %u", tokenizer_size(t), config->vocab);
+}
+
+int checkpoint_check(const struct checkpoint *c, const struct config *config, struct tensor_source *source, struct err *e)
+{
+	struct tokenizer *t = NULL;
+	int rc = model_check(config, source, e);
+	if (!rc && (checkpoint_file(c, "tokenizer.json") || checkpoint_file(c, "tokenizer.model"))) {
+		rc = checkpoint_tokenizer(c, &t, e);
+		if (rc == ERR_UNSUPPORTED)
+			return ERR_OK;
+		if (rc)
+			return rc;
+		rc = vocabulary_check(t, config, e);
+		tokenizer_close(t);
+	}
+	return rc ? err_prefix(e, "%.600s", c->path) : ERR_OK;
 }

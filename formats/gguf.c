@@ -341,7 +341,7 @@ static int gguf_open(const char *path, struct checkpoint *c, struct err *e)
 	int rc = open_parts(c, r, path, e);
 	if (rc)
 		return rc;
-	if (!(rc = gguf_model_init(&r->m, e)) && !(rc = list_tensors(c, r, e)) && !(rc = make_files(c, &r->m, e)))
+	if (!(rc = gguf_model_init(&r->m, e)) && !(rc = gguf_check_keys(&r->m, e)) && !(rc = list_tensors(c, r, e)) && !(rc = make_files(c, &r->m, e)))
 		rc = make_facts(c, &r->m, e);
 	c->source = &r->base;
 	return rc ? err_prefix(e, "%.500s", path) : 0;

@@ -260,6 +260,7 @@ static int take_tensors(struct gguf *g, struct cursor *c, const uint8_t *start, 
 	if (rc)
 		return rc;
 	g->data_at = (uint64_t)(c->at - start);
+	uint64_t end_of_data = round_up(g->data_at, g->alignment) + running;
 	if (g->tensor_count)
 		g->data_at = round_up(g->data_at, g->alignment);
 	for (size_t i = 0; i < g->tensor_count; i++) {
@@ -271,6 +272,10 @@ static int take_tensors(struct gguf *g, struct cursor *c, const uint8_t *start, 
 				       "tensor '%s': its %" PRIu64 " bytes run past the end of the file (truncated?)", t->name,
 				       t->nbytes);
 	}
+	/* what no tensor claims is no padding: the header's count is wrong, or something was added */
+	if (size > end_of_data)
+		return err_set(e, ERR_INPUT, "%" PRIu64 " bytes follow the last of the %zu tensors that the header counts",
+			       (uint64_t)size - end_of_data, g->tensor_count);
 	return 0;
 }
 

@@ -113,6 +113,12 @@ INLINE vf vhalf(vf a)
 	return (vf)((vi)r | ((vi)a & (int32_t)0x80000000));
 }
 
+/* The scale of a super-block of one is the super-scale; nothing else can make a block zero, so it becomes zero as f16 does. */
+INLINE vf only_scale(vf s)
+{
+	return vselect(vabs(s) > vset(0x1p-25f), vhalf(s), vset(0));
+}
+
 /* To half precision or, as half, to bfloat16; zero stays zero. */
 INLINE vf vstored(bool bf16, vf a)
 {
@@ -417,7 +423,7 @@ INLINE void plain_rule(enum search_kind kind, struct search_job *job)
 		vstore(f.o + at, is(kind, AFFINE) ? lo : vset(0));
 	}
 	for (int at = 0; at < SEARCH_LANES; at += g->subs) {
-		float s_top = 0, m_top = 0, d[VL], dmin[VL];
+		float s_top = 0, m_top = 0, d[VL], dmin[VL], alone[VL];
 		for (int j = at; j < at + g->subs; j++) {
 			if ((f.s[j] < 0 ? -f.s[j] : f.s[j]) > (s_top < 0 ? -s_top : s_top))
 				s_top = f.s[j];
@@ -425,9 +431,10 @@ INLINE void plain_rule(enum search_kind kind, struct search_job *job)
 				m_top = -f.o[j];
 		}
 		vstore(d, vhalf(vset(s_top / (g->sc_lo < 0 ? g->sc_lo : g->sc_hi))));
+		vstore(alone, only_scale(vset(s_top)));
 		vstore(dmin, vhalf(vset(m_top / (g->mn_hi + (is(kind, AFFINE) ? 0.0f : 1.0f)))));
 		for (int j = at; j < at + g->subs; j++) {
-			job->d[j] = s_top != 0 ? d[0] : 0;
+			job->d[j] = g->subs == 1 ? alone[0] : s_top != 0 ? d[0] : 0;
 			job->dmin[j] = m_top > 0 ? dmin[0] : 0;
 		}
 	}
@@ -489,9 +496,7 @@ INLINE struct fit free_fit(enum search_kind kind, const struct search_job *job, 
 INLINE void all_super(enum search_kind kind, const struct search_grid *g, const struct lanes *f, float *d, float *dmin)
 {
 	for (int at = 0; at < SEARCH_LANES; at += VL) {
-		/* a super-block of one: its scale is the super-scale */
-		vf s = vload(f->s + at);
-		vstore(d + at, vselect(s == vset(0), vset(0), vhalf(s)));
+		vstore(d + at, only_scale(vload(f->s + at)));
 		vstore(dmin + at, vset(0));
 	}
 	for (int at = 0; at < SEARCH_LANES && g->subs > 1; at += g->subs) {

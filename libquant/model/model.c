@@ -48,6 +48,7 @@ const float *model_vector(const struct model *m, enum role r, uint32_t layer)
 struct complaints {
 	struct strbuf missing, unknown, shape;
 	size_t missing_count, unknown_count;
+	bool carried;               /* not to be run: unknown tensors and a missing head are no matter */
 	bool no_head;
 };
 
@@ -97,7 +98,7 @@ static void bind_names(struct model *m, struct complaints *x)
 		if (r != ROLE_UNKNOWN) {
 			check_shape(x, t, role_shape(c, r, layer, dim), dim);
 			m->weight[model_slot(r, layer)].tensor = t;
-		} else if (!tensor_name_ignored(t->name)) {
+		} else if (!x->carried && !tensor_name_ignored(t->name)) {
 			x->unknown_count++;
 			complain(&x->unknown, t->name);
 		}
@@ -106,6 +107,8 @@ static void bind_names(struct model *m, struct complaints *x)
 		for (uint32_t l = 0; l < (role_rows[r].per_layer ? c->layers : 1); l++) {
 			char name[96];
 			if (m->weight[model_slot((enum role)r, l)].tensor || !role_required(c, (enum role)r, l))
+				continue;
+			if (x->carried && r == ROLE_HEAD)
 				continue;
 			x->missing_count++;
 			x->no_head |= r == ROLE_HEAD;
@@ -178,12 +181,13 @@ static int load_all(struct model *m, struct err *e)
 	return ERR_OK;
 }
 
-int model_open(const struct config *c, struct tensor_source *s, struct model **out, struct err *e)
+/* A model whose tensors have their places, nothing read yet. */
+static int bind(const struct config *c, struct tensor_source *s, bool carried, struct model **out, struct err *e)
 {
 	size_t slots = ((size_t)c->layers + 1) * ROLE_COUNT;
-	struct complaints x = { 0 };
+	struct complaints x = { .carried = carried };
 	struct model *m = calloc(1, sizeof *m);
-	*out = NULL;
+	*out = m;
 	if (!m)
 		return err_nomem(e);
 	m->config = c;
@@ -191,20 +195,33 @@ int model_open(const struct config *c, struct tensor_source *s, struct model **o
 	m->weight = calloc(slots, sizeof *m->weight);
 	m->vector = calloc(slots, sizeof *m->vector);
 	m->replaced = calloc(slots, sizeof *m->replaced);
-	int rc = m->weight && m->vector && m->replaced ? ERR_OK : err_nomem(e);
-	if (!rc) {
-		bind_names(m, &x);
-		rc = report(&x, e);
-	}
-	if (!rc)
-		rc = load_all(m, e);
+	if (!m->weight || !m->vector || !m->replaced)
+		return err_nomem(e);
+	bind_names(m, &x);
+	int rc = report(&x, e);
 	strbuf_release(&x.missing);
 	strbuf_release(&x.unknown);
 	strbuf_release(&x.shape);
-	if (rc)
-		model_close(m);
-	else
-		*out = m;
+	return rc;
+}
+
+int model_check(const struct config *c, struct tensor_source *s, struct err *e)
+{
+	struct model *m;
+	int rc = bind(c, s, true, &m, e);
+	model_close(m);
+	return rc;
+}
+
+int model_open(const struct config *c, struct tensor_source *s, struct model **out, struct err *e)
+{
+	int rc = bind(c, s, false, out, e);
+	if (!rc)
+		rc = load_all(*out, e);
+	if (!rc)
+		return ERR_OK;
+	model_close(*out);
+	*out = NULL;
 	return rc;
 }
 

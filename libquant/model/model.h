@@ -24,6 +24,8 @@ struct model;
  * ERR_INPUT: missing, misshaped or unknown tensors (all named in the message, up to its length).
  */
 int model_open(const struct config *c, struct tensor_source *s, struct model **out, struct err *e);
+/* The same of a model that is carried, not run: it may have other tensors besides, and no head. Reads no weights. */
+int model_check(const struct config *c, struct tensor_source *s, struct err *e);
 void model_close(struct model *m);
 const struct config *model_config(const struct model *m);
 /* The weights are larger than memory: tell the source after each product that its bytes may leave. Off at first. */

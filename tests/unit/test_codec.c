@@ -555,6 +555,30 @@ static void document(void **state)
 	assert_int_equal(count, codec_row_count);
 }
 
+/* What is too small for a scale in half precision becomes zero (llama.cpp: d is 0), never more than it was. */
+static void tiny_blocks_do_not_grow(void **state)
+{
+	(void)state;
+	FOR_QUANTIZERS(c, n)
+	{
+		for (float top = 1e-4f; top > 1e-30f; top *= 0.25f)
+			for (int effort = FIT_RTN; effort <= FIT_SEARCH; effort++)
+				for (int weighted = 0; weighted < 2; weighted++) {
+					float most = 0;
+					for (size_t i = 0; i < n; i++) {
+						x[i] = top * (float)((int)(i * 7919 % 201) - 100) / 100;
+						w[i] = 1 + (float)(i % 3);
+					}
+					codec_encode_row(c, x, weighted ? w : NULL, n, (enum fit_effort)effort, codes, bytes);
+					c->decode(c, bytes, y, n);
+					for (size_t i = 0; i < n; i++)
+						most = fabsf(y[i]) > most ? fabsf(y[i]) : most;
+					if (!(most <= 2 * top) || (c->kind == CODEC_BLOCK && strcmp(c->name, "mxfp4") && top < 1e-11f && most > 0))
+						fail_msg("%s, effort %d: %g becomes %g", c->name, effort, (double)top, (double)most);
+				}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -562,7 +586,7 @@ int main(void)
 		cmocka_unit_test(worked_examples), cmocka_unit_test(plain_rules), cmocka_unit_test(packing),
 		cmocka_unit_test(storing), cmocka_unit_test(rounding), cmocka_unit_test(search_is_never_worse),
 		cmocka_unit_test(paths_agree), cmocka_unit_test(zeros), cmocka_unit_test(extremes),
-		cmocka_unit_test(constants),
+		cmocka_unit_test(constants), cmocka_unit_test(tiny_blocks_do_not_grow),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -132,6 +132,9 @@ static const struct {
 	{ HEAD(1, 0) T8("t", 0), ERR_INPUT, "run past the end of the file" },
 	{ HEAD(2, 0) "s:a i:1 q:0x1000000000000000 i:0 q:0 s:b i:1 q:0x1000000000000000 i:0 q:0x4000000000000000 z:64", ERR_INPUT,
 	  "too large" },
+	{ HEAD(1, 0) T8("t", 0) "a:32 z:64 =junk", ERR_INPUT, "4 bytes follow the last of the 1 tensors" },
+	{ HEAD(0, 0) "a:32 z:64", ERR_INPUT, "64 bytes follow the last of the 0 tensors" },
+	{ HEAD(1, 0) T8("t", 0) T8("u", 64) "a:32 z:128", ERR_INPUT, "follow the last of the 1 tensors" },
 };
 
 static void refuses_hostile_files(void **state)
@@ -162,7 +165,7 @@ static void accepts_the_edges(void **state)
 		HEAD(1, 0) "s:t i:0 i:0 q:0 a:32 z:32",                      /* a scalar */
 		HEAD(1, 0) "s:t i:2 q:0 q:0x7fffffffffffffff i:0 q:0",       /* no elements */
 		HEAD(2, 1) "s:general.alignment i:4 i:1 s:a i:1 q:1 i:0 q:0 s:b i:1 q:1 i:0 q:4 z:8",
-		HEAD(1, 0) T8("t", 0) "a:32 z:64 =junk",
+		HEAD(1, 0) "s:t i:1 q:1 i:0 q:0 a:32 z:32",                  /* or there */
 	};
 	struct strbuf b = { 0 };
 	for (size_t i = 0; i < sizeof fine / sizeof *fine; i++) {
