@@ -9,10 +9,10 @@ int loaded_open(struct loaded *l, const char *path, struct err *e)
 	rc = checkpoint_config(l->checkpoint, &l->config, e);
 	if (!rc)
 		rc = checkpoint_tokenizer(l->checkpoint, &l->tokenizer, e);
-	if (!rc && (rc = vocabulary_check(l->tokenizer, &l->config, e)))
-		err_prefix(e, "%s", path);
 	if (!rc) {
 		rc = model_open(&l->config, l->checkpoint->source, &l->model, e);
+		if (!rc)
+			rc = vocabulary_check(l->tokenizer, &l->config, e);
 		if (rc)
 			err_prefix(e, "%s", path);
 	}

@@ -57,6 +57,7 @@ struct command {
 	const void *defaults;    /* NULL: all zero */
 	int (*run)(const void *options, const char *const *args, size_t count, struct err *e);
 	bool no_json;            /* prints no results: has no --json */
+	bool judges;             /* has gates, so that numbers that are not finite can be a verdict; elsewhere they are bad input */
 };
 /* One per cmd/<name>.c. To add a command: its file, a line here, and a row in commands.c. */
 extern const struct command inspect_command, convert_command, quantize_command, verify_command;

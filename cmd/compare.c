@@ -415,6 +415,9 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		c.kv_bytes = kv_per_token(&c.reference.config, c.kv_element);
 		rc = judge(&c, e);
 	}
+	/* what is not finite fails a limit; where none was asked for, it is a model that cannot be measured */
+	if (rc == ERR_GATE && !c.asked)
+		rc = e->code = ERR_INPUT;
 	if (!rc)
 		rc = report(&c, e);
 	for (size_t i = 0; i < c.count; i++)
@@ -444,4 +447,5 @@ const struct command compare_command = {
 	.options_size = sizeof(struct compare_options),
 	.defaults = &defaults,
 	.run = run,
+	.judges = true,
 };

@@ -164,6 +164,8 @@ static int run_command(const struct command *c, int argc, char **argv, struct er
 			rc = memory_reserve(e);
 		if (!rc)
 			rc = c->run(opts, args, count, e);
+		if (rc == ERR_GATE && !c->judges)
+			rc = e->code = ERR_INPUT;
 	}
 	progress_end();
 	if (opts)

@@ -449,6 +449,12 @@ static int step_summary(const struct report *p, const struct verify_options *o, 
 	return rc;
 }
 
+/* Logits that are not finite: a verdict where one was asked for, else a model that cannot be measured. */
+static enum err_code failure_code(const struct verify_options *o)
+{
+	return has_gates(o) || o->github || o->junit ? ERR_GATE : ERR_INPUT;
+}
+
 /* Prints and writes the report; then the verdict is the command's own. */
 static int publish(struct run *r, struct err *e)
 {
@@ -481,7 +487,7 @@ static int publish(struct run *r, struct err *e)
 	strbuf_clear(&out);
 	if (!rc && !report_passed(p)) {
 		report_reason(p, &out);
-		rc = err_set(e, ERR_GATE, "%s", out.data ? out.data : "failed");
+		rc = err_set(e, p->failure ? failure_code(o) : ERR_GATE, "%s", out.data ? out.data : "failed");
 	}
 	strbuf_release(&out);
 	strbuf_release(&notes);
@@ -550,7 +556,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	if (!rc && !r->o->shard)
 		rc = publish(r, e);
 	else if (!rc && r->report.failure)
-		rc = err_set(e, ERR_GATE, "%s", failure);
+		rc = err_set(e, failure_code(r->o), "%s", failure);
 	measurement_release(&r->m);
 	attribution_release(&r->attribution);
 	windows_release(&r->w);
@@ -578,4 +584,5 @@ const struct command verify_command = {
 	.options_size = sizeof(struct verify_options),
 	.defaults = &defaults,
 	.run = run,
+	.judges = true,
 };

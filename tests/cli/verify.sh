@@ -144,7 +144,7 @@ exits 1 "NaN fails" judge "$T/nan" $few --junit "$T/nan.xml" --json
 says "NaN: reason" 'NaN or infinite'
 is "NaN: JUnit" "$(grep -c '<failure type="fail" message=".*NaN' "$T/nan.xml")" 1
 is "NaN: JSON" "$(json "$T/out" verdict)" fail
-exits 1 "NaN: no baseline of it" judge "$T/nan" $few --save-baseline "$T/nan.base"
+exits 3 "NaN: no baseline of it" judge "$T/nan" $few --save-baseline "$T/nan.base"
 is "NaN: nothing written" "$(ls "$T" | grep -c 'nan\.base')" 0
 
 # parts
