@@ -271,7 +271,7 @@ static int build(struct checkpoint *c, struct ct_source *s, const struct scheme 
 		}
 		n++;
 	}
-	s->base = (struct tensor_source){ .tensors = tensors, .count = n, .get = ct_get, .drop = ct_drop };
+	s->base = (struct tensor_source){ .tensors = tensors, .count = n, .get = ct_get, .drop = ct_drop, .copies = true };
 	return rc ? rc : source_index(&s->base, e);
 }
 

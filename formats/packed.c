@@ -108,7 +108,9 @@ static const struct json *find_config(const struct json *root, const char **meth
 
 static const struct packed_row *by_config(const struct json *q, const char *method)
 {
-	const char *format = json_string(json_get(q, "format")), *own = json_string(json_get(json_first(json_get(q, "config_groups")), "format"));
+	/* a group's own format before that of all */
+	const char *own = json_string(json_get(json_first(json_get(q, "config_groups")), "format"));
+	const char *format = json_string(json_get(q, "format"));
 	format = own ? own : format ? format : json_string(json_get(q, "quant_algo"));
 	for (unsigned i = 0; i < packed_row_count; i++) {
 		const struct packed_row *r = &packed_rows[i];

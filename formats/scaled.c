@@ -315,7 +315,7 @@ static int build(struct checkpoint *c, struct scaled_source *s, const struct jso
 			rc = add(s, i, &told, &s->entries[n], &tensors[n], e);
 		n++;
 	}
-	s->base = (struct tensor_source){ .tensors = tensors, .count = n, .get = scaled_get, .drop = scaled_drop };
+	s->base = (struct tensor_source){ .tensors = tensors, .count = n, .get = scaled_get, .drop = scaled_drop, .copies = true };
 	return rc ? rc : source_index(&s->base, e);
 }
 

@@ -46,7 +46,7 @@ int plan_make(struct plan *p, const struct config *config, struct tensor_source 
 		*item = (struct plan_item){ .source = i };
 		rc = choose(item, &s->tensors[i], &q, r, m, allow_requantize, e);
 		p->bytes += item->out.nbytes;
-		uint64_t need = plan_item_scratch(item, &s->tensors[i]);
+		uint64_t need = plan_item_scratch(item, &s->tensors[i]) + (s->copies ? s->tensors[i].nbytes : 0);
 		p->scratch = need > p->scratch ? need : p->scratch;
 	}
 	if (rc)

@@ -92,6 +92,7 @@ struct overlay *overlay_new(struct tensor_source *base, struct err *e)
 	o->base = base;
 	o->source.get = overlay_get;
 	o->source.drop = overlay_drop;
+	o->source.copies = base->copies;
 	for (size_t i = 0; i < base->count; i++) {
 		struct entry n = { .tensor = base->tensors[i], .from = i };
 		if (append(o, &n, e)) {

@@ -62,6 +62,7 @@ struct tensor_source {
 	int (*get)(struct tensor_source *s, size_t i, struct tensor_bytes *out, struct err *e);
 	/* Optional. Tells that a byte range of a view is not needed soon, so that resident memory stays bounded. */
 	void (*drop)(struct tensor_source *s, const void *data, size_t size);
+	bool copies;        /* get may give memory of its own, not views: plans count a tensor's size */
 };
 
 int source_index(struct tensor_source *s, struct err *e);               /* builds index; a duplicate name is ERR_INPUT */
