@@ -260,8 +260,11 @@ static int put_texts(struct gguf_writer *w, const struct config *c, const struct
 	return rc;
 }
 
-/* A flag in one file that the other file's post-processor belies; loaders of GGUF go by the flag that is written. */
-static void put_flag(struct gguf_writer *w, const struct json *settings, const char *flag, bool add)
+/*
+ * A flag in one file that the other file's post-processor belies; loaders of GGUF go by the flag that is written,
+ * or, where none is, by the kind of vocabulary for BOS (always written, then) and by "no" for EOS.
+ */
+static void put_flag(struct gguf_writer *w, const struct json *settings, const char *flag, bool add, bool always)
 {
 	char key[80];
 	bool said = add;
@@ -271,7 +274,8 @@ static void put_flag(struct gguf_writer *w, const struct json *settings, const c
 			  "as the tokenizers library encodes (transformers before version 5 and llama.cpp's converter go by the former)",
 			  flag, said ? "true" : "false", add ? "one" : "none", flag, add ? "true" : "false");
 	snprintf(key, sizeof key, "tokenizer.ggml.%s", flag);
-	gguf_put_bool(w, key, add);
+	if (add || always)
+		gguf_put_bool(w, key, add);
 }
 
 /* GGUF can say one token in front of a text and one behind it. */
@@ -279,8 +283,8 @@ static void put_frame(struct gguf_writer *w, const struct tokenizer *t, const st
 {
 	struct token_frame f;
 	tokenizer_frame(t, &f);
-	put_flag(w, settings, "add_bos_token", f.heads > 0);
-	put_flag(w, settings, "add_eos_token", tokenizer_adds_eos(t));
+	put_flag(w, settings, "add_bos_token", f.heads > 0, true);
+	put_flag(w, settings, "add_eos_token", tokenizer_adds_eos(t), false);
 	if (f.heads > 1 || f.tails > 1 || (f.tails && f.tail[0] != tokenizer_eos(t)))
 		notes_add(w->notes, "the tokenizer puts %zu tokens in front of a text and %zu behind it; GGUF says bos and eos only", f.heads, f.tails);
 }
@@ -301,14 +305,15 @@ int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const str
 		return err_prefix(e, "%s", settings->name);
 	const char *model = spm ? "llama" : "gpt2";
 	gguf_put_string(w, "tokenizer.ggml.model", model, strlen(model));
-	if (spm)
-		gguf_put_string(w, "tokenizer.ggml.pre", pre ? pre : "default", strlen(pre ? pre : "default"));
+	/* for a SentencePiece vocabulary nothing is said that loaders assume and no file says */
+	if (spm && pre && strcmp(pre, "default"))
+		gguf_put_string(w, "tokenizer.ggml.pre", pre, strlen(pre));
 	int rc = spm ? 0 : gguf_put_pre(w, t, pre, e);
 	if (!rc)
 		rc = put_texts(w, c, t, e);
 	put_ids(w, c, t, root);
 	put_frame(w, t, root);
-	if (spm || tokenizer_space_prefix(t))
+	if (tokenizer_space_prefix(t) != spm || json_get(root, "add_prefix_space"))
 		gguf_put_bool(w, "tokenizer.ggml.add_space_prefix", tokenizer_space_prefix(t));
 	json_free(root);
 	return rc;
