@@ -168,6 +168,11 @@ tsan: ## the tests under the thread sanitizer (threads of base/thread.c instead 
 	$(call SANITIZED,build-tsan,thread,CC=$(SAN_CC) OPENMP=)
 comma := ,
 
+FAULTS ?= 0
+.PHONY: faults
+faults: all ## every command with one system call after the other failing; FAULTS=N for N of a kind, TESTS="fold compare" for a part
+	@B=$(B) FAULTS=$(FAULTS) tests/faults/run $(TESTS)
+
 FUZZ_SECONDS ?= 60
 .PHONY: fuzz
 fuzz: ## fuzz every parser for FUZZ_SECONDS (default 60) each; without clang's fuzzer replay the corpus

@@ -90,8 +90,11 @@ int calibrated_open(struct calibrated *c, const struct produce *p, const struct 
 	if (rc || !c->stats)
 		return rc;
 	/* weights without a tokenizer are compared all the same */
-	if (checkpoint_tokenizer(in, &t, &ignored))
+	if (checkpoint_tokenizer(in, &t, &ignored)) {
+		if (ignored.code == ERR_NOMEM)
+			return err_nomem(e);
 		t = NULL;
+	}
 	rc = stats_check(c->stats, config, in->source, t, e);
 	tokenizer_close(t);
 	if (rc)

@@ -192,17 +192,22 @@ static int count_codecs(struct facts *f, struct err *e)
 }
 
 /* A missing or unknown configuration or tokenizer is a finding, not a failure: bare tensor files can be looked at too. */
-static void read_sides(struct facts *f)
+static int read_sides(struct facts *f, struct err *e)
 {
 	struct tokenizer *t = NULL;
 	f->has_config = !checkpoint_config(f->ckpt, &f->config, &f->config_err);
+	if (!f->has_config && f->config_err.code == ERR_NOMEM)
+		return err_nomem(e);
 	f->parameters = f->has_config ? config_parameters(&f->config) : f->elements;
 	if (!checkpoint_tokenizer(f->ckpt, &t, &f->tokenizer_err)) {
 		f->has_tokenizer = true;
 		f->tokenizer_name = tokenizer_kind(t) == TOKENIZER_SPM ? "SentencePiece BPE" : "byte-level BPE";
 		f->tokenizer_size = tokenizer_size(t);
 		tokenizer_close(t);
+	} else if (f->tokenizer_err.code == ERR_NOMEM) {
+		return err_nomem(e);
 	}
+	return ERR_OK;
 }
 
 static int read_stats(const struct inspect_options *o, struct facts *f, struct err *e)
@@ -561,6 +566,8 @@ static int report(const struct inspect_options *o, struct facts *f, struct err *
 	read_sides(f);
 	if (!rc && o->check)
 		rc = check(o, f, e);
+	if (!rc)
+		rc = read_sides(f, e);
 	if (!rc) {
 		if (o->common.json)
 			json_report(o, f, &out);

@@ -36,8 +36,8 @@ static int hash_file(struct source_hash *h, const char *path, char text[65])
 	int fd = buf ? open(path, O_RDONLY | O_CLOEXEC) : -1;
 	ssize_t n = -1;
 	sha256_init(&s);
-	while (fd >= 0 && !atomic_load(&h->stop) && (n = read(fd, buf, PIECE)) > 0)
-		sha256_add(&s, buf, (size_t)n);
+	while (fd >= 0 && !atomic_load(&h->stop) && ((n = read(fd, buf, PIECE)) > 0 || (n < 0 && errno == EINTR)))
+		sha256_add(&s, buf, n < 0 ? 0 : (size_t)n);
 	int rc = !buf ? err_nomem(&h->e) : n < 0 && !atomic_load(&h->stop)
 			? err_set(&h->e, ERR_IO, "cannot read '%.600s': %s", path, strerror(errno)) : ERR_OK;
 	if (fd >= 0)

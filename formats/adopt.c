@@ -223,8 +223,10 @@ int checkpoint_adopt(struct checkpoint *c, struct err *e)
 	struct err ignored;
 	enum head head;
 	/* what is wrong with a config is said by those who need it */
-	if (!f || !c->source || config_parse(&config, f->data, f->size, &ignored))
+	if (!f || !c->source)
 		return ERR_OK;
+	if (config_parse(&config, f->data, f->size, &ignored))
+		return ignored.code == ERR_NOMEM ? err_nomem(e) : ERR_OK;
 	int rc = note_layer_types(c, f, &config, e);
 	if (!rc)
 		rc = judge_head(c->source, &config, &head, e);

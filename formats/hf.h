@@ -26,7 +26,7 @@ int st_create(const char *path, const struct checkpoint *src, const struct confi
  */
 void config_text_replace(const char *text, size_t len, const char *key, const char *value, struct strbuf *out);
 
-/* Does this config.json describe the same model as config? */
-bool hf_describes(const struct side_file *f, const struct config *config);
+/* Does this config.json describe the same model as config? ERR_NOMEM. */
+int hf_describes(const struct side_file *f, const struct config *config, bool *same, struct err *e);
 
 #endif

@@ -388,19 +388,26 @@ void config_text_replace(const char *text, size_t len, const char *key, const ch
 }
 
 /* Does this text describe the model that is written? Unknown architectures cannot have been changed. */
-bool hf_describes(const struct side_file *f, const struct config *config)
+int hf_describes(const struct side_file *f, const struct config *config, bool *same, struct err *e)
 {
 	struct config own = { 0 };
 	struct strbuf a = { 0 }, b = { 0 };
-	struct err ignored;
-	if (config_parse(&own, f->data, f->size, &ignored))
-		return true;
-	bool same = config_print(&own, f->data, f->size, &a, &ignored) || config_print(config, f->data, f->size, &b, &ignored) ||
-		    a.failed || b.failed || (a.len == b.len && memcmp(a.data, b.data, a.len) == 0);
+	struct err why = { 0 };
+	*same = true;
+	int rc = config_parse(&own, f->data, f->size, &why);
+	if (rc)
+		return rc == ERR_NOMEM ? err_nomem(e) : ERR_OK;
+	rc = config_print(&own, f->data, f->size, &a, &why);
+	if (!rc)
+		rc = config_print(config, f->data, f->size, &b, &why);
+	if (!rc && (a.failed || b.failed))
+		rc = ERR_NOMEM;
+	if (!rc)
+		*same = a.len == b.len && memcmp(a.data, b.data, a.len) == 0;
 	config_release(&own);
 	strbuf_release(&a);
 	strbuf_release(&b);
-	return same;
+	return rc == ERR_NOMEM ? err_nomem(e) : ERR_OK;
 }
 
 /* config.json as it was, but for the dtype; printed anew only when the model is another (folded) one. */
@@ -411,8 +418,12 @@ static int config_text(const struct side_file *f, const struct config *config, c
 	const char *text = f ? f->data : NULL, *dtype = common_dtype(p);
 	char quoted[24];
 	size_t len = f ? f->size : 0;
-	if (config && (!f || !hf_describes(f, config))) {
-		int rc = config_print(config, text, len, &fresh, e);
+	bool same = false;
+	int rc = config && f ? hf_describes(f, config, &same, e) : ERR_OK;
+	if (rc)
+		return rc;
+	if (config && !same) {
+		rc = config_print(config, text, len, &fresh, e);
 		if (rc) {
 			strbuf_release(&fresh);
 			return rc;
@@ -496,8 +507,10 @@ int hf_create(const char *path, const struct checkpoint *src, const struct confi
 	*out = &k->base;
 	if (!rc && compress)
 		rc = ct_sink_new(p, &k->base, out, e);
-	if (rc)
+	if (rc) {
 		sink_close(&k->base);
+		*out = NULL;
+	}
 	return rc;
 }
 

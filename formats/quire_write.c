@@ -413,6 +413,9 @@ static int gather_files(struct quire_sink *s, const struct checkpoint *src, cons
 		bool is_config = f && !strcmp(f->name, "config.json");
 		struct stored_file *to = &s->files[s->file_count];
 		have |= is_config;
+		bool same = true;
+		if (is_config && config && hf_describes(f, config, &same, e))
+			return ERR_NOMEM;
 		if (f && !strcmp(f->name, GGUF_KEYS_FILE)) {
 			struct strbuf keys = { 0 };
 			int rc = gguf_carry(src, config, o && o->same_values, &keys, e);
@@ -421,7 +424,7 @@ static int gather_files(struct quire_sink *s, const struct checkpoint *src, cons
 			strbuf_release(&keys);
 			if (!copy)
 				return rc ? rc : err_nomem(e);
-		} else if (f && !(is_config && config && !hf_describes(f, config)))
+		} else if (f && same)
 			*to = (struct stored_file){ .name = f->name, .data = f->data, .size = f->size };
 		else if ((is_config || !have) && config && (is_config || !f)) {
 			struct strbuf text = { 0 };

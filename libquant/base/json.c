@@ -38,6 +38,21 @@ bool utf8_valid(const char *text, size_t len)
 	return true;
 }
 
+/* cJSON says of no memory what it says of no JSON. */
+static _Thread_local bool out_of_memory;
+
+static void *note_malloc(size_t n)
+{
+	void *p = malloc(n);
+	out_of_memory |= !p;
+	return p;
+}
+
+__attribute__((constructor)) static void set_hooks(void)
+{
+	cJSON_InitHooks(&(cJSON_Hooks){ note_malloc, free });
+}
+
 static const cJSON *node(const struct json *j)
 {
 	return (const cJSON *)(const void *)j;
@@ -89,8 +104,11 @@ struct json *json_parse(const char *text, size_t len, struct err *e)
 	memcpy(copy, text, len);
 	copy[len] = '\0';
 	const char *stop = NULL;
+	out_of_memory = false;
 	cJSON *root = memchr(text, 0, len) ? NULL : cJSON_ParseWithLengthOpts(copy, len + 1, &stop, 1);
-	if (!root)
+	if (!root && out_of_memory)
+		err_nomem(e);
+	else if (!root)
 		err_set(e, ERR_INPUT, "not valid JSON near byte %zu", stop ? (size_t)(stop - copy) : (size_t)0);
 	else if (check_keys(root, e)) {
 		cJSON_Delete(root);
