@@ -220,7 +220,8 @@ static int read_stats(const struct inspect_options *o, struct facts *f, struct e
 	progress_start(&o->common, "reading", "bytes", f->bytes);
 	int rc = ERR_OK;
 	for (size_t i = 0; i < s->count && !rc; i++) {
-		rc = scan_tensor(s, i, &f->stats[i], e);
+		if (scan_tensor(s, i, &f->stats[i], e))
+			rc = err_prefix(e, "%.600s", f->ckpt->path);
 		done += s->tensors[i].nbytes;
 		progress_step(NULL, done, f->bytes);
 	}
