@@ -93,9 +93,11 @@ static int parse(struct gguf *g, const struct side_file *f, struct err *e)
 int gguf_carry(const struct checkpoint *src, const struct config *c, bool same_values, struct strbuf *out, struct err *e)
 {
 	const struct side_file *f = src ? checkpoint_file(src, GGUF_KEYS_FILE) : NULL, *text = f ? checkpoint_file(src, "config.json") : NULL;
-	struct carried x = { .config = c, .same_model = !c || !text || hf_describes(text, c), .same_values = same_values };
+	struct carried x = { .config = c, .same_model = true, .same_values = same_values };
 	struct gguf g;
-	int rc = f ? parse(&g, f, e) : ERR_OK;
+	int rc = c && text ? hf_describes(text, c, &x.same_model, e) : ERR_OK;
+	if (!rc && f)
+		rc = parse(&g, f, e);
 	if (!f || rc)
 		return rc;
 	rc = copy_keys(&g, &x, out, e);

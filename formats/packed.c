@@ -202,10 +202,10 @@ static int attach(struct checkpoint *c, const struct json *root, struct err *e)
 int packed_attach(struct checkpoint *c, struct err *e)
 {
 	const struct side_file *f = checkpoint_file(c, "config.json");
-	struct err ignored;
+	struct err ignored = { 0 };
 	/* most are not quantized, and a config.json that is no JSON is reported by those who need it */
 	struct json *root = f && strstr(f->data, "\"quantization") ? json_parse(f->data, f->size, &ignored) : NULL;
-	int rc = attach(c, root, e);
+	int rc = !root && ignored.code == ERR_NOMEM ? err_nomem(e) : attach(c, root, e);
 	json_free(root);
 	return rc ? err_prefix(e, "%.600s", c->path) : ERR_OK;
 }
