@@ -564,11 +564,10 @@ static int report(const struct inspect_options *o, struct facts *f, struct err *
 	int rc = count_codecs(f, e);
 	if (!rc && (o->stats || o->check))
 		rc = read_stats(o, f, e);
-	read_sides(f);
-	if (!rc && o->check)
-		rc = check(o, f, e);
 	if (!rc)
 		rc = read_sides(f, e);
+	if (!rc && o->check)
+		rc = check(o, f, e);
 	if (!rc) {
 		if (o->common.json)
 			json_report(o, f, &out);
