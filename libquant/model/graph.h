@@ -60,7 +60,7 @@ struct block {
 };
 
 /* What lies outside of the layers: embedding, final norm, head. */
-enum { OUTSIDE = UINT32_MAX };
+#define OUTSIDE UINT32_MAX
 void block_make(const struct config *c, uint32_t layer, struct block *b);
 /* NULL: the block has no such tensor. */
 const struct site *block_site(const struct block *b, enum role r);

@@ -49,33 +49,33 @@ PARTS(o200k, SPLIT(CASED(CONTRACTION "?", "\\p{N}{1,3}")), PART(BYTES));
 PARTS(falcon, PART(PUNCTUATION), PART(WORDS), PART(DIGIT_RUNS), SPLIT("[0-9][0-9][0-9]"));
 PARTS(falcon3, PART(PUNCTUATION), PART(WORDS), PART(DIGITS));
 PARTS(deepseek_llm, SPLIT("[\r\n]"), SPLIT(DEEPSEEK_WORD), SPLIT("\\s?[!-/:-~！-／：-～‘-‟　-。]+"), SPLIT("\\s+$"),
-      SPLIT("[一-龥ࠀ-一가-\xed\x9f\xbf]+"), PART(DIGITS), PART(BYTES));
+	SPLIT("[一-龥ࠀ-一가-\xed\x9f\xbf]+"), PART(DIGITS), PART(BYTES));
 PARTS(deepseek_coder, SPLIT("[\r\n]"), SPLIT("\\s?\\p{L}+"), SPLIT("\\s?\\p{P}+"), SPLIT("[一-龥ࠀ-一가-\xed\x9f\xbf]+"),
-      PART(DIGITS), PART(BYTES));
+	PART(DIGITS), PART(BYTES));
 PARTS(deepseek_v3, SPLIT("\\p{N}{1,3}"), SPLIT(HAN_KANA), SPLIT(STOP_WORD("\r\n") "[\r\n]*|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"),
-      PART(BYTES));
+	PART(BYTES));
 PARTS(spark, SPLIT("\\p{N}{1,3}"), SPLIT(HAN_KANA), SPLIT(STOP_WORD("\r\n") "|[\r\n]|\\s+(?!\\S)|\\s+"), PART(DIGITS),
-      PART(BYTES));
+	PART(BYTES));
 PARTS(afmoe, SPLIT("\\p{N}{1,3}" THREES), SPLIT(AFMOE_SCRIPTS), SPLIT(STOP_WORD("\\r\\n") "[\\r\\n]*" SPACES), PART(BYTES));
 PARTS(youtu, SPLIT(YOUTU_SCRIPTS), SPLIT(CASED(CONTRACTION "?", "\\p{N}")), PART(BYTES));
 PARTS(bloom, SPLIT(BLOOM), PART(BYTES));
 PARTS(viking, SPLIT(BLOOM), PART(DIGITS), PART(BYTES));
 PARTS(chameleon, SPLIT("<sentinel:[0-9]+>"), SPLIT("(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z"), SPLIT("([\\t\\n]|    |  )"), PART(DIGITS),
-      PART(STOPS), PART(WORDS));
+	PART(STOPS), PART(WORDS));
 PARTS(kimi, SPLIT("[\\p{Han}]+|" AHEAD KIMI_UPPER "*" KIMI_LOWER "+" CONTRACTION "?|" AHEAD KIMI_UPPER "+" KIMI_LOWER "*" CONTRACTION "?|\\p{N}{1,3}" REST),
-      PART(BYTES));
+	PART(BYTES));
 PARTS(superbpe, SPLIT("\\p{N}+"), SPLIT("(?=(\\d{3})+(?!\\d))"), PART(BYTES));
 PARTS(bailing, SPLIT("'(?i:[sdmt]|ll|ve|re)|[^\\r\\n\\p{L}\\p{N}]?+\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]++[\\r\\n]*|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"),
-      PART(BYTES));
+	PART(BYTES));
 PARTS(seed_coder, SPLIT(CONTRACTION "|[^\r\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1}| ?[^\\s\\p{L}\\p{N}\r\n]+|\\s*[\r\n]+|\\s+(?!\\S)|\\s+"),
-      PART(BYTES));
+	PART(BYTES));
 PARTS(laguna, { .kind = PRE_SPLIT_NEXT, .pattern = "(?:\\r?\\n)+(?!\\r?\\n)" }, SPLIT(CL100K("\\p{N}")), PART(BYTES));
 PARTS(exaone_moe, SPLIT(CONTRACTION "|" AHEAD "(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]?|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"),
-      PART(BYTES));
+	PART(BYTES));
 PARTS(minicpm5, SPLIT("\\p{N}{1,3}"), SPLIT(CL100K("\\p{N}+")), PART(BYTES));
 PARTS(tiny_aya, SPLIT("\\d{1,3}(?=(?:\\d{3})*\\b)"), SPLIT(CASED(CONTRACTION "?", "\\p{N}{1,3}")), PART(BYTES));
 PARTS(jais2, SPLIT(CONTRACTION "|" AHEAD "\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s{512}(?!\\S)|\\s{256}(?!\\S)|"
-      "\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)|\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s{1}"), PART(BYTES));
+	"\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)|\\s{16}(?!\\S)|\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s{1}"), PART(BYTES));
 /* what llama.cpp does where nothing is said */
 PARTS(unnamed, SPLIT("[\\p{P}\\$\\+<=>\\^~\\|]+"), SPLIT(GPT2), SPLIT("\\p{N}+"), SPLIT("[0-9][0-9][0-9]"), PART(BYTES));
 
