@@ -104,10 +104,12 @@ int work_open(struct work *w, const char *out, const uint8_t job[32], bool resum
 	int rc = w->fd < 0 ? io_error(w, "write", e) : ERR_OK;
 	if (!rc && lockf(w->fd, F_TLOCK, 0) && (errno == EACCES || errno == EAGAIN))
 		rc = err_set(e, ERR_IO, "%s: another process is working on it", w->path);
+	bool ours = !rc;
 	if (!rc)
 		rc = resume ? load(w, e) : ftruncate(w->fd, 0) ? io_error(w, "write", e) : ERR_OK;
+	/* what another run left stays, or works on; a file of ours that holds nothing does not */
 	if (rc)
-		work_close(w, false);
+		work_close(w, ours && !work_left(w->path));
 	return rc;
 }
 

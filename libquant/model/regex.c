@@ -392,7 +392,9 @@ int regex_compile(const char *pattern, size_t len, struct regex **out, struct er
 		pcre2_set_newline(context, PCRE2_NEWLINE_LF);
 		r->code = pcre2_compile((PCRE2_SPTR)(t.out.data ? t.out.data : ""), t.out.len,
 					PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &code, &where, context);
-		if (!r->code) {
+		if (!r->code && code == PCRE2_ERROR_HEAP_FAILED) {
+			rc = err_nomem(e);
+		} else if (!r->code) {
 			char why[160] = "";
 			pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof why);
 			rc = err_set(e, ERR_INPUT, "pattern \"%.*s\": %s", (int)(len < 200 ? len : 200), pattern, why);
@@ -482,6 +484,8 @@ int regex_next(struct regex_search *s, size_t *start, size_t *end, struct err *e
 					 s->match, s->context);
 		if (rc == PCRE2_ERROR_NOMATCH)
 			return 0;
+		if (rc == PCRE2_ERROR_NOMEMORY)
+			return -err_nomem(e);
 		if (rc < 0) {
 			char why[160] = "";
 			pcre2_get_error_message(rc, (PCRE2_UCHAR *)why, sizeof why);
