@@ -127,7 +127,7 @@ static int check_holds(const struct state *s, struct err *e)
 static int check_quantizes(const struct state *s, struct err *e)
 {
 	bool already = false;
-	if (!s->p->method)
+	if (!s->p->method || recipe_is_float(s->p->recipe))
 		return ERR_OK;
 	for (size_t i = 0; i < s->plan.count; i++) {
 		if (s->plan.items[i].method)

@@ -180,10 +180,12 @@ int out_scratch(const char *path, struct out_scratch **out, struct err *e)
 {
 	struct out_scratch *s = calloc(1, sizeof *s);
 	int fd, rc = s ? temp_make(&s->temp, path, &fd, e) : err_nomem(e);
-	if (rc)
+	if (rc) {
 		free(s);
-	else
+	} else { /* nothing is left of it even by SIGKILL until somebody writes there; the record cleans up after the others */
 		close(fd);
+		unlink(s->temp->path);
+	}
 	*out = rc ? NULL : s;
 	return rc;
 }

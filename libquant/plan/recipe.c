@@ -403,6 +403,11 @@ static bool is_matrix(const struct recipe_query *q, enum role role)
 	return q->tensor->ndim == 2 && n >= 6 && !strcmp(name + n - 6, "weight") && !contains(name, "norm");
 }
 
+bool recipe_is_float(const struct recipe *r)
+{
+	return r->codec && r->codec->kind == CODEC_FLOAT;
+}
+
 const char *recipe_head(const struct codec *c)
 {
 	return !codec_quantizes(c) ? c->name : c->bits >= 8 ? "q8_0" : "q6_k";

@@ -82,6 +82,8 @@ const struct codec *recipe_choose(const struct recipe *r, const struct recipe_qu
 const struct codec *recipe_refused(const struct recipe *r, const struct recipe_query *q);
 const char *recipe_name(const struct recipe *r); /* for manifests: the scheme and its overrides */
 int recipe_file_type(const struct recipe *r);    /* GGUF general.file_type, or -1 */
+/* The scheme is a type of floats (F16, bf16): whoever names it wants nothing quantized. */
+bool recipe_is_float(const struct recipe *r);
 void recipe_free(struct recipe *r);
 
 #endif

@@ -61,9 +61,10 @@ says "a folder: message" "would be q[468]_[k0], which hf cannot hold; write --to
 G=$ROOT/tests/golden/model/llama-linear
 succeeds "rows that blocks do not divide" "$QUIRE" quantize "$G" -o "$T/none/x.quire" -s int4-g32 --dry-run
 is "a short last group is no fallback" "$(wc -l <"$T/err")" 0
-succeeds "rows that blocks do not divide" "$QUIRE" quantize "$G" -o "$T/none/x.quire" -s q4_k --dry-run
+exits 2 "rows that blocks do not divide: nothing would be quantized" "$QUIRE" quantize "$G" -o "$T/none/x.quire" -s q4_k --dry-run
 says "rows that blocks do not divide: said" "^14 of 16 matrices have rows of 40, which q8_0's 32 and q4_k's 256 do not divide: f16 \(and so with 2 of other rows\)"
-is "in one line" "$(wc -l <"$T/err")" 1
+says "rows that blocks do not divide: refused" "llama-linear: nothing would be quantized by q4_k: no tensor is a matrix that it makes smaller"
+is "a line each" "$(wc -l <"$T/err")" 2
 succeeds "no fallback, no word" "$QUIRE" quantize "$DEMO" -o "$T/none/x.quire" -s Q4_K_M --dry-run
 is "no fallback, no word: nothing" "$(wc -c <"$T/err")" 0
 exits 5 "GGUF cannot hold groups" "$QUIRE" quantize "$DEMO" -o "$T/none/x.gguf" -s int4-g128
