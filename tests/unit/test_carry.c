@@ -22,9 +22,9 @@ static void through(const char *from, const char *to, const char *scheme)
 {
 	struct checkpoint *c;
 	struct config config;
-	struct recipe *r;
+	struct recipe *r = NULL;
 	struct plan p;
-	struct tensor_sink *k;
+	struct tensor_sink *k = NULL;
 	struct write_options o = { .recipe = "test", .tool_version = "test", .gguf_file_type = scheme ? 7 : 0, .same_values = !scheme };
 	if (checkpoint_open(from, &c, &e) || checkpoint_config(c, &config, &e) || recipe_new(scheme, &r, &e))
 		fail_msg("%s", e.message);
