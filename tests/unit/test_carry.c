@@ -110,7 +110,7 @@ static void what_quantizing_makes_untrue(void **state)
 	struct write_options o = { .gguf_file_type = 7, .same_values = true };
 	struct checkpoint *c;
 	struct config config;
-	struct recipe *r;
+	struct recipe *r = NULL;
 	struct plan p;
 	struct tensor_sink *k;
 	assert_int_equal(checkpoint_open(quire, &c, &e) || checkpoint_config(c, &config, &e) || recipe_new(NULL, &r, &e), 0);
