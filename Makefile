@@ -21,7 +21,7 @@ PKG_LIBS   := $(shell pkg-config --libs $(PKGS) 2>/dev/null)
 CFLAGS_ALL = $(CSTD) $(OPT) $(FPFLAGS) $(OPENMP) $(WARN) $(SAN) $(INC) $(PKG_CFLAGS) -DQUIRE_VERSION='"$(VERSION)"' $(CFLAGS)
 LDLIBS_ALL = $(PKG_LIBS) -lm -lpthread $(OPENMP) $(SAN) $(LDFLAGS)
 
-LIB_SRC := $(sort $(wildcard libquant/*/*.c libquant/*/*/*.c) $(wildcard formats/*.c) $(wildcard calib/*.c))
+LIB_SRC := $(sort $(wildcard libquant/*/*.c libquant/*/*/*.c) $(wildcard formats/*.c) $(wildcard calib/*/*.c))
 CMD_SRC := $(sort $(wildcard cmd/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/obj/%.o)
 CMD_OBJ := $(CMD_SRC:%.c=$(B)/obj/%.o)

@@ -3,9 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/collect.h"
-#include "calib/text.h"
-#include "calib/work.h"
+#include "calib/stats/collect.h"
+#include "calib/run/text.h"
+#include "calib/stats/resume_file.h"
 #include "cmd/calibration.h"
 #include "cmd/command.h"
 #include "formats/file.h"
@@ -187,11 +187,11 @@ static int write_imatrix(const struct loaded *l, const char *stats_path, const c
 /* What an interrupted run left is hours of work: it is gone on with, or thrown away on purpose. */
 static int check_left(const struct calibrate_options *o, struct err *e)
 {
-	char *left = work_path(o->output);
+	char *left = resume_path(o->output);
 	int rc = left ? ERR_OK : err_nomem(e);
-	if (!rc && !o->resume && !o->force && work_left(left))
+	if (!rc && !o->resume && !o->force && resume_left(left))
 		rc = err_set(e, ERR_USAGE, "an interrupted run left '%.600s': --resume goes on with it, --force starts anew without it", left);
-	else if (!rc && o->resume && !work_left(left))
+	else if (!rc && o->resume && !resume_left(left))
 		note(&o->common, "there is no %s to go on with; starting at the beginning", left);
 	free(left);
 	return rc;
@@ -209,7 +209,7 @@ static int gather(const struct calibrate_options *o, const struct loaded *l, con
 		rc = out_scratch(o->output, &temp, e);
 	if (rc)
 		return rc;
-	char *left = foreign ? NULL : work_path(o->output);
+	char *left = foreign ? NULL : resume_path(o->output);
 	progress_keeps(left, "the same command with --resume goes on");
 	free(left);
 	progress_start(&o->common, "calibrate", "tokens", (uint64_t)p->text.count * p->text.ctx * l->config.layers);

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/collect.h"
-#include "calib/text.h"
+#include "calib/stats/collect.h"
+#include "calib/run/text.h"
 #include "formats/file.h"
 
 enum { DEFAULT_CTX = 512 };

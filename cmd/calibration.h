@@ -1,7 +1,7 @@
 #ifndef QUIRE_CMD_CALIBRATION_H
 #define QUIRE_CMD_CALIBRATION_H
 /* Statistics for quantize: from a file, or gathered on the way. */
-#include "calib/quantizer.h"
+#include "calib/quant/quantizer.h"
 #include "cmd/produce.h"
 
 enum { MOST_PASSES = 1000 }; /* of training */

@@ -8,8 +8,8 @@
 #include <sys/stat.h>
 #include <time.h>
 
-#include "calib/gate.h"
-#include "calib/text.h"
+#include "calib/judge/gate.h"
+#include "calib/run/text.h"
 #include "cmd/calibration.h"
 #include "cmd/paths.h"
 #include "codec/codec.h"

@@ -5,12 +5,12 @@
  * (compare_plan.c), folding them (compare_fold.c), what is kept of them in the work folder
  * (compare_work.c), the table, CSV and JSON (compare_print.c) and the page (compare_html.c).
  */
-#include "calib/attribute.h"
-#include "calib/compare.h"
-#include "calib/interval.h"
-#include "calib/loaded.h"
-#include "calib/measure.h"
-#include "calib/records.h"
+#include "calib/judge/attribute.h"
+#include "calib/judge/variants.h"
+#include "calib/judge/interval.h"
+#include "calib/run/loaded.h"
+#include "calib/judge/measure.h"
+#include "calib/judge/records.h"
 #include "cmd/command.h"
 
 struct compare_options {

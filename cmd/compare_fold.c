@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/text.h"
+#include "calib/run/text.h"
 #include "cmd/compare.h"
 #include "formats/file.h"
 

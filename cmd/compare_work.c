@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/part.h"
+#include "calib/judge/verify_part.h"
 #include "cmd/compare.h"
 #include "formats/file.h"
 
@@ -94,7 +94,7 @@ bool compare_kept(const struct compare *c, struct variant *v)
 	struct json *j = facts && file_exists(facts) ? read_json(facts) : NULL;
 	bool good = j && part && json_number(json_get(j, "run_seconds"), &v->run_seconds) && read_layers(c, v, json_get(j, "layers"));
 	const char *list[1] = { part };
-	if (good && part_merge(list, 1, &kept, &v->m, NULL))
+	if (good && verify_part_merge(list, 1, &kept, &v->m, NULL))
 		good = false;
 	else if (good && (!same_run(&kept, &now) || !v->m.has_reference)) {
 		measurement_release(&v->m);
@@ -128,7 +128,7 @@ int compare_keep(const struct compare *c, struct variant *v, struct err *e)
 	char *facts = join(v->kept, ".json"), *part = join(v->kept, ".part");
 	int rc = facts && part ? run_id(c, v, &id, e) : err_nomem(e);
 	if (!rc)
-		rc = part_write(part, &id, &v->m, e);
+		rc = verify_part_write(part, &id, &v->m, e);
 	jw_object(&w, NULL);
 	jw_string(&w, "name", v->name);
 	jw_double(&w, "run_seconds", v->run_seconds);

@@ -5,11 +5,11 @@
 #include <time.h>
 
 #include "base/rng.h"
-#include "calib/fold.h"
-#include "calib/fold_weights.h"
-#include "calib/damage.h"
-#include "calib/loaded.h"
-#include "calib/text.h"
+#include "calib/fold/fold_layers.h"
+#include "calib/run/attention_weights.h"
+#include "calib/judge/change_cost.h"
+#include "calib/run/loaded.h"
+#include "calib/run/text.h"
 #include "cmd/calibration.h"
 #include "cmd/fold_budget.h"
 #include "cmd/fold_heads.h"
@@ -68,7 +68,7 @@ static const struct option_row rows[] = {
 struct attempt {
 	struct overlay *out;
 	struct fold_report *report;
-	struct damage damage;                /* on held-out windows, of a refit and what it is compared with */
+	struct change_cost damage;                /* on held-out windows, of a refit and what it is compared with */
 };
 
 /* A fold on its way from options to a written model. */
@@ -87,7 +87,7 @@ struct work {
 	struct overlay *out;
 	struct fold_report *report;
 	bool measured, unfitted;             /* unfitted: the refit was worse than the closed form */
-	struct damage damage;                /* on the held-out windows */
+	struct change_cost damage;                /* on the held-out windows */
 };
 
 static bool uniform(const struct config *c)
@@ -202,7 +202,7 @@ static int fold_by(struct work *w, enum fold_method method, const struct refit_o
 			  progress_step, NULL, e);
 	progress_end();
 	if (!rc && w->method->method == FOLD_REFIT)
-		rc = damage_measure(w->in.model, &w->folded, overlay_source(a->out), NULL, &w->text, w->text.count - w->held, w->text.count,
+		rc = change_cost_measure(w->in.model, &w->folded, overlay_source(a->out), NULL, &w->text, w->text.count - w->held, w->text.count,
 				    &a->damage, e);
 	return rc;
 }
@@ -245,7 +245,7 @@ static struct tensor_source *result(const struct work *w)
 static int measure(struct work *w, struct err *e)
 {
 	const struct budget_cache *cache = budgeting_cache(&w->budget);
-	int rc = damage_measure(w->in.model, &w->to, result(w), cache ? &cache->codecs : NULL, &w->text, w->text.count - w->held, w->text.count, &w->damage, e);
+	int rc = change_cost_measure(w->in.model, &w->to, result(w), cache ? &cache->codecs : NULL, &w->text, w->text.count - w->held, w->text.count, &w->damage, e);
 	w->measured = !rc;
 	return rc;
 }
@@ -409,7 +409,7 @@ static int make(struct work *w, struct err *e)
 	refit.steps = (int)o->steps;
 	refit.seed = (uint64_t)o->seed + 1;
 	if (!w->changed || o->dry_run)
-		rc = fold_weights_shapes(&w->in.config, &w->folded, w->in.checkpoint->source, &w->out, e);
+		rc = attention_weights_shapes(&w->in.config, &w->folded, w->in.checkpoint->source, &w->out, e);
 	else if (!has_text(o) && (w->method->moments || (o->group && !strcmp(o->group, "search"))))
 		rc = err_set(e, ERR_USAGE, "%s %s needs a text to calibrate on: --data TEXT (or --stats STATS)", w->method->moments ? "method" : "--group",
 			     w->method->moments ? w->method->name : "search");

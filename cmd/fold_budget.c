@@ -86,7 +86,7 @@ static void say_codec(const struct budget_cache *cache, struct strbuf *out)
 	strbuf_puts(out, " (verify, generate)\n");
 }
 
-static void say_plan(const struct budgeting *b, const struct damage *damage, struct strbuf *out)
+static void say_plan(const struct budgeting *b, const struct change_cost *damage, struct strbuf *out)
 {
 	const struct budget_plan *p = &b->plan;
 	const struct budget_cache *cache = p->cache;
@@ -119,7 +119,7 @@ static void say_plan(const struct budgeting *b, const struct damage *damage, str
 	strbuf_putc(out, '\n');
 }
 
-void budgeting_text(const struct budgeting *b, const struct damage *damage, struct strbuf *out)
+void budgeting_text(const struct budgeting *b, const struct change_cost *damage, struct strbuf *out)
 {
 	if (b->plan.cache)
 		say_plan(b, damage, out);

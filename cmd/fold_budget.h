@@ -2,8 +2,8 @@
 #define QUIRE_CMD_FOLD_BUDGET_H
 /* The part of `fold` that spends a KV budget, and knows what the cache is to be stored in. */
 #include "base/json.h"
-#include "calib/budget.h"
-#include "calib/damage.h"
+#include "calib/fold/budget.h"
+#include "calib/judge/change_cost.h"
 
 enum { BUDGET_CACHES = 16 };
 
@@ -28,7 +28,7 @@ int budgeting_check(struct budgeting *b, const struct config *c, bool windows, s
 /* What the result's cache is to be stored in. */
 const struct budget_cache *budgeting_cache(const struct budgeting *b);
 /* damage: of the result, or NULL. */
-void budgeting_text(const struct budgeting *b, const struct damage *damage, struct strbuf *out);
+void budgeting_text(const struct budgeting *b, const struct change_cost *damage, struct strbuf *out);
 void budgeting_json(const struct budgeting *b, struct json_writer *j);
 
 #endif

@@ -2,7 +2,7 @@
 #define QUIRE_CMD_FOLD_HEADS_H
 /* The part of `fold` that says how many KV heads which layers keep. */
 #include "model/config.h"
-#include "model/fold.h"
+#include "fold/fold_heads.h"
 
 /* One count, or one per layer: "4", "8,8,4,4,2". heads: [layers]. ERR_USAGE. */
 int heads_parse(const char *text, uint32_t layers, uint32_t *heads, struct err *e);

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/damage.h"
+#include "calib/judge/change_cost.h"
 
 static bool is_auto(const char *spec)
 {
@@ -121,7 +121,7 @@ static int share_by(struct sharing *s, enum share_method method, struct model *t
 		    struct err *e)
 {
 	struct share_options o = { .method = method, .held = held, .refit = *refit, .residual = 1, .ffn = true };
-	struct damage d;
+	struct change_cost d;
 	s->out = overlay_new(source, e);
 	s->report = calloc(c->layers, sizeof *s->report);
 	if (!s->out || !s->report)
@@ -129,7 +129,7 @@ static int share_by(struct sharing *s, enum share_method method, struct model *t
 	progress_start(common, "share", "steps", 0);
 	int rc = share_run(teacher, source, c, method == SHARE_REUSE ? NULL : text, &o, s->out, s->report, progress_step, NULL, e);
 	progress_end();
-	if (!rc && kl && !(rc = damage_measure(teacher, c, overlay_source(s->out), NULL, text, text->count - held, text->count, &d, e)))
+	if (!rc && kl && !(rc = change_cost_measure(teacher, c, overlay_source(s->out), NULL, text, text->count - held, text->count, &d, e)))
 		*kl = d.kl;
 	return rc;
 }

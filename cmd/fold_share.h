@@ -3,7 +3,7 @@
 /* The part of `fold` that lets layers read another layer's KV cache. */
 #include "base/json.h"
 #include "base/strbuf.h"
-#include "calib/share.h"
+#include "calib/fold/share.h"
 #include "cmd/command.h"
 
 struct sharing {

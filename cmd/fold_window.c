@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "calib/attention_mass.h"
+#include "calib/fold/attention_mass.h"
 #include "cmd/command.h"
 
 int windowing_options(struct windowing *w, int64_t window, int64_t every, bool has_text, struct err *e)

@@ -2,7 +2,7 @@
 #define QUIRE_CMD_FOLD_WINDOW_H
 /* The part of `fold` that gives layers a sliding window. */
 #include "base/json.h"
-#include "calib/evaluate.h"
+#include "calib/run/evaluate.h"
 
 struct windowing {
 	uint32_t window, every;  /* window 0: none */

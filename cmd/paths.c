@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/stats.h"
+#include "calib/stats/stats.h"
 #include "formats/checkpoint.h"
 #include "formats/file.h"
 

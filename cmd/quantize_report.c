@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/tensor_report.h"
+#include "calib/quant/tensor_report.h"
 #include "codec/codec.h"
 #include "formats/file.h"
 

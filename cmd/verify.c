@@ -5,10 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/baseline.h"
-#include "calib/part.h"
-#include "calib/report.h"
-#include "calib/text.h"
+#include "calib/judge/baseline.h"
+#include "calib/judge/verify_part.h"
+#include "calib/judge/report.h"
+#include "calib/run/text.h"
 #include "cmd/command.h"
 
 struct verify_options {
@@ -302,7 +302,7 @@ static int identify(struct run *r, const char *path, struct err *e)
 		rc = match_baseline(r, e);
 		memcpy(r->id.reference, r->baseline.id.model, IDENTITY_SIZE);
 	}
-	part_range(&r->w, r->shard, r->shards, &r->from, &r->to);
+	verify_part_range(&r->w, r->shard, r->shards, &r->from, &r->to);
 	r->id.from = r->from;
 	r->id.to = r->to;
 	return rc;
@@ -496,7 +496,7 @@ static int publish(struct run *r, struct err *e)
 
 static int run_merge(struct run *r, const char *const *args, size_t count, struct err *e)
 {
-	int rc = part_merge(args, count, &r->id, &r->m, e);
+	int rc = verify_part_merge(args, count, &r->id, &r->m, e);
 	if (!rc)
 		rc = check_gates(r->o, r->m.has_reference, e);
 	if (!rc && r->o->by_position && !r->m.has_reference)
@@ -514,7 +514,7 @@ static int run_model(struct run *r, const char *path, struct err *e)
 	if (!rc)
 		rc = evaluate_run(r, e);
 	if (!rc && r->o->shard) {
-		rc = part_write(r->o->output, &r->id, &r->m, e);
+		rc = verify_part_write(r->o->output, &r->id, &r->m, e);
 		if (!rc && r->from == r->to)
 			note(&r->o->common, "%s: part %s is empty, for the text's %zu windows run in batches of %zu; fewer parts would do", r->o->output,
 			     r->o->shard, r->w.count, evaluate_batch(&r->w));

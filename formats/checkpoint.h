@@ -15,7 +15,7 @@
 #include "base/err.h"
 #include "base/notes.h"
 #include "model/config.h"
-#include "model/tokenizer.h"
+#include "text/tokenizer.h"
 #include "plan/plan.h"
 #include "tensor/tensor.h"
 

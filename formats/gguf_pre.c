@@ -4,7 +4,7 @@
 
 #include "base/json.h"
 #include "formats/gguf_model.h"
-#include "model/pre_known.h"
+#include "text/pre_known.h"
 
 /* ---- reading ---- */
 

@@ -10,7 +10,7 @@
 
 #include "base/json.h"
 #include "formats/gguf_vocab.h"
-#include "model/pre_known.h"
+#include "text/pre_known.h"
 
 const struct special_row gguf_special_rows[SPECIAL_COUNT] = {
 	[SPECIAL_BOS] = { "bos", "bos_token", 1 },      [SPECIAL_EOS] = { "eos", "eos_token", 2 },

@@ -5,7 +5,7 @@
  * output against a target over windows of text, and the gradient of that by
  * Q, K, V and O. For refitting a layer, alone, to what another one puts out.
  */
-#include "model/fold.h"
+#include "fold/fold_heads.h"
 
 /* What does not change during a fit. */
 struct attention_fit {

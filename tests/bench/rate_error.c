@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "calib/stats.h"
+#include "calib/stats/stats.h"
 #include "codec/codec.h"
 #include "formats/checkpoint.h"
 #include "model/arch.h"

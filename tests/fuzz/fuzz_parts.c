@@ -10,8 +10,8 @@
 
 #include "base/bytes.h"
 #include "base/zip.h"
-#include "calib/part.h"
-#include "calib/stats.h"
+#include "calib/judge/verify_part.h"
+#include "calib/stats/stats.h"
 #include "tests/fuzz/memory.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -83,7 +83,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	if (!*out)
 		snprintf(out, sizeof out, "/dev/shm/quire-fuzz-%ld", (long)getpid());
-	if (verify && !(rc = part_merge(paths, m.count, &id, &figures, &e)))
+	if (verify && !(rc = verify_part_merge(paths, m.count, &id, &figures, &e)))
 		measurement_release(&figures);
 	else if (!verify && m.count && m.file[0].size > 8 && m.file[0].data[8] == '{')
 		rc = stats_merge(paths, m.count, out, &e);

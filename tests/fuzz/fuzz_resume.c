@@ -9,11 +9,11 @@
 
 #include "base/bytes.h"
 #include "base/zip.h"
-#include "calib/work.h"
+#include "calib/stats/resume_file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-enum { ROOM = 8192, CRC_AT = 48 + 4 * WORK_SUMS };
+enum { ROOM = 8192, CRC_AT = 48 + 4 * RESUME_SUMS };
 
 static size_t make(const uint8_t *data, size_t size, uint8_t file[ROOM])
 {
@@ -32,28 +32,28 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static char out[64], *path;
 	uint8_t file[ROOM], job[32], back[600];
-	struct work w;
+	struct resume_file w;
 	struct err e = { 0 };
 	if (!size)
 		return 0;
 	if (!path) {
 		snprintf(out, sizeof out, "%s/quire-fuzz-%ld", access("/dev/shm", W_OK) ? "/tmp" : "/dev/shm", (long)getpid());
-		path = work_path(out);
+		path = resume_path(out);
 	}
 	size_t n = make(data, size, file);
 	FILE *f = path ? fopen(path, "wb") : NULL;
 	if (!f || fwrite(file, 1, n, f) != n || fclose(f))
 		abort();
 	memset(job, 7, sizeof job);
-	int rc = work_open(&w, out, job, true, &e);
+	int rc = resume_open(&w, out, job, true, &e);
 	if (rc && !*e.message)
 		abort();
 	for (uint64_t at = 0; !rc && at < 3 * sizeof back; at += sizeof back)
-		if (work_read(&w, at, back, sizeof back, &e))
+		if (resume_read(&w, at, back, sizeof back, &e))
 			break;
-	work_read(&w, UINT64_MAX - 5000, back, sizeof back, &e);
-	if (!rc && (work_write(&w, 16, back, 16, &e) || work_commit(&w, w.steps + 1, w.sums, &e)))
+	resume_read(&w, UINT64_MAX - 5000, back, sizeof back, &e);
+	if (!rc && (resume_write(&w, 16, back, 16, &e) || resume_commit(&w, w.steps + 1, w.sums, &e)))
 		abort();
-	work_close(&w, true);
+	resume_close(&w, true);
 	return 0;
 }

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "model/family/family.h"
-#include "calib/stats_file.h"
+#include "calib/stats/stats_file.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

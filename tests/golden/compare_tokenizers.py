@@ -16,7 +16,7 @@ def driver(folder):
 
 def texts(seed, count):
     r = random.Random(seed)
-    prose = open("examples/demo.eval.txt", encoding="utf8").read()[:200000] + open("libquant/model/regex.c").read()
+    prose = open("examples/demo.eval.txt", encoding="utf8").read()[:200000] + open("libquant/text/regex.c").read()
     pools = [lambda: chr(r.randrange(32, 127)), lambda: chr(r.randrange(0x250)), lambda: r.choice(" \t\n\r\u00a0\u2003\u3000\u200b\u0085\u180e"),
              lambda: chr(r.choice([r.randrange(0x300, 0x3400), r.randrange(0xA000, 0xD800), r.randrange(0xE000, 0x10000)])),
              lambda: chr(r.randrange(0x10000, 0x110000)), lambda: chr(r.randrange(0x1F300, 0x1FB00)), lambda: r.choice("0123456789"), lambda: r.choice(MARKS),

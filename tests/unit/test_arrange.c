@@ -9,8 +9,8 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "calib/arrange.h"
-#include "calib/loaded.h"
+#include "calib/quant/arrange.h"
+#include "calib/run/loaded.h"
 #include "check.h"
 
 enum { SEQS = 16, LEN = 64, TOKENS = SEQS * LEN, SEEN = 8 * LEN, BLOCK = 256 };

@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-#include "model/tokenizer_parts.h"
+#include "text/tokenizer_parts.h"
 
 /* A byte-level vocabulary of a few letters around the parts that a test is about. */
 static int open_parts(struct strbuf *parts, struct tokenizer **t, struct err *e)

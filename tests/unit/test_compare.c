@@ -10,8 +10,8 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "calib/compare.h"
-#include "calib/interval.h"
+#include "calib/judge/variants.h"
+#include "calib/judge/interval.h"
 
 static bool near(double a, double b)
 {

@@ -10,8 +10,8 @@
 
 #include <cmocka.h>
 
-#include "calib/equalize.h"
-#include "calib/loaded.h"
+#include "calib/quant/equalize.h"
+#include "calib/run/loaded.h"
 #include "codec/codec.h"
 
 enum { TOKENS = 24, CHANNEL = 5, FACTOR = 64 };

@@ -11,8 +11,8 @@
 
 #include "base/rng.h"
 #include "base/thread.h"
-#include "calib/fold.h"
-#include "calib/fold_weights.h"
+#include "calib/fold/fold_layers.h"
+#include "calib/run/attention_weights.h"
 #include "codec/codec.h"
 #include "formats/checkpoint.h"
 #include "model/attention_fit.h"
@@ -205,7 +205,7 @@ static void check_forward(const char *name)
 	small_open(&s, name);
 	const struct config *c = &s.config;
 	uint32_t layer = c->layers - 1;
-	ok(fold_weights_read(c, s.source, layer, &w, &e));
+	ok(attention_weights_read(c, s.source, layer, &w, &e));
 	size_t q = (size_t)w.heads * w.dim, half = c->rope.dims / 2;
 	struct seen seen = { some(TOKENS * w.cols, sizeof(float)), some(TOKENS * q, sizeof(float)), layer, w.cols };
 	struct model_tap tap = { .input = see, .arg = &seen };
@@ -280,7 +280,7 @@ static void check_basis(const char *name)
 	struct overlay *out = overlay_new(s.source, &e);
 	for (uint32_t i = 0; i < c->layers; i++) {
 		struct attention_weights w;
-		ok(fold_weights_read(c, s.source, i, &w, &e));
+		ok(attention_weights_read(c, s.source, i, &w, &e));
 		for (uint32_t h = 0; h < w.kv_heads; h++) {
 			random_basis(d, f, inverse, &r);
 			for (uint32_t l = 0; l < fold_pairs(w.dim); l++) {
@@ -291,7 +291,7 @@ static void check_basis(const char *name)
 			}
 			fold_change_basis(&w, h, &(struct fold_basis){ phase, f, inverse });
 		}
-		ok(fold_weights_write(c, s.source, i, &w, out, NULL, &e));
+		ok(attention_weights_write(c, s.source, i, &w, out, NULL, &e));
 		attention_weights_release(&w);
 	}
 	struct model *changed;
@@ -324,13 +324,13 @@ static void equal_heads(struct small *s, const uint32_t *leader, struct overlay 
 	*out = overlay_new(s->source, &e);
 	for (uint32_t i = 0; i < c->layers; i++) {
 		struct attention_weights w;
-		ok(fold_weights_read(c, s->source, i, &w, &e));
+		ok(attention_weights_read(c, s->source, i, &w, &e));
 		size_t head = (size_t)w.dim * w.cols;
 		for (uint32_t h = 0; h < w.kv_heads; h++) {
 			memmove(w.k + h * head, w.k + leader[h] * head, head * sizeof(float));
 			memmove(w.v + h * head, w.v + leader[h] * head, head * sizeof(float));
 		}
-		ok(fold_weights_write(c, s->source, i, &w, *out, NULL, &e));
+		ok(attention_weights_write(c, s->source, i, &w, *out, NULL, &e));
 		attention_weights_release(&w);
 	}
 }

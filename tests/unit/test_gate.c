@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "calib/gate.h"
+#include "calib/judge/gate.h"
 
 static void student_table(void **state)
 {

@@ -11,7 +11,7 @@
 
 #include "base/rng.h"
 #include "base/thread.h"
-#include "calib/loaded.h"
+#include "calib/run/loaded.h"
 #include "codec/codec.h"
 #include "model/model.h"
 #include "check.h"

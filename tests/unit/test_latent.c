@@ -10,7 +10,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "calib/latent.h"
+#include "calib/quant/latent.h"
 #include "codec/codec.h"
 #include "check.h"
 

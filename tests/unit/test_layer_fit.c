@@ -10,7 +10,7 @@
 
 #include "base/rng.h"
 #include "base/thread.h"
-#include "calib/fold_weights.h"
+#include "calib/run/attention_weights.h"
 #include "formats/checkpoint.h"
 #include "model/layer_fit.h"
 #include "model/rope.h"
@@ -54,7 +54,7 @@ static void trained_open(struct trained *t, const char *name, bool flat)
 	assert_null(layer_fit_refusal(c));
 	ok(layer_fit_new(t->model, SEQS, CTX, &t->fit, &e));
 	for (uint32_t i = 0; i < c->layers; i++) {
-		ok(fold_weights_read(c, t->checkpoint->source, i, &t->w[i].attention, &e));
+		ok(attention_weights_read(c, t->checkpoint->source, i, &t->w[i].attention, &e));
 		t->w[i].gate = matrix(t, ROLE_GATE, i);
 		t->w[i].up = matrix(t, ROLE_UP, i);
 		t->w[i].down = matrix(t, ROLE_DOWN, i);

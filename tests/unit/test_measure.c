@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "calib/measure.h"
+#include "calib/judge/measure.h"
 
 static void row_by_hand(void **state)
 {

@@ -8,10 +8,10 @@
 #include <cmocka.h>
 
 #include "base/rng.h"
-#include "calib/baseline.h"
-#include "calib/gate.h"
-#include "calib/loaded.h"
-#include "calib/text.h"
+#include "calib/judge/baseline.h"
+#include "calib/judge/gate.h"
+#include "calib/run/loaded.h"
+#include "calib/run/text.h"
 
 enum { CTX = 128, WINDOWS = 10 };
 static struct loaded model, changed;

@@ -12,8 +12,8 @@
 
 #include "base/json.h"
 #include "formats/file.h"
-#include "model/pre_known.h"
-#include "model/tokenizer.h"
+#include "text/pre_known.h"
+#include "text/tokenizer.h"
 
 #define DIR "tests/golden/pre/"
 

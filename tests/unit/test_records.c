@@ -10,8 +10,8 @@
 
 #include "base/bytes.h"
 #include "base/zip.h"
-#include "calib/baseline.h"
-#include "calib/part.h"
+#include "calib/judge/baseline.h"
+#include "calib/judge/verify_part.h"
 #include "check.h"
 #include "scratch.h"
 
@@ -277,7 +277,7 @@ static const char *part(const char *name, size_t windows, size_t from, size_t to
 	snprintf(id.kv, sizeof id.kv, "%s", kv);
 	snprintf(id.kv_v, sizeof id.kv_v, "%s", kv);
 	ok(measurement_init(&m, to - from, 4, reference, &e));
-	ok(part_write(scratch(name), &id, &m, &e));
+	ok(verify_part_write(scratch(name), &id, &m, &e));
 	measurement_release(&m);
 	return name;
 }
@@ -287,7 +287,7 @@ static int merge(const char *a, const char *b)
 	const char *paths[] = { scratch(a), b ? scratch(b) : NULL };
 	struct run_id id;
 	struct measurement m;
-	int rc = part_merge(paths, b ? 2 : 1, &id, &m, &e);
+	int rc = verify_part_merge(paths, b ? 2 : 1, &id, &m, &e);
 	if (!rc)
 		measurement_release(&m);
 	return rc;

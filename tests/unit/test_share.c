@@ -11,10 +11,10 @@
 
 #include "base/rng.h"
 #include "base/thread.h"
-#include "calib/damage.h"
-#include "calib/loaded.h"
-#include "calib/share_parts.h"
-#include "calib/text.h"
+#include "calib/judge/change_cost.h"
+#include "calib/run/loaded.h"
+#include "calib/fold/share_parts.h"
+#include "calib/run/text.h"
 #include "check.h"
 
 static float *noise(size_t n, uint64_t seed)
@@ -257,7 +257,7 @@ struct shared {
 	struct windows text;
 	struct overlay *out;
 	struct share_report *report;
-	struct damage damage;
+	struct change_cost damage;
 };
 
 enum { HELD = 4 };
@@ -281,7 +281,7 @@ static void share(struct shared *s, const char *map, enum share_method method, s
 	s->report = calloc(s->to.layers, sizeof *s->report);
 	assert_true(s->out && s->report);
 	ok(share_run(s->in.model, s->in.checkpoint->source, &s->to, &s->text, &o, s->out, s->report, NULL, NULL, &e));
-	ok(damage_measure(s->in.model, &s->to, overlay_source(s->out), NULL, &s->text, s->text.count - HELD, s->text.count, &s->damage, &e));
+	ok(change_cost_measure(s->in.model, &s->to, overlay_source(s->out), NULL, &s->text, s->text.count - HELD, s->text.count, &s->damage, &e));
 }
 
 static void shared_release(struct shared *s)

@@ -11,9 +11,9 @@
 #include "base/bytes.h"
 #include "base/rng.h"
 #include "base/thread.h"
-#include "calib/collect.h"
-#include "calib/gather.h"
-#include "calib/work.h"
+#include "calib/stats/collect.h"
+#include "calib/stats/input_sums.h"
+#include "calib/stats/resume_file.h"
 #include "codec/codec.h"
 #include "model/family/family.h"
 #include "scratch.h"
@@ -160,15 +160,15 @@ static void sums_are_those_of_plain_loops(void **state)
 {
 	(void)state;
 	enum { N = 300, ROWS = 50 }; /* more than a tile, and no multiple of one */
-	float *x = malloc(N * ROWS * sizeof *x), *scratch = malloc(gather_scratch() * sizeof *scratch);
+	float *x = malloc(N * ROWS * sizeof *x), *scratch = malloc(input_sums_scratch() * sizeof *scratch);
 	struct rng r = { 5 };
-	struct gather g;
+	struct input_sums g;
 	assert_true(x && scratch);
 	for (size_t i = 0; i < N * ROWS; i++)
 		x[i] = (float)rng_normal(&r);
-	assert_int_equal(gather_init(&g, N, true, &e), ERR_OK);
-	assert_int_equal(gather_add(&g, x, 20, scratch, &e), ERR_OK);
-	assert_int_equal(gather_add(&g, x + 20 * N, ROWS - 20, scratch, &e), ERR_OK);
+	assert_int_equal(input_sums_init(&g, N, true, &e), ERR_OK);
+	assert_int_equal(input_sums_add(&g, x, 20, scratch, &e), ERR_OK);
+	assert_int_equal(input_sums_add(&g, x + 20 * N, ROWS - 20, scratch, &e), ERR_OK);
 	assert_int_equal(g.count, ROWS);
 	for (size_t i = 0; i < N; i++) {
 		double most = 0, sum = 0;
@@ -186,15 +186,15 @@ static void sums_are_those_of_plain_loops(void **state)
 		}
 	}
 	x[7 * N + 3] = NAN;
-	assert_int_equal(gather_add(&g, x, ROWS, scratch, &e), ERR_INPUT);
+	assert_int_equal(input_sums_add(&g, x, ROWS, scratch, &e), ERR_INPUT);
 	assert_non_null(strstr(e.message, "channel 3 is NaN at token 7"));
 	x[7 * N + 3] = -INFINITY;
-	assert_int_equal(gather_add(&g, x, ROWS, scratch, &e), ERR_INPUT);
+	assert_int_equal(input_sums_add(&g, x, ROWS, scratch, &e), ERR_INPUT);
 	assert_non_null(strstr(e.message, "channel 3 is infinite at token 7"));
 	x[7 * N + 3] = 1e30f;
-	assert_int_equal(gather_add(&g, x, ROWS, scratch, &e), ERR_INPUT);
+	assert_int_equal(input_sums_add(&g, x, ROWS, scratch, &e), ERR_INPUT);
 	assert_non_null(strstr(e.message, "overflow"));
-	gather_release(&g);
+	input_sums_release(&g);
 	free(x);
 	free(scratch);
 }
@@ -281,7 +281,7 @@ static void does_not_trust_a_damaged_or_foreign_working_file(void **state)
 	struct collect_plan p;
 	assert_int_equal(collect_plan_make(&p, &demo, &ids, DATA, &options, &e), ERR_OK);
 	for (int k = 0; k < 2; k++)
-		b.data[WORK_HEADER + k * (int)p.hidden_bytes + 5] ^= 1;
+		b.data[RESUME_HEADER + k * (int)p.hidden_bytes + 5] ^= 1;
 	collect_plan_release(&p);
 	scratch_put(left, b.data, b.len);
 	assert_int_equal(collect(out, true, NULL, NULL), ERR_INPUT);

@@ -11,8 +11,8 @@
 #include <string.h>
 
 #include "base/strbuf.h"
-#include "model/pre_known.h"
-#include "model/tokenizer.h"
+#include "text/pre_known.h"
+#include "text/tokenizer.h"
 
 static bool slurp(const char *path, struct strbuf *b)
 {

@@ -1,0 +1,31 @@
+#ifndef QUIRE_CALIB_QUANT_ARRANGE_H
+#define QUIRE_CALIB_QUANT_ARRANGE_H
+/*
+ * Order and scale of the channels inside a layer, for programs that round activations to 8 bits: llama.cpp multiplies types
+ * with blocks of 256 weights with activations in blocks of 256, each with the step of its largest value. What feeds the
+ * down projection is full of large values, a few in each token. Channels that are large together are put into one block,
+ * by swaps, so that other blocks keep small steps; and large channels are made smaller by a power of their root mean square
+ * (SmoothQuant, arXiv 2211.10438), here and before the output projection. The inverse goes into the rows of up and V, so
+ * that the function stays the same; gate and up take the order of down's columns. (Sorting columns by size within a block,
+ * which is free for activations, made the rounding of weights worse.)
+ */
+#include "calib/run/evaluate.h"
+#include "plan/plan.h"
+
+struct arrangement;
+
+/*
+ * Looks at the first windows of the text. A layer is left alone unless the plan quantizes all matrices that change, and
+ * what reads the channels to blocks of 256. The arguments but the text must outlive the arrangement. ERR_IO: interrupted.
+ */
+int arrangement_new(const struct config *c, struct tensor_source *source, const struct plan *p, const struct windows *text,
+		    plan_progress *progress, void *progress_arg, struct arrangement **out, struct err *e);
+void arrangement_free(struct arrangement *a); /* NULL is fine */
+/* The model with the new channels; made when asked for. */
+struct tensor_source *arrangement_source(struct arrangement *a);
+/* An input [n, dim] of the original model, as the new one gets it. scratch: [dim]. */
+void arrangement_input(const struct arrangement *a, enum role r, uint32_t layer, float *x, size_t n, size_t dim, float *scratch);
+/* Bytes, while it looks. */
+uint64_t arrangement_memory(const struct config *c, uint64_t tokens, uint64_t ctx);
+
+#endif

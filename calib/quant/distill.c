@@ -1,0 +1,458 @@
+#include "calib/quant/distill.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+#include "calib/run/attention_weights.h"
+#include "calib/quant/latent.h"
+#include "calib/quant/quantizer_impl.h"
+#include "calib/quant/own_text.h"
+#include "model/layer_fit.h"
+
+const struct distill_options distill_defaults = { .passes = 12, .batch = 8, .rate = 0.01, .scale_rate = 0.3, .written = 3,
+						  .held_out = 8 };
+
+/* Floating-point operations that are worth it unasked: minutes on two cores. Fewer passes than LEAST gain nothing. */
+static const double WORTH = 3e13;
+enum { LEAST = 4 };
+/* Fewer tokens are learned by heart, and too few of them are left to tell. */
+enum { LEAST_TOKENS = 16384 };
+/* Windows between two signs of progress; windows held out, fewer of which cannot tell whether written text helps. */
+enum { WRITTEN_AT_ONCE = 32, TELLING = 8 };
+
+struct layer {
+	struct layer_weights w;
+	struct latent latent[7];
+	int count;
+};
+
+struct distiller {
+	const struct config *c;
+	struct windows text;     /* what is fitted to, what is held out, and what the original has written */
+	const struct distill_options *o;
+	struct tensor_source *source;
+	struct overlay *out;
+	struct model *model;     /* the original, for its norms, biases, embedding and head */
+	struct layer_fit *fit;
+	struct layer *layer;
+	struct layer_weights grad; /* of one layer at a time */
+	struct latent_shared shared;
+	float *teacher;          /* [tokens, hidden] after the last layer */
+	float *kept;             /* [layers + 1, batch tokens, hidden] what goes into each layer, and comes out of the last */
+	float *d;                /* [batch tokens, hidden] the gradient on its way back */
+	float *wanted;           /* [batch tokens, hidden] of `teacher` */
+	size_t *order;           /* windows: those to fit to, shuffled, then those held out */
+	int32_t *tokens;         /* [batch tokens] */
+	size_t fitted, held, written; /* windows */
+	plan_progress *progress;
+	void *progress_arg;
+	uint64_t done, total;
+};
+
+static bool trained(enum role r)
+{
+	return r < ROLE_COUNT && role_rows[r].linear && r != ROLE_HEAD;
+}
+
+static bool takes(const struct plan_item *item)
+{
+	return trained(item->role) && quantizer_takes(item);
+}
+
+static size_t held_windows(const struct windows *text, unsigned held_out)
+{
+	return text->count < held_out ? 1 : text->count / held_out;
+}
+
+const char *distill_refusal(const struct config *c, const struct plan *p, uint64_t windows)
+{
+	bool any = false;
+	for (size_t i = 0; i < p->count; i++)
+		any |= takes(&p->items[i]);
+	if (!any)
+		return "no matrix is quantized";
+	if (windows < 2)
+		return "a single window of text";
+	return layer_fit_refusal(c);
+}
+
+unsigned distill_passes(const struct config *c, const struct plan *p, uint64_t tokens)
+{
+	double weights = (double)c->vocab * c->hidden;
+	if (tokens < LEAST_TOKENS)
+		return 0;
+	for (size_t i = 0; i < p->count; i++)
+		weights += trained(p->items[i].role) ? (double)tensor_elements(&p->items[i].out) : 0;
+	/* two operations a weight, in two forward passes and twice as much backward */
+	double passes = WORTH / (8 * weights * (double)tokens);
+	return passes < LEAST ? 0 : passes < distill_defaults.passes ? (unsigned)passes : distill_defaults.passes;
+}
+
+uint64_t distill_memory(const struct config *c, const struct plan *p, uint64_t tokens, uint64_t ctx)
+{
+	uint64_t batch = distill_defaults.batch * ctx, weights = 0, codes = 0, widest = 0;
+	for (size_t i = 0; i < p->count; i++) {
+		uint64_t n = tensor_elements(&p->items[i].out);
+		if (!trained(p->items[i].role))
+			continue;
+		weights += 4 * n;
+		widest = n > widest ? n : widest;
+		/* latents with Adam's two moments, parameters of sub-blocks of 16 likewise, and the bytes of the pass that is kept */
+		codes += takes(&p->items[i]) ? 12 * n + 10 * 4 * n / 16 + p->items[i].out.nbytes : 0;
+	}
+	/* gradients of a layer and of the latents of its widest matrix; tokens, hidden states of the original, and between layers */
+	tokens *= 1 + distill_defaults.written;
+	return weights + codes + (7 + 1 + 1) * 4 * widest + 4 * (c->hidden + 1) * (tokens + (c->layers + 3) * batch) +
+	       layer_fit_memory(c, distill_defaults.batch, ctx) + own_text_memory(c, ctx);
+}
+
+/* ---- layers */
+
+static int read_matrix(const struct distiller *d, enum role r, uint32_t layer, float **out, struct err *e)
+{
+	char name[96];
+	const struct tensor *meta;
+	return source_read_f32(overlay_source(d->out), role_hf_name(d->c->arch, r, layer, name), out, &meta, e);
+}
+
+/* Gradients for the widest of each matrix. */
+static int gradients_new(struct distiller *d, struct err *e)
+{
+	struct layer_weights *g = &d->grad;
+	struct attention_weights most = d->layer[0].w.attention;
+	size_t ffn = config_widths(d->c).ffn, flat = 0;
+	for (uint32_t i = 0; i < d->c->layers; i++) {
+		const struct attention_weights *a = &d->layer[i].w.attention;
+		most.heads = a->heads > most.heads ? a->heads : most.heads;
+		most.kv_heads = a->kv_heads > most.kv_heads ? a->kv_heads : most.kv_heads;
+	}
+	int rc = attention_weights_new(&g->attention, &most, most.kv_heads, e);
+	for (int i = 0; i < 4 && !rc; i++)
+		flat = attention_weights_count(&most, i) > flat ? attention_weights_count(&most, i) : flat;
+	flat = ffn * d->c->hidden > flat ? ffn * d->c->hidden : flat;
+	g->gate = malloc(ffn * d->c->hidden * sizeof *g->gate);
+	g->up = malloc(ffn * d->c->hidden * sizeof *g->up);
+	g->down = malloc(ffn * d->c->hidden * sizeof *g->down);
+	d->shared.flat = malloc(flat * sizeof(float));
+	d->shared.flat_scales = malloc(2 * flat * sizeof(float));
+	return rc ? rc : g->gate && g->up && g->down && d->shared.flat && d->shared.flat_scales ? ERR_OK : err_nomem(e);
+}
+
+static int layer_latents(struct distiller *d, const struct plan *p, uint32_t at, struct err *e)
+{
+	struct layer *l = &d->layer[at];
+	struct attention_weights *a = &l->w.attention, *g = &d->grad.attention;
+	const struct {
+		enum role role;
+		float *value, *grad;
+		size_t stride;
+	} part[] = {
+		{ ROLE_Q, a->q, g->q, a->cols }, { ROLE_K, a->k, g->k, a->cols }, { ROLE_V, a->v, g->v, a->cols },
+		{ ROLE_O, a->o, g->o, (size_t)a->heads * a->dim }, { ROLE_GATE, l->w.gate, d->grad.gate, a->hidden },
+		{ ROLE_UP, l->w.up, d->grad.up, a->hidden }, { ROLE_DOWN, l->w.down, d->grad.down, d->c->layer[at].ffn },
+	};
+	for (size_t i = 0; i < sizeof part / sizeof *part; i++)
+		for (size_t k = 0; k < p->count; k++) {
+			const struct plan_item *item = &p->items[k];
+			if (item->role != part[i].role || item->layer != at || !takes(item))
+				continue;
+			int rc = latent_open(&l->latent[l->count++], item, overlay_source(d->out), d->source, part[i].value, part[i].grad,
+					     part[i].stride, &d->shared, e);
+			if (rc)
+				return rc;
+		}
+	return ERR_OK;
+}
+
+static int layer_open(struct distiller *d, uint32_t at, struct err *e)
+{
+	struct layer *l = &d->layer[at];
+	int rc = attention_weights_read(d->c, overlay_source(d->out), at, &l->w.attention, e);
+	if (!rc)
+		rc = read_matrix(d, ROLE_GATE, at, &l->w.gate, e);
+	if (!rc)
+		rc = read_matrix(d, ROLE_UP, at, &l->w.up, e);
+	return rc ? rc : read_matrix(d, ROLE_DOWN, at, &l->w.down, e);
+}
+
+static void layer_close(struct layer *l)
+{
+	for (int i = 0; i < l->count; i++)
+		latent_close(&l->latent[i]);
+	attention_weights_release(&l->w.attention);
+	free(l->w.gate);
+	free(l->w.up);
+	free(l->w.down);
+}
+
+/* ---- steps */
+
+static size_t pool(const struct distiller *d)
+{
+	return d->fitted + d->written;
+}
+
+static size_t batch_of(const struct distiller *d)
+{
+	return d->o->batch < pool(d) ? d->o->batch : pool(d);
+}
+
+static size_t steps_of_pass(const struct distiller *d)
+{
+	return (d->fitted + batch_of(d) - 1) / batch_of(d);
+}
+
+static int tick(struct distiller *d, size_t windows, struct err *e)
+{
+	d->done += windows * d->text.ctx;
+	return !d->progress || d->progress(d->progress_arg, d->done, d->total) ? ERR_OK : err_set(e, ERR_IO, "interrupted");
+}
+
+/* Windows fitted to are read again and again, and learned by heart; what the original writes is more of its kind. */
+static int write_text(struct distiller *d, struct err *e)
+{
+	const struct windows real = { .tokens = d->text.tokens, .count = d->fitted + d->held, .ctx = d->text.ctx };
+	int rc = ERR_OK;
+	for (size_t at = 0, n; at < d->written && !rc; at += n) {
+		n = d->written - at < WRITTEN_AT_ONCE ? d->written - at : WRITTEN_AT_ONCE;
+		rc = own_text_windows(d->model, &real, d->fitted, d->o->seed, at, n, d->text.tokens + (real.count + at) * real.ctx, e);
+		if (!rc)
+			rc = tick(d, n, e);
+	}
+	return rc;
+}
+
+static int run_teacher(struct distiller *d, struct err *e)
+{
+	size_t ctx = d->text.ctx;
+	struct model_run *run = model_run_new(d->model, d->o->batch, ctx, e);
+	int rc = run ? ERR_OK : e->code;
+	for (size_t at = 0, n; at < d->text.count && !rc; at += n) {
+		n = d->text.count - at < d->o->batch ? d->text.count - at : d->o->batch;
+		rc = model_forward(run, d->text.tokens + at * ctx, n, ctx, NULL, NULL, d->teacher + at * ctx * d->c->hidden, e);
+		if (!rc)
+			rc = tick(d, n, e);
+	}
+	model_run_free(run);
+	return rc;
+}
+
+/* Runs the student over windows, and leaves the teacher's last hidden states for them in d->wanted. */
+static int run_student(struct distiller *d, const size_t *window, size_t count, struct err *e)
+{
+	size_t ctx = d->text.ctx, size = ctx * d->c->hidden, all = d->o->batch * size;
+	for (size_t i = 0; i < count; i++) {
+		memcpy(d->tokens + i * ctx, d->text.tokens + window[i] * ctx, ctx * sizeof *d->tokens);
+		memcpy(d->wanted + i * size, d->teacher + window[i] * size, size * sizeof *d->wanted);
+	}
+	int rc = model_embed(d->model, d->tokens, count * ctx, d->kept, e);
+	for (uint32_t i = 0; i < d->c->layers && !rc; i++) {
+		memcpy(d->kept + (i + 1) * all, d->kept + i * all, count * size * sizeof *d->kept);
+		rc = layer_fit_forward(d->fit, i, &d->layer[i].w, d->kept + (i + 1) * all, count, e);
+	}
+	return rc;
+}
+
+static int one_step(struct distiller *d, const size_t *window, size_t count, struct err *e)
+{
+	size_t all = d->o->batch * d->text.ctx * d->c->hidden;
+	double kl;
+	int rc = run_student(d, window, count, e);
+	if (!rc)
+		rc = layer_fit_divergence(d->fit, d->wanted, d->kept + d->c->layers * all, count, 1 / (float)(count * d->text.ctx), d->d, &kl, e);
+	for (uint32_t i = d->c->layers; i-- > 0 && !rc;) {
+		rc = layer_fit_back(d->fit, i, &d->layer[i].w, d->kept + i * all, d->d, &d->grad, count, e);
+		for (int k = 0; k < d->layer[i].count && !rc; k++)
+			rc = latent_step(&d->layer[i].latent[k], e);
+	}
+	return rc ? rc : tick(d, count, e);
+}
+
+/* Mean KL on the windows held out. */
+static int judge(struct distiller *d, double *out, struct err *e)
+{
+	size_t all = d->o->batch * d->text.ctx * d->c->hidden, tokens = d->held * d->text.ctx;
+	int rc = ERR_OK;
+	*out = 0;
+	for (size_t at = pool(d), n; at < d->text.count && !rc; at += n) {
+		double kl = 0;
+		n = d->text.count - at < d->o->batch ? d->text.count - at : d->o->batch;
+		rc = run_student(d, d->order + at, n, e);
+		if (!rc)
+			rc = layer_fit_divergence(d->fit, d->wanted, d->kept + d->c->layers * all, n, 1, NULL, &kl, e);
+		*out += kl / (double)tokens;
+	}
+	return rc;
+}
+
+static int keep_pass(struct distiller *d, struct distill_report *r, struct err *e)
+{
+	int rc = ERR_OK;
+	r->moved = 0;
+	for (uint32_t i = 0; i < d->c->layers; i++)
+		for (int k = 0; k < d->layer[i].count && !rc; k++) {
+			uint64_t moved = 0;
+			rc = latent_keep(&d->layer[i].latent[k], &moved, e);
+			r->moved += moved;
+		}
+	return rc;
+}
+
+static void shuffle(size_t *order, size_t n, struct rng *rng)
+{
+	for (size_t i = n; i > 1; i--) {
+		size_t k = (size_t)rng_below(rng, i), was = order[i - 1];
+		order[i - 1] = order[k];
+		order[k] = was;
+	}
+}
+
+/* A model that writes something else than it was shown learns nothing from it that holds there, which is soon seen. */
+static unsigned patience(const struct distiller *d)
+{
+	return d->written ? (d->o->passes + 2) / 3 : d->o->passes;
+}
+
+static int train(struct distiller *d, struct distill_report *r, struct err *e)
+{
+	struct rng rng = { d->o->seed };
+	size_t batch = batch_of(d), next = pool(d);
+	int rc = judge(d, &r->before, e);
+	r->after = r->before;
+	for (unsigned pass = 1; pass <= d->o->passes && (r->kept || pass <= patience(d)) && !rc; pass++) {
+		double kl;
+		for (size_t i = 0; i < steps_of_pass(d) && !rc; i++, next += batch) {
+			if (next + batch > pool(d)) {
+				shuffle(d->order, pool(d), &rng);
+				next = 0;
+			}
+			rc = one_step(d, d->order + next, batch, e);
+		}
+		if (!rc)
+			rc = judge(d, &kl, e);
+		if (rc || !(kl < r->after))
+			continue;
+		r->after = kl;
+		r->kept = pass;
+		rc = keep_pass(d, r, e);
+	}
+	return rc;
+}
+
+/* The overlay takes the bytes over. */
+static int put_results(struct distiller *d, struct err *e)
+{
+	int rc = ERR_OK;
+	for (uint32_t i = 0; i < d->c->layers; i++)
+		for (int k = 0; k < d->layer[i].count && !rc; k++) {
+			struct latent *l = &d->layer[i].latent[k];
+			if (l->best)
+				rc = overlay_put(d->out, &l->item->out, l->best, e);
+			l->best = NULL;
+		}
+	return rc;
+}
+
+/* With room for what will be written. */
+static int copy_text(struct distiller *d, const struct windows *text, struct err *e)
+{
+	d->text = (struct windows){ .count = text->count + d->written, .ctx = text->ctx };
+	d->text.tokens = malloc(d->text.count * text->ctx * sizeof *d->text.tokens);
+	if (!d->text.tokens)
+		return err_nomem(e);
+	memcpy(d->text.tokens, text->tokens, text->count * text->ctx * sizeof *text->tokens);
+	return ERR_OK;
+}
+
+static int distiller_open(struct distiller *d, const struct plan *p, struct err *e)
+{
+	size_t width = d->c->hidden, tokens = d->text.count * d->text.ctx, batch = d->o->batch * d->text.ctx;
+	int rc = model_open(d->c, d->source, &d->model, e);
+	if (!rc)
+		rc = layer_fit_new(d->model, d->o->batch, d->text.ctx, &d->fit, e);
+	d->layer = calloc(d->c->layers, sizeof *d->layer);
+	d->teacher = malloc(tokens * width * sizeof(float));
+	d->kept = malloc((d->c->layers + 1) * batch * width * sizeof(float));
+	d->d = malloc(batch * width * sizeof(float));
+	d->wanted = malloc(batch * width * sizeof(float));
+	d->order = malloc(d->text.count * sizeof *d->order);
+	d->tokens = malloc(batch * sizeof *d->tokens);
+	if (!rc && (!d->layer || !d->teacher || !d->kept || !d->d || !d->wanted || !d->order || !d->tokens))
+		rc = err_nomem(e);
+	for (size_t i = 0; i < d->text.count && !rc; i++)
+		d->order[i < d->fitted ? i : i < d->fitted + d->held ? i + d->written : i - d->held] = i;
+	for (uint32_t i = 0; i < d->c->layers && !rc; i++)
+		rc = layer_open(d, i, e);
+	if (!rc)
+		rc = gradients_new(d, e);
+	for (uint32_t i = 0; i < d->c->layers && !rc; i++)
+		rc = layer_latents(d, p, i, e);
+	return rc;
+}
+
+static void distiller_close(struct distiller *d)
+{
+	for (uint32_t i = 0; d->layer && i < d->c->layers; i++)
+		layer_close(&d->layer[i]);
+	free(d->layer);
+	attention_weights_release(&d->grad.attention);
+	free(d->grad.gate);
+	free(d->grad.up);
+	free(d->grad.down);
+	free(d->shared.flat);
+	free(d->shared.flat_scales);
+	free(d->teacher);
+	free(d->kept);
+	free(d->d);
+	free(d->wanted);
+	free(d->order);
+	free(d->tokens);
+	free(d->text.tokens);
+	layer_fit_free(d->fit);
+	model_close(d->model);
+}
+
+static int distill_on(struct distiller *d, const struct windows *text, const struct plan *p, struct distill_report *r, struct err *e)
+{
+	const struct distill_options *o = d->o;
+	d->held = held_windows(text, o->held_out);
+	d->fitted = text->count - d->held;
+	/* no more than is read */
+	d->written = d->held < TELLING ? 0 : d->fitted * (o->written < o->passes ? o->written : o->passes ? o->passes - 1 : 0);
+	d->total = (uint64_t)(text->count + 2 * d->written + o->passes * steps_of_pass(d) * batch_of(d)) * text->ctx;
+	d->shared = (struct latent_shared){ .steps = (int)(steps_of_pass(d) * o->passes), .rate = o->rate, .scale_rate = o->scale_rate };
+	*r = (struct distill_report){ 0 };
+	int rc = copy_text(d, text, e);
+	if (!rc)
+		rc = distiller_open(d, p, e);
+	if (!rc)
+		rc = write_text(d, e);
+	if (!rc)
+		rc = run_teacher(d, e);
+	if (!rc)
+		rc = train(d, r, e);
+	for (uint32_t i = 0; i < d->c->layers && !rc; i++)
+		for (int k = 0; k < d->layer[i].count; k++)
+			r->codes += (uint64_t)d->layer[i].latent[k].rows * d->layer[i].latent[k].n;
+	if (!rc)
+		rc = put_results(d, e);
+	distiller_close(d);
+	return rc;
+}
+
+int distill(const struct config *c, struct tensor_source *source, const struct plan *p, const struct windows *text,
+	    const struct distill_options *o, struct overlay *out, struct distill_report *r, plan_progress *progress, void *progress_arg,
+	    struct err *e)
+{
+	struct distill_options real = *o;
+	const struct distiller fresh = { .c = c, .o = o, .source = source, .out = out, .progress = progress, .progress_arg = progress_arg };
+	struct distiller d = fresh;
+	int rc = distill_on(&d, text, p, r, e);
+	if (rc || r->kept || !d.written)
+		return rc;
+	real.written = 0;
+	d = fresh;
+	d.o = &real;
+	return distill_on(&d, text, p, r, e);
+}

@@ -1,0 +1,38 @@
+#ifndef QUIRE_CALIB_QUANT_QUANTIZER_IMPL_H
+#define QUIRE_CALIB_QUANT_QUANTIZER_IMPL_H
+/* What the files behind quantizer.h share. */
+#include "base/strbuf.h"
+#include "calib/quant/awq.h"
+#include "calib/quant/quantizer.h"
+
+struct quantizer {
+	const struct quantizer_row *row;
+	const struct config *config;
+	struct tensor_source *source;
+	struct plan *plan;
+	struct stats *stats;
+	uint64_t tokens, ctx;                /* of the calibration text, and of a window */
+	struct plan_stats provider;
+	struct strbuf notes;
+	double damping;
+	/* best: outliers brought in line; channels in their new order over that; the quantized tensors over both */
+	struct overlay *equal;
+	struct arrangement *arrangement;
+	struct overlay *overlay;
+	bool keep_channels;
+	struct sequential_report *report;
+	size_t report_count;
+	unsigned passes;                     /* of training */
+	struct distill_report distilled;
+	struct awq *awq;
+	float *scaled;                       /* importance of scaled channels, until the next call */
+	/* error feedback: the curvature that came last, since matrices share inputs */
+	struct curvature *curvature;
+	enum role curvature_role;
+	uint32_t curvature_layer;
+};
+
+/* Does a method that looks at whole matrices take this item? */
+bool quantizer_takes(const struct plan_item *item);
+
+#endif

@@ -1,0 +1,32 @@
+#ifndef QUIRE_CALIB_QUANT_TENSOR_REPORT_H
+#define QUIRE_CALIB_QUANT_TENSOR_REPORT_H
+/*
+ * What quantization did to each matrix: D = W - Q against the second moments
+ * H = E[x x^T] of its inputs, tr(D H D^T) / tr(W H W^T); with an importance
+ * matrix only H's diagonal, without statistics H = 1.
+ */
+#include "calib/quant/quantizer.h"
+#include "formats/checkpoint.h"
+
+struct tensor_report {
+	const char *name;
+	enum role role;
+	uint32_t layer;
+	const struct codec *codec;
+	const char *method;
+	const char *weighted;      /* "second moments", "importance", "weights", or "inputs as quantized", with training "..., before training" */
+	double weight_error;       /* |W - Q| / |W|, Frobenius */
+	double before, after;      /* output error of the importance-weighted search, and of what was written */
+	double seconds;
+	/* Of method best, NULL otherwise: what was chosen, how much of the correction, and the errors that held-out tokens gave. */
+	const struct sequential_report *chosen;
+};
+
+/*
+ * One entry per quantized matrix of the plan, worst first; malloc'ed. written: the finished checkpoint. q and stats may
+ * be NULL. Names are the plan's.
+ */
+int tensor_report_make(const struct plan *p, struct tensor_source *source, struct checkpoint *written, struct stats *stats,
+		       const struct quantizer *q, struct tensor_report **out, size_t *count, struct err *e);
+
+#endif

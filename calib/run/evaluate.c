@@ -1,0 +1,176 @@
+#include "calib/run/evaluate.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel/kernel.h"
+
+const struct protocol_row protocol_rows[] = {
+	{ PROTOCOL_LLAMA, "llama", "llama.cpp's: the second half of each window counts" },
+	{ PROTOCOL_FULL, "full", "the GPTQ and AWQ papers': every token of a window counts" },
+};
+const unsigned protocol_row_count = sizeof protocol_rows / sizeof *protocol_rows;
+
+/* Tokens run at once: enough that decoding a weight is small beside multiplying by it, few enough to stay in memory. */
+enum { BATCH_TOKENS = 2048 };
+
+int windows_cut(struct windows *w, const int32_t *ids, size_t n, enum protocol p, size_t ctx, size_t max, int32_t bos,
+		struct err *e)
+{
+	*w = (struct windows){ .ctx = ctx, .first = p == PROTOCOL_LLAMA ? ctx / 2 : 0 };
+	if (ctx < 2 || !windows_scored(w))
+		return err_set(e, ERR_USAGE, "windows of %zu tokens leave none to score; --ctx must be at least %d", ctx,
+			       p == PROTOCOL_LLAMA ? 3 : 2);
+	w->count = n / ctx;
+	if (!w->count)
+		return err_set(e, ERR_INPUT, "the text has %zu tokens, fewer than one window of %zu; use more text or a smaller --ctx",
+			       n, ctx);
+	if (max && w->count > max)
+		w->count = max;
+	w->tokens = malloc(w->count * ctx * sizeof *w->tokens);
+	if (!w->tokens)
+		return err_nomem(e);
+	memcpy(w->tokens, ids, w->count * ctx * sizeof *w->tokens);
+	if (p == PROTOCOL_LLAMA && bos >= 0)
+		for (size_t i = 0; i < w->count; i++)
+			w->tokens[i * ctx] = bos;
+	return ERR_OK;
+}
+
+void windows_release(struct windows *w)
+{
+	free(w->tokens);
+	*w = (struct windows){ 0 };
+}
+
+/* What one evaluation holds; one entry per model in each array. */
+struct state {
+	struct model *const *models;
+	size_t count, vocab;
+	struct model_run **run;
+	float **hidden, **logits;
+	const float **view;
+};
+
+static int state_init(struct state *s, struct model *const *models, size_t count, const struct windows *w, size_t batch,
+		      struct err *e)
+{
+	*s = (struct state){ .models = models, .count = count, .vocab = model_config(models[0])->vocab };
+	s->run = calloc(count, sizeof *s->run);
+	s->hidden = calloc(count, sizeof *s->hidden);
+	s->logits = calloc(count, sizeof *s->logits);
+	s->view = calloc(count, sizeof *s->view);
+	if (!s->run || !s->hidden || !s->logits || !s->view)
+		return err_nomem(e);
+	for (size_t m = 0; m < count; m++) {
+		const struct config *c = model_config(models[m]);
+		if (c->vocab != s->vocab)
+			return err_set(e, ERR_NOT_COMPARABLE, "the models have vocabularies of %zu and %u tokens", s->vocab, c->vocab);
+		s->run[m] = model_run_new(models[m], batch, w->ctx, e);
+		if (!s->run[m])
+			return e->code;
+		s->hidden[m] = malloc(batch * w->ctx * c->hidden * sizeof(float));
+		s->logits[m] = malloc(windows_scored(w) * s->vocab * sizeof(float));
+		s->view[m] = s->logits[m];
+		if (!s->hidden[m] || !s->logits[m])
+			return err_nomem(e);
+	}
+	return ERR_OK;
+}
+
+static void state_release(struct state *s)
+{
+	for (size_t m = 0; m < s->count; m++) {
+		if (s->run)
+			model_run_free(s->run[m]);
+		if (s->hidden)
+			free(s->hidden[m]);
+		if (s->logits)
+			free(s->logits[m]);
+	}
+	free(s->run);
+	free(s->hidden);
+	free(s->logits);
+	free(s->view);
+}
+
+static int check_tokens(const struct windows *w, size_t from, size_t to, size_t vocab, struct err *e)
+{
+	for (size_t i = from * w->ctx; i < to * w->ctx; i++)
+		if (w->tokens[i] < 0 || (size_t)w->tokens[i] >= vocab)
+			return err_set(e, ERR_NOT_COMPARABLE,
+				       "token id %d is outside the model's vocabulary of %zu; is this its tokenizer?", w->tokens[i], vocab);
+	return ERR_OK;
+}
+
+size_t evaluate_batch(const struct windows *w)
+{
+	return BATCH_TOKENS / w->ctx ? BATCH_TOKENS / w->ctx : 1;
+}
+
+/* n windows from `at` on through model m, as its variant says. */
+static int run_windows(struct state *s, size_t m, const struct eval_variant *v, const struct windows *w, size_t at, size_t n,
+		       struct err *e)
+{
+	size_t step = v && v->single ? 1 : n, hidden = model_config(s->models[m])->hidden;
+	int rc = ERR_OK;
+	for (size_t i = 0; i < n && !rc; i += step)
+		rc = model_forward(s->run[m], w->tokens + (at + i) * w->ctx, step, w->ctx, NULL, NULL,
+				   s->hidden[m] + i * w->ctx * hidden, e);
+	return rc;
+}
+
+/* Returns what was chosen, to be chosen again. */
+static const char *choose_kernels(const struct eval_variant *v)
+{
+	const char *now = kernels()->name;
+	if (v && v->kernels)
+		kernels_select(v->kernels);
+	return now;
+}
+
+int evaluate(struct model *const *models, size_t count, const struct windows *w, size_t from, size_t to, eval_visit *visit,
+	     void *arg, plan_progress *progress, void *progress_arg, struct err *e)
+{
+	return evaluate_variants(models, NULL, count, w, from, to, visit, arg, progress, progress_arg, e);
+}
+
+int evaluate_variants(struct model *const *models, const struct eval_variant *variants, size_t count, const struct windows *w,
+		      size_t from, size_t to, eval_visit *visit, void *arg, plan_progress *progress, void *progress_arg,
+		      struct err *e)
+{
+	size_t batch = evaluate_batch(w), scored = windows_scored(w);
+	if (batch > to - from)
+		batch = to - from;
+	struct state s;
+	int rc = state_init(&s, models, count, w, batch, e);
+	if (!rc)
+		rc = check_tokens(w, from, to, s.vocab, e);
+	uint64_t total = (uint64_t)(to - from) * w->ctx * count, done = 0;
+	for (size_t at = from; at < to && !rc; at += batch) {
+		size_t n = to - at < batch ? to - at : batch;
+		for (size_t m = 0; m < count && !rc; m++) {
+			const struct eval_variant *v = variants ? &variants[m] : NULL;
+			const char *chosen = choose_kernels(v);
+			rc = run_windows(&s, m, v, w, at, n, e);
+			kernels_select(chosen);
+			done += n * w->ctx;
+			if (!rc && progress && !progress(progress_arg, done, total))
+				rc = err_set(e, ERR_IO, "interrupted");
+		}
+		for (size_t i = 0; i < n && !rc; i++) {
+			for (size_t m = 0; m < count && !rc; m++) {
+				size_t hidden = model_config(models[m])->hidden;
+				const char *chosen = choose_kernels(variants ? &variants[m] : NULL);
+				rc = model_logits(s.run[m], s.hidden[m] + (i * w->ctx + w->first) * hidden, scored, s.logits[m], e);
+				kernels_select(chosen);
+			}
+			struct eval_slice slice = { .window = at + i, .n = scored, .vocab = s.vocab,
+						    .target = w->tokens + (at + i) * w->ctx + w->first + 1, .logits = s.view };
+			if (!rc)
+				rc = visit(arg, &slice, e);
+		}
+	}
+	state_release(&s);
+	return rc;
+}
