@@ -10,7 +10,7 @@ const struct option_row common_rows[] = {
 	{ "json", 0, OPT_FLAG, NULL, "print results as JSON", offsetof(struct common, json) },
 	{ "quiet", 'q', OPT_FLAG, NULL, "no progress and no notes", offsetof(struct common, quiet) },
 	{ "verbose", 'v', OPT_FLAG, NULL, "say more", offsetof(struct common, verbose) },
-	{ "threads", 0, OPT_INT, "N", "use N threads (default: all cores)", offsetof(struct common, threads) },
+	{ "threads", 0, OPT_INT, "N", "use N threads (default: OMP_NUM_THREADS or all cores)", offsetof(struct common, threads) },
 	{ "help", 'h', OPT_FLAG, NULL, "show this help", offsetof(struct common, help) },
 };
 const unsigned common_row_count = sizeof common_rows / sizeof *common_rows;

@@ -14,7 +14,8 @@ static int workers; /* 0: not set yet */
 int thread_default(void)
 {
 #ifdef _OPENMP
-	return omp_get_num_procs();
+	/* what OMP_NUM_THREADS says, or all that this process may run on; the same before and after every loop below */
+	return omp_get_max_threads();
 #else
 	long n = sysconf(_SC_NPROCESSORS_ONLN);
 	return n < 1 ? 1 : (int)n;

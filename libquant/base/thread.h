@@ -7,7 +7,7 @@
  */
 #include <stddef.h>
 
-/* Number of cores the process may use. */
+/* What OMP_NUM_THREADS says, or the number of cores that the process may use. */
 int thread_default(void);
 /* Sets the number of workers for later loops (n < 1: thread_default()). Call it before starting work. */
 void thread_set(int n);
