@@ -213,7 +213,7 @@ static int gather(const struct calibrate_options *o, const struct loaded *l, con
 	progress_keeps(left, "the same command with --resume goes on");
 	free(left);
 	progress_start(&o->common, "calibrate", "tokens", (uint64_t)p->text.count * p->text.ctx * l->config.layers);
-	rc = collect_run(p, l, c, foreign ? out_scratch_path(temp) : o->output, progress_step, NULL, e);
+	rc = collect_run(p, l, c, foreign ? out_scratch_path(temp) : o->output, &terminal, e);
 	progress_end();
 	progress_keeps(NULL, NULL);
 	if (foreign && !rc)

@@ -36,7 +36,7 @@ static int gather(struct calibrated *c, const struct produce *p, const struct co
 	if (rc)
 		return rc;
 	progress_start(p->common, "calibrate", "tokens", (uint64_t)plan->text.count * plan->text.ctx * l->config.layers);
-	rc = collect_run(plan, l, o, out_scratch_path(file), progress_step, NULL, e);
+	rc = collect_run(plan, l, o, out_scratch_path(file), &terminal, e);
 	progress_end();
 	if (!rc)
 		rc = stats_open(out_scratch_path(file), &c->stats, e);
@@ -134,7 +134,7 @@ int calibrated_plan(struct calibrated *c, const struct produce *p, const struct 
 int calibrated_prepare(struct calibrated *c, const struct produce *p, struct err *e)
 {
 	progress_start(p->common, c->row->name, "steps", 0);
-	int rc = quantizer_prepare(c->q, progress_step, NULL, e);
+	int rc = quantizer_prepare(c->q, &terminal, e);
 	progress_end();
 	return rc ? err_prefix(e, "%.400s", p->input) : ERR_OK;
 }

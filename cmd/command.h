@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/json.h"
 #include "base/names.h"
+#include "base/progress.h"
 #include "base/strbuf.h"
 
 enum option_type {
@@ -94,10 +95,10 @@ void schemes_words(enum scheme_words what, struct strbuf *out);
 
 /*
  * Progress on stderr when not quiet: a bar with rate and time left on a terminal; elsewhere the same as a line, after some
- * seconds and every quarter of a minute, for work that takes that long. step may be called often.
+ * seconds and every quarter of a minute, for work that takes that long. It may be told often.
  */
 void progress_start(const struct common *o, const char *what, const char *unit, uint64_t total);
-bool progress_step(void *unused, uint64_t done, uint64_t total); /* a plan_progress */
+extern const struct progress terminal;
 void progress_end(void);
 /* For an interruption: if the file is there, it holds what was done, and how says how to go on. NULL: no longer. */
 void progress_keeps(const char *path, const char *how);

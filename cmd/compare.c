@@ -146,7 +146,7 @@ static bool timed_step(void *arg, uint64_t done, uint64_t total)
 	t->seconds[t->next] += at - t->last;
 	t->next = (t->next + 1) % t->count;
 	t->last = at;
-	return progress_step(NULL, done, total);
+	return progress_tell(&terminal, done, total);
 }
 
 static int timed_visit(void *arg, const struct eval_slice *s, struct err *e)
@@ -196,7 +196,8 @@ static int measure(struct compare *c, struct err *e)
 		models[0] = c->reference.model;
 		progress_start(&c->o->common, "compare", "tokens", (uint64_t)c->w.count * c->w.ctx * (n + 1));
 		t.last = now();
-		rc = evaluate(models, n + 1, &c->w, 0, c->w.count, timed_visit, &t, timed_step, &t, e);
+		rc = evaluate(&(struct evaluation){ .models = models, .count = n + 1, .windows = &c->w, .to = c->w.count, .visit = timed_visit,
+						    .arg = &t, .progress = &(struct progress){ timed_step, &t } }, e);
 		progress_end();
 	}
 	for (size_t i = 0; i < n && !rc; i++) {
@@ -217,7 +218,7 @@ static int measure(struct compare *c, struct err *e)
 static int attribute_one(struct compare *c, struct variant *v, enum attribute_by by, struct err *e)
 {
 	progress_start(&c->o->common, "attribute", "tokens", 0);
-	int rc = attribute(v->loaded, &c->reference, &c->w, by, &v->attribution, progress_step, NULL, e);
+	int rc = attribute(v->loaded, &c->reference, &c->w, by, &v->attribution, &terminal, e);
 	progress_end();
 	if (rc == ERR_NOT_COMPARABLE) { /* a folded model, say: the others are attributed all the same */
 		warn("variant '%.80s' is not attributed: %s", v->name, e->message);

@@ -68,7 +68,7 @@ static const struct option_row rows[] = {
 struct attempt {
 	struct overlay *out;
 	struct fold_report *report;
-	struct change_cost damage;                /* on held-out windows, of a refit and what it is compared with */
+	struct change_cost cost;             /* on held-out windows, of a refit and what it is compared with */
 };
 
 /* A fold on its way from options to a written model. */
@@ -87,7 +87,7 @@ struct work {
 	struct overlay *out;
 	struct fold_report *report;
 	bool measured, unfitted;             /* unfitted: the refit was worse than the closed form */
-	struct change_cost damage;                /* on the held-out windows */
+	struct change_cost cost;             /* on the held-out windows */
 };
 
 static bool uniform(const struct config *c)
@@ -186,24 +186,36 @@ static int choose_text(struct work *w, struct err *e)
 	return ERR_OK;
 }
 
+static struct fold_job fold_job(const struct work *w, struct tensor_source *source, const struct config *to)
+{
+	return (struct fold_job){ .original = w->in.model, .source = source, .to = to, .text = w->text.count ? &w->text : NULL,
+				  .held = w->held, .progress = &terminal };
+}
+
+/* On the windows that nothing was fitted to. */
+static int cost_of(const struct work *w, const struct change *changed, struct change_cost *out, struct err *e)
+{
+	struct windows judges = windows_part(&w->text, w->text.count - w->held, w->text.count);
+	return change_cost_measure(w->in.model, changed, &judges, out, e);
+}
+
 static int fold_by(struct work *w, enum fold_method method, const struct refit_options *refit, struct attempt *a, struct err *e)
 {
 	const struct fold_command_options *o = w->o;
 	bool search = o->group ? !strcmp(o->group, "search") : w->method->moments;
 	/* of a refit nothing is to come from the windows that judge it, unless the text is another one */
 	bool stats = w->stats && (o->data.count || w->method->method != FOLD_REFIT);
-	struct fold_options f = { .method = method, .search = search, .stats = stats ? w->stats : NULL, .held = w->held, .refit = *refit,
-				  .residual = 1, .ffn = true };
+	struct fold_options f = { .method = method, .search = search, .stats = stats ? w->stats : NULL, .refit = *refit, .residual = 1, .ffn = true };
 	*a = (struct attempt){ .out = overlay_new(w->in.checkpoint->source, e), .report = calloc(w->to.layers, sizeof *a->report) };
 	if (!a->out || !a->report)
 		return a->out ? err_nomem(e) : e->code;
 	progress_start(&o->common, "fold", "steps", 0);
-	int rc = fold_run(w->in.model, w->in.checkpoint->source, &w->folded, w->text.count ? &w->text : NULL, &f, a->out, a->report,
-			  progress_step, NULL, e);
+	struct fold_job job = fold_job(w, w->in.checkpoint->source, &w->folded);
+	job.out = a->out;
+	int rc = fold_run(&job, &f, a->report, e);
 	progress_end();
 	if (!rc && w->method->method == FOLD_REFIT)
-		rc = change_cost_measure(w->in.model, &w->folded, overlay_source(a->out), NULL, &w->text, w->text.count - w->held, w->text.count,
-				    &a->damage, e);
+		rc = cost_of(w, &(struct change){ &w->folded, overlay_source(a->out), NULL }, &a->cost, e);
 	return rc;
 }
 
@@ -222,12 +234,12 @@ static int fold(struct work *w, const struct refit_options *refit, struct err *e
 	int rc = fold_by(w, w->method->method, refit, &a, e);
 	if (!rc && w->method->method == FOLD_REFIT)
 		rc = fold_by(w, FOLD_PCA, refit, &plain, e);
-	if (!rc && plain.out && plain.damage.kl < a.damage.kl) {
+	if (!rc && plain.out && plain.cost.kl < a.cost.kl) {
 		struct attempt t = a;
 		a = plain;
 		plain = t;
 		w->unfitted = true;
-		warn("refit: KL %.4g on held-out windows, %.4g in closed form, which is kept; use more text", plain.damage.kl, a.damage.kl);
+		warn("refit: KL %.4g on held-out windows, %.4g in closed form, which is kept; use more text", plain.cost.kl, a.cost.kl);
 	}
 	attempt_release(&plain, w->to.layers);
 	w->out = a.out;
@@ -245,7 +257,7 @@ static struct tensor_source *result(const struct work *w)
 static int measure(struct work *w, struct err *e)
 {
 	const struct budget_cache *cache = budgeting_cache(&w->budget);
-	int rc = change_cost_measure(w->in.model, &w->to, result(w), cache ? &cache->codecs : NULL, &w->text, w->text.count - w->held, w->text.count, &w->damage, e);
+	int rc = cost_of(w, &(struct change){ &w->to, result(w), cache ? &cache->codecs : NULL }, &w->cost, e);
 	w->measured = !rc;
 	return rc;
 }
@@ -309,7 +321,7 @@ static void say_text(const struct work *w, struct strbuf *out)
 			strbuf_printf(out, "  layer %.3g -> %.3g (W_down)", r->ffn_before, r->ffn_after);
 		strbuf_putc(out, '\n');
 	}
-	budgeting_text(&w->budget, w->measured ? &w->damage : NULL, out);
+	budgeting_text(&w->budget, w->measured ? &w->cost : NULL, out);
 	windowing_text(&w->windowing, to, out);
 	sharing_text(&w->sharing, to, w->o->common.verbose, out);
 	strbuf_puts(out, "KV heads          ");
@@ -323,8 +335,8 @@ static void say_text(const struct work *w, struct strbuf *out)
 			      size_text((uint64_t)config_kv_bytes(to, length[i], cache ? cache->element : 2), b),
 			      cache && cache->element != 2 ? "f16 -> " : "", cache ? cache->name : "f16");
 	if (w->measured)
-		strbuf_printf(out, "excess loss       %.4f +/- %.4f nats a token, KL %.4f (measured on %zu %s windows)\n", w->damage.excess,
-			      w->damage.excess_error, w->damage.kl, w->held, in_sample(w) ? "of the statistics'" : "held-out");
+		strbuf_printf(out, "excess loss       %.4f +/- %.4f nats a token, KL %.4f (measured on %zu %s windows)\n", w->cost.excess,
+			      w->cost.excess_error, w->cost.kl, w->held, in_sample(w) ? "of the statistics'" : "held-out");
 	strbuf_printf(out, "loaded by         %s\n", who_loads(to));
 }
 
@@ -354,9 +366,9 @@ static void say(void *arg, struct strbuf *text, struct json_writer *j)
 	jw_uint(j, "kv_bytes_32k_before", (uint64_t)config_kv_bytes(&w->in.config, 32768, 2));
 	jw_uint(j, "kv_bytes_32k", (uint64_t)config_kv_bytes(&w->to, 32768, 2));
 	if (w->measured) {
-		jw_double(j, "excess_loss", w->damage.excess);
-		jw_double(j, "excess_loss_error", w->damage.excess_error);
-		jw_double(j, "kl", w->damage.kl);
+		jw_double(j, "excess_loss", w->cost.excess);
+		jw_double(j, "excess_loss_error", w->cost.excess_error);
+		jw_double(j, "kl", w->cost.kl);
 		jw_uint(j, "held_windows", w->held);
 		jw_bool(j, "in_sample", in_sample(w));
 	}
@@ -378,12 +390,14 @@ static int check_options(struct work *w, const struct produce *p, struct err *e)
 		return err_set(e, ERR_USAGE, "unknown grouping '%.40s'; use search or neighbour", o->group);
 	int rc = fold_method_find(o->method, &w->method, e);
 	if (!rc)
-		rc = sharing_options(&w->sharing, o->share_layers, o->share_method, o->max_kl, has_text(o), o->dry_run, e);
+		rc = sharing_options(&w->sharing, &(struct sharing_options){ o->share_layers, o->share_method, o->max_kl, has_text(o), o->dry_run,
+									     &o->common }, e);
 	if (!rc)
 		rc = windowing_options(&w->windowing, o->window, o->full_every, has_text(o) || o->dry_run, e);
 	if (!rc)
-		rc = budgeting_options(&w->budget, o->kv_budget, o->kv_cache, has_text(o), !o->kv_heads && !o->share_layers, w->sharing.automatic,
-				       e);
+		rc = budgeting_options(&w->budget, &(struct budgeting_options){ o->kv_budget, o->kv_cache, has_text(o),
+										!o->kv_heads && !o->share_layers,
+										w->sharing.automatic }, e);
 	if (!rc && w->budget.shares) {
 		w->sharing.goal.bytes = w->budget.bytes;
 		w->sharing.goal.tokens = w->budget.tokens;
@@ -420,9 +434,10 @@ static int make(struct work *w, struct err *e)
 		rc = choose_windows(w, e);
 	if (!rc && w->changed && !o->dry_run)
 		rc = fold(w, &refit, e);
-	if (!rc && w->sharing.spec)
-		rc = sharing_make(&w->sharing, w->in.model, overlay_source(w->out), &w->to, w->text.count ? &w->text : NULL, w->held, &refit,
-				  o->dry_run, &o->common, e);
+	if (!rc && w->sharing.spec) {
+		struct fold_job job = fold_job(w, overlay_source(w->out), &w->to);
+		rc = sharing_make(&w->sharing, &job, &w->to, &refit, e);
+	}
 	if (!rc && w->held && !o->dry_run)
 		rc = measure(w, e);
 	return rc;
@@ -444,9 +459,10 @@ static int plan_budget(struct work *w, struct err *e)
 	few.tokens += (train - fit) * w->text.ctx;
 	few.count = fit + judge;
 	progress_start(&w->o->common, "plan", "measurements", 0);
-	struct budget_request r = { .model = w->in.model, .source = w->in.checkpoint->source, .text = &few, .held = judge,
+	struct budget_request r = { .job = { .original = w->in.model, .source = w->in.checkpoint->source, .text = &few, .held = judge,
+					     .progress = &terminal },
 				    .stats = w->stats, .cache = w->budget.cache, .caches = w->budget.caches, .bytes = w->budget.bytes,
-				    .tokens = w->budget.tokens, .progress = progress_step };
+				    .tokens = w->budget.tokens };
 	rc = budget_make(&r, &w->to, &w->budget.plan, e);
 	progress_end();
 	for (uint32_t i = 0; i < w->to.layers && !rc; i++) {

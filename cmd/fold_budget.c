@@ -6,19 +6,19 @@
 
 #include "cmd/command.h"
 
-int budgeting_options(struct budgeting *b, const char *spec, const char *codecs, bool has_text, bool alone, bool shares,
-		      struct err *e)
+int budgeting_options(struct budgeting *b, const struct budgeting_options *o, struct err *e)
 {
+	const char *spec = o->spec, *codecs = o->codecs;
 	char size[64], *end = NULL;
 	const char *at = spec ? strchr(spec, '@') : NULL;
 	b->spec = spec;
 	b->codecs = codecs;
-	b->shares = shares && spec;
+	b->shares = o->shares && spec;
 	if (codecs && (!spec || b->shares) && (!strcmp(codecs, "auto") || strchr(codecs, ',')))
 		return err_set(e, ERR_USAGE, "--kv-cache %.40s: only a plan chooses between codecs (--kv-budget); name one", codecs);
 	if (!spec)
 		return ERR_OK;
-	if (!alone && !shares)
+	if (!o->alone && !o->shares)
 		return err_set(e, ERR_USAGE, "--kv-budget plans heads and layers itself; give it without --kv-heads and --share-layers, or with "
 			       "--share-layers auto");
 	size_t n = at ? (size_t)(at - spec) : sizeof size;
@@ -29,7 +29,7 @@ int budgeting_options(struct budgeting *b, const char *spec, const char *codecs,
 	}
 	if (n >= sizeof size || !size_parse(size, &b->bytes) || !b->tokens || *end || b->tokens > UINT32_MAX)
 		return err_set(e, ERR_USAGE, "--kv-budget '%.60s': give BYTES@TOKENS, for example 64MiB@8192", spec);
-	return has_text ? ERR_OK : err_set(e, ERR_USAGE, "--kv-budget needs a text to measure on: --data TEXT");
+	return o->has_text ? ERR_OK : err_set(e, ERR_USAGE, "--kv-budget needs a text to measure on: --data TEXT");
 }
 
 /* Those of `auto`, from near nothing lost to a quarter of the bytes; heads of odd sizes have fewer. */
@@ -86,7 +86,7 @@ static void say_codec(const struct budget_cache *cache, struct strbuf *out)
 	strbuf_puts(out, " (verify, generate)\n");
 }
 
-static void say_plan(const struct budgeting *b, const struct change_cost *damage, struct strbuf *out)
+static void say_plan(const struct budgeting *b, const struct change_cost *cost, struct strbuf *out)
 {
 	const struct budget_plan *p = &b->plan;
 	const struct budget_cache *cache = p->cache;
@@ -114,15 +114,15 @@ static void say_plan(const struct budgeting *b, const struct change_cost *damage
 	strbuf_printf(out, "KV budget         %s -> %s at %llu tokens (%s%s)\n", size_text(p->before, before), size_text(p->after, size),
 		      (unsigned long long)b->tokens, f16 ? "" : "f16 -> ", cache->name);
 	strbuf_printf(out, "KL                %.4f predicted as the sum of steps, %.4f all steps together, in closed forms", p->kl, p->together);
-	if (damage)
-		strbuf_printf(out, "; %.4f measured as written", damage->kl);
+	if (cost)
+		strbuf_printf(out, "; %.4f measured as written", cost->kl);
 	strbuf_putc(out, '\n');
 }
 
-void budgeting_text(const struct budgeting *b, const struct change_cost *damage, struct strbuf *out)
+void budgeting_text(const struct budgeting *b, const struct change_cost *cost, struct strbuf *out)
 {
 	if (b->plan.cache)
-		say_plan(b, damage, out);
+		say_plan(b, cost, out);
 	if (budgeting_cache(b))
 		say_codec(budgeting_cache(b), out);
 }

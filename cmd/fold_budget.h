@@ -17,9 +17,14 @@ struct budgeting {
 	struct budget_plan plan;
 };
 
-/* BYTES@CTX, and "auto" or names of codecs with commas between. ERR_USAGE. */
-int budgeting_options(struct budgeting *b, const char *spec, const char *codecs, bool has_text, bool alone, bool shares,
-		      struct err *e);
+struct budgeting_options {
+	const char *spec;        /* BYTES@CTX, or NULL */
+	const char *codecs;      /* "auto" or names of codecs with commas between, or NULL */
+	bool has_text;
+	bool alone, shares;      /* no other option says what to fold; layers are shared as far as it takes */
+};
+/* ERR_USAGE. */
+int budgeting_options(struct budgeting *b, const struct budgeting_options *o, struct err *e);
 /*
  * What can be said without a text: codecs that do not divide a head, a budget that cannot be met. windows: which layers get
  * some is not known yet, so that only budget_make can tell the latter.
@@ -27,8 +32,8 @@ int budgeting_options(struct budgeting *b, const char *spec, const char *codecs,
 int budgeting_check(struct budgeting *b, const struct config *c, bool windows, struct err *e);
 /* What the result's cache is to be stored in. */
 const struct budget_cache *budgeting_cache(const struct budgeting *b);
-/* damage: of the result, or NULL. */
-void budgeting_text(const struct budgeting *b, const struct change_cost *damage, struct strbuf *out);
+/* cost: of the result, or NULL. */
+void budgeting_text(const struct budgeting *b, const struct change_cost *cost, struct strbuf *out);
 void budgeting_json(const struct budgeting *b, struct json_writer *j);
 
 #endif

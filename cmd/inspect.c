@@ -223,7 +223,7 @@ static int read_stats(const struct inspect_options *o, struct facts *f, struct e
 		if (scan_tensor(s, i, &f->stats[i], e))
 			rc = err_prefix(e, "%.600s", f->ckpt->path);
 		done += s->tensors[i].nbytes;
-		progress_step(NULL, done, f->bytes);
+		progress_tell(&terminal, done, f->bytes);
 	}
 	progress_end();
 	return rc;
@@ -234,7 +234,7 @@ static int check(const struct inspect_options *o, struct facts *f, struct err *e
 	struct checkpoint *c = f->ckpt;
 	if (c->format->check) {
 		progress_start(&o->common, "checking", "bytes", f->bytes);
-		int rc = c->format->check(c, progress_step, NULL, e);
+		int rc = c->format->check(c, &terminal, e);
 		progress_end();
 		if (rc)
 			return rc;

@@ -299,7 +299,7 @@ static int write_all(struct state *s, struct err *e)
 	progress_start(s->p->common, s->p->method ? "quantize" : "convert", "bytes", 0);
 	if (!rc)
 		rc = plan_execute(&s->plan, q ? quantizer_source(q) : s->source, s->proof ? proof_sink(s->proof) : s->sink,
-				  q ? quantizer_stats(q) : NULL, progress_step, NULL, e);
+				  q ? quantizer_stats(q) : NULL, &terminal, e);
 	progress_end();
 	if (rc)
 		err_prefix(e, "%.600s", s->p->input);
@@ -317,7 +317,7 @@ static int examine(struct state *s, struct err *e)
 	int rc = s->sink->seal(s->sink, &path, e);
 	if (!rc && s->proof) {
 		progress_start(p->common, "proof", "bytes", 0);
-		if (proof_check(s->proof, path, source, &s->proved, progress_step, NULL, e) || proof_tokenizer(s->in, path, &s->cut, e))
+		if (proof_check(s->proof, path, source, &s->proved, &terminal, e) || proof_tokenizer(s->in, path, &s->cut, e))
 			rc = err_prefix(e, "%.600s: not kept, since it is not what was meant", p->output);
 		progress_end();
 	}

@@ -109,7 +109,7 @@ static void show(uint64_t done, uint64_t total, double t)
 	bar.drawn = t;
 }
 
-bool progress_step(void *unused, uint64_t done, uint64_t total)
+static bool step(void *unused, uint64_t done, uint64_t total)
 {
 	(void)unused;
 	if (bar.shown && !atomic_flag_test_and_set(&bar.busy)) {
@@ -120,6 +120,8 @@ bool progress_step(void *unused, uint64_t done, uint64_t total)
 	}
 	return true;
 }
+
+const struct progress terminal = { step, NULL };
 
 void progress_end(void)
 {

@@ -345,7 +345,8 @@ static int evaluate_run(struct run *r, struct err *e)
 	}
 	progress_start(&o->common, "verify", "tokens", (uint64_t)(r->to - r->from) * r->w.ctx * count);
 	if (!rc && r->to > r->from)
-		rc = evaluate(models, count, &r->w, r->from, r->to, visit_all, &v, progress_step, NULL, e);
+		rc = evaluate(&(struct evaluation){ .models = models, .count = count, .windows = &r->w, .from = r->from, .to = r->to,
+						    .visit = visit_all, .arg = &v, .progress = &terminal }, e);
 	progress_end();
 	if (!rc && o->save_baseline)
 		rc = records_finish(&writer, e);
@@ -375,7 +376,7 @@ static int probes(struct run *r, struct err *e)
 	}
 	if (!rc && o->attribute) {
 		progress_start(&o->common, "attribute", "tokens", 0);
-		rc = attribute(&r->model, &r->reference, &r->w, r->by, &r->attribution, progress_step, NULL, e);
+		rc = attribute(&r->model, &r->reference, &r->w, r->by, &r->attribution, &terminal, e);
 		progress_end();
 		r->report.attribution = &r->attribution;
 	}

@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 #include "base/notes.h"
+#include "base/progress.h"
 #include "model/config.h"
 #include "text/tokenizer.h"
 #include "plan/plan.h"
@@ -69,7 +70,7 @@ struct format {
 	int (*open)(const char *path, struct checkpoint *c, struct err *e);   /* fills source, files, facts, private */
 	void (*close)(struct checkpoint *c);
 	/* Checks stored checksums (NULL: the format has none); progress as in plan.h. */
-	int (*check)(struct checkpoint *c, plan_progress *progress, void *arg, struct err *e);
+	int (*check)(struct checkpoint *c, const struct progress *progress, struct err *e);
 	/* Can it hold this codec? */
 	bool (*holds)(const struct codec *c);
 	/* Opens a sink. `src` gives side files; the plan must outlive the sink. NULL: the format is only read. */

@@ -225,7 +225,7 @@ static int check_item(const struct proof *p, size_t i, struct checkpoint *c, str
 }
 
 int proof_check(const struct proof *p, const char *path, struct tensor_source *source, struct proof_result *out,
-		plan_progress *progress, void *arg, struct err *e)
+		const struct progress *progress, struct err *e)
 {
 	struct checkpoint *c;
 	*out = (struct proof_result){ 0 };
@@ -234,7 +234,7 @@ int proof_check(const struct proof *p, const char *path, struct tensor_source *s
 		return rc;
 	for (size_t i = 0; i < p->plan->count && !rc; i++) {
 		rc = check_item(p, i, c, source, out, e);
-		if (!rc && progress && !progress(arg, out->bytes, p->plan->bytes))
+		if (!rc && !progress_tell(progress, out->bytes, p->plan->bytes))
 			rc = err_set(e, ERR_IO, "interrupted");
 	}
 	checkpoint_close(c);

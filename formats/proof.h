@@ -31,7 +31,7 @@ struct proof_result {
  * reason); ERR_INPUT: a value is not finite. progress counts bytes.
  */
 int proof_check(const struct proof *p, const char *path, struct tensor_source *source, struct proof_result *out,
-		plan_progress *progress, void *arg, struct err *e);
+		const struct progress *progress, struct err *e);
 void proof_free(struct proof *p); /* NULL is fine */
 
 #endif

@@ -434,7 +434,7 @@ static int check_tensor(struct quire_reader *r, size_t i, struct err *e)
 	return rc;
 }
 
-static int quire_check(struct checkpoint *c, plan_progress *progress, void *arg, struct err *e)
+static int quire_check(struct checkpoint *c, const struct progress *progress, struct err *e)
 {
 	struct quire_reader *r = c->private;
 	uint64_t total = 0, done = 0;
@@ -445,7 +445,7 @@ static int quire_check(struct checkpoint *c, plan_progress *progress, void *arg,
 		if (rc)
 			return err_prefix(e, "%.600s", c->path);
 		done += r->tensors[i].nbytes;
-		if (progress && !progress(arg, done, total))
+		if (!progress_tell(progress, done, total))
 			return err_set(e, ERR_IO, "interrupted");
 	}
 	for (size_t i = 0; i < r->st.count; i++) {
@@ -491,7 +491,7 @@ int quire_verify(const char *path, struct err *e)
 	struct checkpoint c = { .format = &format_quire, .path = path };
 	int rc = quire_open(path, &c, e);
 	if (!rc)
-		rc = quire_check(&c, NULL, NULL, e);
+		rc = quire_check(&c, NULL, e);
 	quire_close(&c);
 	arena_release(&c.arena);
 	return rc;

@@ -73,14 +73,15 @@ uint64_t budget_smallest(const struct config *c, const struct budget_cache *cach
 static int tell(struct budget *b, struct err *e)
 {
 	const struct budget_request *r = b->r;
-	return !r->progress || r->progress(r->progress_arg, ++b->done, b->total) ? ERR_OK : err_set(e, ERR_IO, "interrupted");
+	return progress_tell(r->job.progress, ++b->done, b->total) ? ERR_OK : err_set(e, ERR_IO, "interrupted");
 }
 
 static int damage(struct budget *b, struct tensor_source *s, const struct kv_codecs *kv, double *kl, struct err *e)
 {
-	const struct windows *text = b->r->text;
+	const struct fold_job *j = &b->r->job;
+	struct windows judges = windows_part(j->text, j->text->count - j->held, j->text->count);
 	struct change_cost d;
-	int rc = change_cost_measure(b->r->model, b->c, s, kv, text, text->count - b->r->held, text->count, &d, e);
+	int rc = change_cost_measure(j->original, &(struct change){ b->c, s, kv }, &judges, &d, e);
 	if (!rc)
 		*kl = d.kl > 0 ? d.kl : 0;
 	return rc ? rc : tell(b, e);
@@ -90,7 +91,7 @@ static int damage(struct budget *b, struct tensor_source *s, const struct kv_cod
 static int fold(struct budget *b, struct overlay *out, struct err *e)
 {
 	struct config *c = b->c;
-	struct fold_options o = { .method = FOLD_PCA, .search = true, .stats = b->r->stats, .held = b->r->held, .refit = refit_defaults };
+	struct fold_options o = { .method = FOLD_PCA, .search = true, .stats = b->r->stats, .refit = refit_defaults };
 	struct fold_report *report = calloc(c->layers, sizeof *report);
 	uint32_t *source = malloc(c->layers * sizeof *source);
 	int rc = report && source ? ERR_OK : err_nomem(e);
@@ -98,8 +99,12 @@ static int fold(struct budget *b, struct overlay *out, struct err *e)
 		source[i] = c->layer[i].kv_source;
 		c->layer[i].kv_source = i;
 	}
+	struct fold_job job = b->r->job;
+	job.to = c;
+	job.out = out;
+	job.progress = NULL;
 	if (!rc)
-		rc = fold_run(b->r->model, b->r->source, c, b->r->text, &o, out, report, NULL, NULL, e);
+		rc = fold_run(&job, &o, report, e);
 	for (uint32_t i = 0; i < c->layers && source && report; i++)
 		c->layer[i].kv_source = source[i];
 	if (report)
@@ -110,9 +115,14 @@ static int fold(struct budget *b, struct overlay *out, struct err *e)
 
 static int share(struct budget *b, struct tensor_source *source, struct overlay *out, struct err *e)
 {
-	struct share_options o = { .method = SHARE_MATCH, .held = b->r->held, .refit = refit_defaults, .residual = 1 };
+	struct share_options o = { .method = SHARE_MATCH, .refit = refit_defaults, .residual = 1 };
 	struct share_report *report = calloc(b->c->layers, sizeof *report);
-	int rc = report ? share_run(b->r->model, source, b->c, b->r->text, &o, out, report, NULL, NULL, e) : err_nomem(e);
+	struct fold_job job = b->r->job;
+	job.source = source;
+	job.to = b->c;
+	job.out = out;
+	job.progress = NULL;
+	int rc = report ? share_run(&job, &o, report, e) : err_nomem(e);
 	if (report)
 		share_report_release(report, b->c->layers);
 	return rc;
@@ -121,7 +131,7 @@ static int share(struct budget *b, struct tensor_source *source, struct overlay 
 /* KL of the model as b->c has it at this moment, in closed forms. */
 static int measure(struct budget *b, const struct kv_codecs *kv, double *kl, struct err *e)
 {
-	struct overlay *folded = overlay_new(b->r->source, e), *shared = NULL;
+	struct overlay *folded = overlay_new(b->r->job.source, e), *shared = NULL;
 	bool heads = false, layers = false;
 	int rc = folded ? ERR_OK : e->code;
 	for (uint32_t i = 0; i < b->c->layers; i++) {
@@ -270,7 +280,7 @@ static int spend(struct budget *b, const struct budget_cache *cache, struct budg
 	*out = (struct budget_plan){ .step = calloc(room, sizeof *out->step), .cache = cache, .windows = b->base, .kl = b->base + cache->kl };
 	if (!out->step)
 		return err_nomem(e);
-	out->before = cache_bytes(model_config(r->model), r->tokens, F16);
+	out->before = cache_bytes(model_config(r->job.original), r->tokens, F16);
 	out->stored = out->after = cache_bytes(b->c, r->tokens, b->element);
 	while (out->after > r->bytes) {
 		struct budget_step s;
@@ -331,7 +341,7 @@ static int measure_all(struct budget *b, struct err *e)
 	b->total += r->caches;
 	swap_windows(b);
 	for (size_t i = 0; i < r->caches && !rc; i++)
-		rc = damage(b, r->source, &r->cache[i].codecs, &r->cache[i].kl, e);
+		rc = damage(b, r->job.source, &r->cache[i].codecs, &r->cache[i].kl, e);
 	swap_windows(b);
 	for (uint32_t i = 0; i < b->c->layers && !rc; i++)
 		rc = measure_layer(b, i, e);
@@ -352,7 +362,7 @@ static int make(struct budget *b, struct budget_plan *out, struct err *e)
 	/* what fits as it is needs nothing measured */
 	for (size_t i = 0; i < r->caches; i++)
 		fits |= r->cache[i].element >= F16 && cache_bytes(c, r->tokens, r->cache[i].element) <= r->bytes;
-	int rc = windows_added(b) ? damage(b, r->source, NULL, &b->base, e) : ERR_OK;
+	int rc = windows_added(b) ? damage(b, r->job.source, NULL, &b->base, e) : ERR_OK;
 	if (!rc && !fits)
 		rc = measure_all(b, e);
 	if (!rc)
@@ -380,7 +390,7 @@ int budget_make(const struct budget_request *r, struct config *c, struct budget_
 	b.share = calloc(c->layers, sizeof *b.share);
 	b.unwindowed = calloc(c->layers, sizeof *b.unwindowed);
 	for (uint32_t i = 0; i < c->layers && b.unwindowed; i++)
-		b.unwindowed[i] = model_config(r->model)->layer[i].window;
+		b.unwindowed[i] = model_config(r->job.original)->layer[i].window;
 	int rc = b.fold && b.share && b.unwindowed ? make(&b, out, e) : err_nomem(e);
 	free(b.unwindowed);
 	free(b.fold);

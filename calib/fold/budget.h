@@ -8,6 +8,7 @@
  * What steps do together is more or less than their sum: it is measured at the end.
  */
 #include "calib/run/evaluate.h"
+#include "calib/fold/fold_job.h"
 #include "calib/stats/stats.h"
 #include "model/kv_codec.h"
 
@@ -43,16 +44,11 @@ struct budget_plan {
 uint64_t budget_smallest(const struct config *c, const struct budget_cache *cache, size_t caches, uint64_t tokens);
 
 struct budget_request {
-	struct model *model;
-	struct tensor_source *source;
-	const struct windows *text;
-	size_t held;             /* windows at its end that judge */
+	struct fold_job job;     /* `to` and `out` are not looked at; progress in measurements */
 	const struct stats *stats; /* moments for folds of heads, or NULL */
 	struct budget_cache *cache; /* [caches], those that may be taken */
 	size_t caches;
 	uint64_t bytes, tokens;
-	plan_progress *progress;
-	void *progress_arg;
 };
 /*
  * c: a configuration of the model, but that layers may have windows; it gets head counts and sources of the plan. ERR_USAGE when the

@@ -14,10 +14,10 @@
 #include "model/rope.h"
 
 struct driver {
+	const struct fold_job *job;
 	const struct config *from, *to;
-	struct tensor_source *source;
-	struct model *teacher_model, *student_model;
-	struct overlay *shapes, *out;
+	struct model *student_model;
+	struct overlay *shapes;
 	const struct windows *text;
 	const struct fold_options *o;
 	struct stream teacher, student;
@@ -34,16 +34,19 @@ struct driver {
 	bool gathering;
 	int tap_rc;
 	struct err *e;
-	plan_progress *progress;
-	void *progress_arg;
 	uint64_t done, total;
 };
 
-static bool step(void *arg)
+static bool step(struct driver *d)
 {
-	struct driver *d = arg;
-	d->done++;
-	return !d->progress || d->progress(d->progress_arg, d->done, d->total);
+	return progress_tell(d->job->progress, ++d->done, d->total);
+}
+
+/* A fit's own count is a part of the whole's. */
+static bool fit_step(void *arg, uint64_t done, uint64_t total)
+{
+	(void)done, (void)total;
+	return step(arg);
 }
 
 int fold_check(const struct config *c, struct tensor_source *source, const uint32_t *to, struct err *e)
@@ -99,7 +102,7 @@ static void see_teacher(void *arg, enum role r, uint32_t layer, const float *x, 
 	(void)dim;
 	struct driver *d = arg;
 	if (r == ROLE_O && d->target && !d->tap_rc)
-		d->tap_rc = weight_apply(model_weight(d->teacher_model, ROLE_O, layer), x, n, NULL, d->output, d->e);
+		d->tap_rc = weight_apply(model_weight(d->job->original, ROLE_O, layer), x, n, NULL, d->output, d->e);
 }
 
 /* Target of the folded layer: what the original's attention puts out, and a share of what the streams differ by. */
@@ -179,7 +182,7 @@ static int fold_layer(struct driver *d, struct fold_report *r, struct attention_
 	struct fold_moments m = { 0 };
 	r->kv_heads = d->to->layer[d->layer].kv_heads;
 	r->order = calloc(d->from->layer[d->layer].kv_heads, sizeof *r->order);
-	int rc = r->order ? attention_weights_read(d->from, d->source, d->layer, &w, e) : err_nomem(e);
+	int rc = r->order ? attention_weights_read(d->from, d->job->source, d->layer, &w, e) : err_nomem(e);
 	if (rc)
 		return rc;
 	if (d->text || d->o->stats)
@@ -203,22 +206,22 @@ static int refit(struct driver *d, struct attention_weights *w, struct fold_repo
 	struct phases phases = phases_of(&d->phases, d->layer);
 	struct attention_fit f = { .shape = *w, .ctx = d->text->ctx, .window = l->window, .scale = config_score_scale(c),
 				   .softcap = c->attn_softcap, .cosine = phases.cosine, .sine = phases.sine,
-				   .q_norm = model_vector(d->teacher_model, ROLE_Q_NORM, d->layer),
-				   .k_norm = model_vector(d->teacher_model, ROLE_K_NORM, d->layer), .eps = c->norm_eps };
+				   .q_norm = model_vector(d->job->original, ROLE_Q_NORM, d->layer),
+				   .k_norm = model_vector(d->job->original, ROLE_K_NORM, d->layer), .eps = c->norm_eps };
 	struct stream_visit v = { .at = batch_at, .tap = &(struct model_tap){ .input = see_input, .arg = d }, .arg = d };
 	int rc = stream_layer(&d->student, d->layer, 0, d->text->count, false, &v, e);
 	if (!rc)
 		rc = attention_fit_init(&f, refit_batch(&d->o->refit), e);
-	struct refit_text t = { .windows = d->text->count, .held = d->o->held, .x = d->x, .target = d->target };
+	struct refit_text t = { .windows = d->text->count, .held = d->job->held, .x = d->x, .target = d->target };
 	if (!rc)
-		rc = refit_attention(&f, w, &t, &d->o->refit, &r->attention, step, d, e);
+		rc = refit_attention(&f, w, &t, &d->o->refit, &r->attention, &(struct progress){ fit_step, d }, e);
 	attention_fit_release(&f);
 	return rc ? err_prefix(e, "layer %u", d->layer) : ERR_OK;
 }
 
 static int down(struct driver *d, struct fold_report *r, struct err *e)
 {
-	struct refit_down f = { .to = d->to, .source = d->source, .out = d->out, .text = d->text, .held = d->o->held,
+	struct refit_down f = { .to = d->to, .source = d->job->source, .out = d->job->out, .text = d->text, .held = d->job->held,
 				.ridge = d->o->refit.ridge, .teacher = &d->teacher, .student = &d->student };
 	int rc = refit_down(&f, d->layer, &r->ffn_before, &r->ffn_after, e);
 	return rc ? err_prefix(e, "layer %u", d->layer) : ERR_OK;
@@ -261,7 +264,7 @@ static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 	if (!rc && folded && refits)
 		rc = refit(d, &w, r, e);
 	if (!rc && folded)
-		rc = attention_weights_write(d->to, d->source, d->layer, &w, d->out, d->student_model, e);
+		rc = attention_weights_write(d->to, d->job->source, d->layer, &w, d->job->out, d->student_model, e);
 	attention_weights_release(&w);
 	input_sums_release(&d->q);
 	input_sums_release(&d->k);
@@ -279,17 +282,17 @@ static int prepare_text(struct driver *d, struct err *e)
 {
 	const struct config *c = d->to;
 	d->tokens = d->text->count * d->text->ctx;
-	d->train = d->text->count - d->o->held;
+	d->train = d->text->count - d->job->held;
 	d->cols = c->hidden + (c->qkv_bias ? 1 : 0);
 	if (d->o->stats && d->o->method != FOLD_REFIT)
 		return ERR_OK;
-	int rc = stream_open(&d->teacher, d->teacher_model, d->text, e);
+	int rc = stream_open(&d->teacher, d->job->original, d->text, e);
 	d->scratch = malloc(input_sums_scratch() * sizeof *d->scratch);
 	if (!rc && !d->scratch)
 		rc = err_nomem(e);
 	if (rc || d->o->method != FOLD_REFIT)
 		return rc;
-	rc = attention_weights_shapes(d->from, c, d->source, &d->shapes, e);
+	rc = attention_weights_shapes(d->from, c, d->job->source, &d->shapes, e);
 	if (!rc)
 		rc = model_open(c, overlay_source(d->shapes), &d->student_model, e);
 	if (!rc)
@@ -299,16 +302,14 @@ static int prepare_text(struct driver *d, struct err *e)
 	d->x = malloc(d->tokens * d->cols * sizeof *d->x);
 	d->target = malloc(d->tokens * c->hidden * sizeof *d->target);
 	d->output = malloc(d->student.batch * d->text->ctx * c->hidden * sizeof *d->output);
-	return d->x && d->target && d->output ? phase_table_fill(&d->phases, d->teacher_model, 0, d->text->ctx, e) : err_nomem(e);
+	return d->x && d->target && d->output ? phase_table_fill(&d->phases, d->job->original, 0, d->text->ctx, e) : err_nomem(e);
 }
 
-int fold_run(struct model *model, struct tensor_source *source, const struct config *to, const struct windows *text,
-	     const struct fold_options *o, struct overlay *out, struct fold_report *report, plan_progress *progress,
-	     void *progress_arg, struct err *e)
+int fold_run(const struct fold_job *job, const struct fold_options *o, struct fold_report *report, struct err *e)
 {
-	struct driver d = { .from = model_config(model), .to = to, .source = source, .teacher_model = model, .out = out, .text = text,
-			    .o = o, .e = e, .progress = progress, .progress_arg = progress_arg };
-	int rc = text ? prepare_text(&d, e) : ERR_OK;
+	const struct config *to = job->to;
+	struct driver d = { .job = job, .from = model_config(job->original), .to = to, .text = job->text, .o = o, .e = e };
+	int rc = d.text ? prepare_text(&d, e) : ERR_OK;
 	for (uint32_t i = 0; i < to->layers; i++)
 		d.total += 1 + (o->method == FOLD_REFIT && to->layer[i].kv_heads != d.from->layer[i].kv_heads ? (uint64_t)o->refit.steps : 0);
 	for (uint32_t i = 0; i < to->layers && !rc; i++) {

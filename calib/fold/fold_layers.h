@@ -6,6 +6,7 @@
  * folded layer on its own stream to what the original puts out, earlier layers'
  * errors included, so that later layers take back what earlier ones lost.
  */
+#include "calib/fold/fold_job.h"
 #include "calib/fold/refit.h"
 #include "calib/stats/stats.h"
 #include "calib/run/stream.h"
@@ -14,7 +15,6 @@ struct fold_options {
 	enum fold_method method;
 	bool search;             /* groups by least loss, not neighbours; needs moments */
 	const struct stats *stats; /* moments of the model (stats_check_kv); NULL: gathered from the text */
-	size_t held;             /* windows at the end of the text that are judged on, not fitted to */
 	struct refit_options refit;
 	double residual;         /* how much of the difference of the two residual streams a layer is to take back */
 	bool ffn;                /* refit the down projections as well */
@@ -35,13 +35,11 @@ struct fold_report {
 int fold_check(const struct config *c, struct tensor_source *source, const uint32_t *to, struct err *e);
 
 /*
- * model: the original, open on `source`. to: its configuration with the new head counts. text: NULL only where there are
- * statistics and nothing is refitted, or for methods without moments and neighbours as groups. What changes goes to `out`, an overlay over `source`, in the codec that the
- * source has it in. report [layers], zeroed; release with fold_report_release. Progress in steps.
+ * The job's source is the original's; to: its configuration with the new head counts. Its text may be NULL where there are
+ * statistics and nothing is refitted, or for methods without moments and neighbours as groups. report [layers], zeroed;
+ * release with fold_report_release.
  */
-int fold_run(struct model *model, struct tensor_source *source, const struct config *to, const struct windows *text,
-	     const struct fold_options *o, struct overlay *out, struct fold_report *report, plan_progress *progress,
-	     void *progress_arg, struct err *e);
+int fold_run(const struct fold_job *job, const struct fold_options *o, struct fold_report *report, struct err *e);
 void fold_report_release(struct fold_report *r, size_t layers);
 
 #endif

@@ -157,7 +157,7 @@ static struct attention_batch gather_next(struct gathered *g, const struct fit *
 	return (struct attention_batch){ .seqs = n, .x = g->x, .target = g->target, .keys = g->keys, .values = g->values };
 }
 
-static int descend(const struct fit *f, bool (*progress)(void *), void *arg, struct err *e)
+static int descend(const struct fit *f, const struct progress *progress, struct err *e)
 {
 	struct attention_weights grad;
 	struct adam a = { 0 };
@@ -179,7 +179,7 @@ static int descend(const struct fit *f, bool (*progress)(void *), void *arg, str
 			rc = err_set(e, ERR_INPUT, "activations are not finite");
 		if (!rc)
 			adam_step(&a);
-		if (!rc && progress && !progress(arg))
+		if (!rc && !progress_tell(progress, (uint64_t)step + 1, (uint64_t)f->o->steps))
 			rc = err_set(e, ERR_IO, "interrupted");
 	}
 	gathered_release(&g);
@@ -203,7 +203,7 @@ static int accept(const struct fit *f, struct attention_weights *best, double *e
 }
 
 int refit_attention(struct attention_fit *f, struct attention_weights *w, const struct refit_text *t,
-		    const struct refit_options *o, struct refit_report *r, bool (*progress)(void *), void *arg, struct err *e)
+		    const struct refit_options *o, struct refit_report *r, const struct progress *progress, struct err *e)
 {
 	struct fit fit = { f, w, t, o };
 	struct attention_weights best;
@@ -219,7 +219,7 @@ int refit_attention(struct attention_fit *f, struct attention_weights *w, const 
 		rc = accept(&fit, &best, &r->output, e);
 	r->joint = r->output;
 	if (!rc && o->steps) {
-		rc = descend(&fit, progress, arg, e);
+		rc = descend(&fit, progress, e);
 		if (!rc)
 			rc = accept(&fit, &best, &r->joint, e);
 		if (!rc)

@@ -6,6 +6,7 @@
  * 1412.6980) on the squared error of the layer's output. A stage is kept only if
  * the error on held-out windows falls.
  */
+#include "base/progress.h"
 #include "model/attention_fit.h"
 #include "plan/plan.h"
 
@@ -30,7 +31,7 @@ struct refit_report {
 
 /* w is refitted in place; f is set up for refit_batch() windows. progress: steps of o->steps. */
 int refit_attention(struct attention_fit *f, struct attention_weights *w, const struct refit_text *t,
-		    const struct refit_options *o, struct refit_report *r, bool (*progress)(void *arg), void *arg, struct err *e);
+		    const struct refit_options *o, struct refit_report *r, const struct progress *progress, struct err *e);
 size_t refit_batch(const struct refit_options *o); /* windows that f must have room for */
 
 #endif

@@ -17,10 +17,9 @@ struct owner {
 };
 
 struct driver {
+	const struct fold_job *job;
 	const struct config *to;
-	struct tensor_source *source;
-	struct model *teacher_model, *student_model;
-	struct overlay *out;
+	struct model *student_model;
 	const struct windows *text;
 	const struct share_options *o;
 	struct share_report *report;
@@ -39,16 +38,19 @@ struct driver {
 	size_t first;            /* of the batch that runs */
 	int tap_rc;
 	struct err *e;
-	plan_progress *progress;
-	void *progress_arg;
 	uint64_t done, total;
 };
 
-static bool step(void *arg)
+static bool step(struct driver *d)
 {
-	struct driver *d = arg;
-	d->done++;
-	return !d->progress || d->progress(d->progress_arg, d->done, d->total);
+	return progress_tell(d->job->progress, ++d->done, d->total);
+}
+
+/* A fit's own count is a part of the whole's. */
+static bool fit_step(void *arg, uint64_t done, uint64_t total)
+{
+	(void)done, (void)total;
+	return step(arg);
 }
 
 /* --- running layers --- */
@@ -109,7 +111,7 @@ static struct attention_fit fit_of(const struct driver *d, uint32_t layer, const
 static int write_weights(struct driver *d, uint32_t layer, const struct attention_weights *w, struct err *e)
 {
 	if (!reader(d, layer))
-		return attention_weights_write(d->to, d->source, layer, w, d->out, d->student_model, e);
+		return attention_weights_write(d->to, d->job->source, layer, w, d->job->out, d->student_model, e);
 	size_t rows = (size_t)w->heads * w->dim;
 	float *values = malloc(rows * w->hidden * sizeof *values), *bias = malloc(rows * sizeof *bias);
 	int rc = values && bias ? ERR_OK : err_nomem(e);
@@ -118,11 +120,11 @@ static int write_weights(struct driver *d, uint32_t layer, const struct attentio
 		bias[r] = w->q[r * w->cols + w->cols - 1];
 	}
 	if (!rc)
-		rc = attention_weights_put(d->to, d->source, ROLE_Q, layer, values, d->out, d->student_model, e);
+		rc = attention_weights_put(d->to, d->job->source, ROLE_Q, layer, values, d->job->out, d->student_model, e);
 	if (!rc && w->cols > w->hidden)
-		rc = attention_weights_put(d->to, d->source, ROLE_Q_BIAS, layer, bias, d->out, d->student_model, e);
+		rc = attention_weights_put(d->to, d->job->source, ROLE_Q_BIAS, layer, bias, d->job->out, d->student_model, e);
 	if (!rc)
-		rc = attention_weights_put(d->to, d->source, ROLE_O, layer, w->o, d->out, d->student_model, e);
+		rc = attention_weights_put(d->to, d->job->source, ROLE_O, layer, w->o, d->job->out, d->student_model, e);
 	free(values);
 	free(bias);
 	return rc;
@@ -134,8 +136,8 @@ static int remove_kv(struct driver *d, uint32_t layer, struct err *e)
 	char name[96];
 	int rc = ERR_OK;
 	for (size_t i = 0; i < sizeof roles / sizeof *roles && !rc; i++)
-		if (role_hf_name(d->to->arch, roles[i], layer, name) && source_find(d->source, name))
-			rc = overlay_remove(d->out, name, e);
+		if (role_hf_name(d->to->arch, roles[i], layer, name) && source_find(d->job->source, name))
+			rc = overlay_remove(d->job->out, name, e);
 	return rc;
 }
 
@@ -147,7 +149,7 @@ static int leave_kv(struct driver *d, uint32_t layer, struct err *e)
 	struct attention_weights w;
 	struct owner *s = &d->owner[layer];
 	size_t batch = refit_batch(&d->o->refit), ctx = d->text->ctx;
-	int rc = attention_weights_read(d->to, overlay_source(d->out), layer, &w, e);
+	int rc = attention_weights_read(d->to, overlay_source(d->job->out), layer, &w, e);
 	if (rc)
 		return rc;
 	size_t kv = (size_t)w.kv_heads * w.dim;
@@ -179,14 +181,15 @@ static int match(struct driver *d, uint32_t layer, const float *x, struct err *e
 	struct share_report *r = &d->report[layer];
 	struct attention_weights own;
 	size_t batch = refit_batch(&d->o->refit);
-	int rc = attention_weights_read(d->to, d->source, layer, &own, e);
+	int rc = attention_weights_read(d->to, d->job->source, layer, &own, e);
 	if (rc)
 		return rc;
 	struct attention_fit f = fit_of(d, layer, &own);
 	r->heads = calloc(own.kv_heads, sizeof *r->heads);
 	rc = r->heads ? attention_fit_init(&f, batch, e) : err_nomem(e);
 	if (!rc)
-		rc = share_match(&f, &own, x, s->keys, s->values, d->text->count - d->o->held, batch, &d->w[layer], r->heads, e);
+		rc = share_match(&f, &own, &(struct share_seen){ x, s->keys, s->values, d->text->count - d->job->held, batch }, &d->w[layer],
+				 r->heads, e);
 	attention_fit_release(&f);
 	attention_weights_release(&own);
 	return rc;
@@ -196,7 +199,7 @@ static int match(struct driver *d, uint32_t layer, const float *x, struct err *e
 static int look_ahead(struct driver *d, uint32_t layer, struct share_member *m, float **x, float **y, struct err *e)
 {
 	struct stream ahead = { 0 };
-	int rc = stream_open(&ahead, d->teacher_model, d->text, e);
+	int rc = stream_open(&ahead, d->job->original, d->text, e);
 	size_t n = 1;
 	if (!rc)
 		memcpy(ahead.hidden, d->teacher.hidden, d->tokens * d->to->hidden * sizeof(float));
@@ -226,7 +229,7 @@ static int joint(struct driver *d, uint32_t layer, struct err *e)
 	float **x = calloc(count, sizeof *x), **y = calloc(count, sizeof *y);
 	int rc = m && x && y ? look_ahead(d, layer, m, x, y, e) : err_nomem(e);
 	if (!rc)
-		rc = attention_weights_read(d->to, d->source, layer, &m[0].w, e);
+		rc = attention_weights_read(d->to, d->job->source, layer, &m[0].w, e);
 	if (!rc) {
 		m[0].x = d->x;
 		m[0].target = d->target;
@@ -246,7 +249,8 @@ static int joint(struct driver *d, uint32_t layer, struct err *e)
 	}
 	struct share_report *r = &d->report[layer];
 	if (!rc)
-		rc = share_joint(m, count, d->text->count, d->o->held, &d->o->refit, &r->joint_before, &r->joint_after, step, d, e);
+		rc = share_joint(&(struct share_joint){ m, count, d->text->count, d->job->held, &(struct progress){ fit_step, d } }, &d->o->refit,
+				 &r->joint_before, &r->joint_after, e);
 	if (!rc)
 		rc = write_weights(d, layer, &m[0].w, e);
 	for (size_t i = 0; m && i < count; i++) {
@@ -306,11 +310,11 @@ static int read_layer(struct driver *d, struct share_report *r, struct err *e)
 	struct refit_options o = d->o->refit;
 	o.steps = d->o->method >= SHARE_REFIT ? o.steps : 0;
 	struct attention_fit f = fit_of(d, d->layer, w);
-	struct refit_text t = { .windows = d->text->count, .held = d->o->held, .x = d->x, .target = d->target, .keys = s->keys,
+	struct refit_text t = { .windows = d->text->count, .held = d->job->held, .x = d->x, .target = d->target, .keys = s->keys,
 				.values = s->values };
 	rc = attention_fit_init(&f, refit_batch(&o), e);
 	if (!rc)
-		rc = refit_attention(&f, w, &t, &o, &r->attention, step, d, e);
+		rc = refit_attention(&f, w, &t, &o, &r->attention, &(struct progress){ fit_step, d }, e);
 	attention_fit_release(&f);
 	return rc ? rc : write_weights(d, d->layer, w, e);
 }
@@ -319,7 +323,7 @@ static int one_layer(struct driver *d, struct err *e)
 {
 	uint32_t i = d->layer;
 	struct share_report *r = &d->report[i];
-	struct refit_down down = { .to = d->to, .source = d->source, .out = d->out, .text = d->text, .held = d->o->held,
+	struct refit_down down = { .to = d->to, .source = d->job->source, .out = d->job->out, .text = d->text, .held = d->job->held,
 				   .ridge = d->o->refit.ridge, .teacher = &d->teacher, .student = &d->student };
 	int rc = ERR_OK;
 	*r = (struct share_report){ .source = d->to->layer[i].kv_source, .heads = r->heads, .attention = { NAN, NAN, NAN },
@@ -370,25 +374,23 @@ static int prepare(struct driver *d, struct err *e)
 		return ERR_OK;
 	d->tokens = d->text->count * d->text->ctx;
 	d->cols = c->hidden + (c->qkv_bias ? 1 : 0);
-	int rc = stream_open(&d->teacher, d->teacher_model, d->text, e);
+	int rc = stream_open(&d->teacher, d->job->original, d->text, e);
 	if (!rc)
-		rc = model_open(c, d->source, &d->student_model, e);
+		rc = model_open(c, d->job->source, &d->student_model, e);
 	if (!rc)
 		rc = stream_open(&d->student, d->student_model, d->text, e);
 	if (rc)
 		return rc;
 	d->x = malloc(d->tokens * d->cols * sizeof *d->x);
 	d->target = malloc(d->tokens * c->hidden * sizeof *d->target);
-	return d->x && d->target ? phase_table_fill(&d->phases, d->teacher_model, 0, d->text->ctx, e) : err_nomem(e);
+	return d->x && d->target ? phase_table_fill(&d->phases, d->job->original, 0, d->text->ctx, e) : err_nomem(e);
 }
 
-int share_run(struct model *teacher, struct tensor_source *source, const struct config *to, const struct windows *text,
-	      const struct share_options *o, struct overlay *out, struct share_report *report, plan_progress *progress,
-	      void *progress_arg, struct err *e)
+int share_run(const struct fold_job *job, const struct share_options *o, struct share_report *report, struct err *e)
 {
-	struct driver d = { .to = to, .source = source, .teacher_model = teacher, .out = out, .text = text, .o = o, .report = report,
-			    .e = e, .progress = progress, .progress_arg = progress_arg };
-	if (!text && o->method != SHARE_REUSE)
+	const struct config *to = job->to;
+	struct driver d = { .job = job, .to = to, .text = job->text, .o = o, .report = report, .e = e };
+	if (!job->text && o->method != SHARE_REUSE)
 		return err_set(e, ERR_USAGE, "sharing layers by method %s needs a text", share_method_rows[o->method].name);
 	int rc = prepare(&d, e);
 	for (d.layer = 0; d.layer < to->layers && !rc; d.layer++)

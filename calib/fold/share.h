@@ -5,6 +5,7 @@
  * are made to fit the cache of an earlier layer, the owner. Two streams run over the same text, as in fold.h; targets
  * are what the original puts out on its own stream, and what the streams differ by.
  */
+#include "calib/fold/fold_job.h"
 #include "calib/fold/refit.h"
 #include "calib/run/stream.h"
 
@@ -24,7 +25,6 @@ extern const unsigned share_method_row_count;
 
 struct share_options {
 	enum share_method method;
-	size_t held;             /* windows at the end of the text that are judged on, not fitted to */
 	struct refit_options refit;
 	double residual;         /* how much of the difference of the two residual streams a layer is to take back */
 	bool ffn;                /* refit the down projections from the first shared layer on */
@@ -50,14 +50,11 @@ int share_map_parse(const char *spec, uint32_t layers, uint32_t *source, struct 
 int share_check(const struct config *c, struct tensor_source *source, const uint32_t *map, struct err *e);
 
 /*
- * teacher: the original, whatever its head counts. source, to: what the result is made of, and its configuration, with
- * kv_source set. Changed tensors go to `out`, an overlay over `source`, in the codec the source has them in; the readers'
- * K and V are removed. text: NULL only with SHARE_REUSE. report [layers], zeroed; release with share_report_release.
+ * The job's configuration has kv_source set; the readers' K and V are removed. Its text is NULL only with SHARE_REUSE. report
+ * [layers], zeroed; release with share_report_release.
  * Memory: hidden states of the text, and inputs and targets of an owner's readers at a time.
  */
-int share_run(struct model *teacher, struct tensor_source *source, const struct config *to, const struct windows *text,
-	      const struct share_options *o, struct overlay *out, struct share_report *report, plan_progress *progress,
-	      void *progress_arg, struct err *e);
+int share_run(const struct fold_job *job, const struct share_options *o, struct share_report *report, struct err *e);
 void share_report_release(struct share_report *r, size_t layers);
 
 /* When a search is done: with so many readers, once the cache is small enough, or before KL gets above a limit. */
@@ -66,16 +63,19 @@ struct share_goal {
 	uint64_t bytes, tokens;  /* of the cache at so many tokens, f16; tokens 0: not counted */
 	double max_kl;           /* in closed form; 0: no limit */
 };
+struct share_steps {
+	uint32_t *map;           /* [layers]; the search goes on from what it holds */
+	double *kl;              /* [layers], or NULL: what each step measured */
+	uint32_t count;
+};
 /*
  * Finds a map: one more layer that reads another one's cache at a time, that of least measured KL after the closed form,
  * the layers shared so far included. Owners tried for a layer are the nearest ones before it; a layer that is read takes
  * its readers along. Layer 0 never reads. What a step added in an earlier round stands for what it adds now, unless it is
  * the least: then it is measured again (Minoux 1978; exact where steps never cost less than before). ERR_USAGE when the
- * goal cannot be met: the message says how far it goes. map: [layers], from what it holds on; kl (may be NULL): what each
- * step measured, [layers]; found: how many steps there are.
+ * goal cannot be met: the message says how far it goes. c: the configuration that is tried out, as it was afterwards; the
+ * job's `to` and `out` are not looked at.
  */
-int share_search(struct model *teacher, struct tensor_source *source, struct config *c, const struct windows *text, size_t held,
-		 const struct share_goal *goal, uint32_t *map, double *kl, uint32_t *found, plan_progress *progress,
-		 void *progress_arg, struct err *e);
+int share_search(const struct fold_job *job, struct config *c, const struct share_goal *goal, struct share_steps *out, struct err *e);
 
 #endif

@@ -131,7 +131,7 @@ static void add(float *sum, const float *x, size_t n)
 		sum[i] += x[i];
 }
 
-static int descend(struct joint *j, bool (*progress)(void *), void *arg, struct err *e)
+static int descend(struct joint *j, const struct progress *progress, struct err *e)
 {
 	struct adam a;
 	struct attention_weights *g = j->grad, *owner = &j->m[0].w;
@@ -156,7 +156,7 @@ static int descend(struct joint *j, bool (*progress)(void *), void *arg, struct 
 		}
 		if (!rc)
 			adam_step(&a);
-		if (!rc && progress && !progress(arg))
+		if (!rc && !progress_tell(progress, (uint64_t)step + 1, (uint64_t)j->o->steps))
 			rc = err_set(e, ERR_IO, "interrupted");
 	}
 	adam_release(&a);
@@ -212,22 +212,21 @@ static void joint_release(struct joint *j)
 	free(j->error);
 }
 
-int share_joint(struct share_member *m, size_t count, size_t windows, size_t held, const struct refit_options *o,
-		double *before, double *after, bool (*progress)(void *), void *arg, struct err *e)
+int share_joint(const struct share_joint *job, const struct refit_options *o, double *before, double *after, struct err *e)
 {
-	struct joint j = { .m = m, .count = count, .windows = windows, .held = held, .o = o, .rng = { o->seed } };
+	struct joint j = { .m = job->m, .count = job->count, .windows = job->windows, .held = job->held, .o = o, .rng = { o->seed } };
 	int rc = joint_init(&j, e);
 	if (!rc)
 		rc = judge(&j, before, e);
 	*after = *before;
 	/* readers' W_O first: a descent from a far start would bend the owner's keys for what W_O takes back alone */
-	for (size_t i = 1; i < count && !rc; i++)
+	for (size_t i = 1; i < job->count && !rc; i++)
 		rc = fit_output(&j, i, e);
 	if (!rc)
 		rc = accept(&j, after, e);
 	if (!rc)
-		rc = descend(&j, progress, arg, e);
-	for (size_t i = 0; i < count && !rc; i++)
+		rc = descend(&j, job->progress, e);
+	for (size_t i = 0; i < job->count && !rc; i++)
 		rc = fit_output(&j, i, e);
 	if (!rc)
 		rc = accept(&j, after, e);

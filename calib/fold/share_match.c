@@ -244,24 +244,24 @@ static void place(const struct moments *m, uint32_t a, uint32_t b, struct attent
 	}
 }
 
-int share_match(struct attention_fit *f, const struct attention_weights *w, const float *x, const float *keys,
-		const float *values, size_t windows, size_t batch, struct attention_weights *out, uint32_t *heads, struct err *e)
+int share_match(struct attention_fit *f, const struct attention_weights *w, const struct share_seen *seen,
+		struct attention_weights *out, uint32_t *heads, struct err *e)
 {
 	struct moments m;
 	uint32_t *to = calloc(w->kv_heads, sizeof *to);
 	int rc = moments_init(&m, w, e);
 	if (!rc && !to)
 		rc = err_nomem(e);
-	for (size_t at = 0; at < windows && !rc; at += batch) {
-		size_t n = windows - at < batch ? windows - at : batch, first = at * f->ctx;
-		struct attention_batch b = { .seqs = n, .x = x + first * w->cols };
+	for (size_t at = 0; at < seen->windows && !rc; at += seen->batch) {
+		size_t n = seen->windows - at < seen->batch ? seen->windows - at : seen->batch, first = at * f->ctx;
+		struct attention_batch b = { .seqs = n, .x = seen->x + first * w->cols };
 		double unused;
 		rc = attention_fit_run(f, w, &b, NULL, &unused, e);
 		m.q = attention_fit_queries(f);
 		m.k = attention_fit_keys(f);
 		m.v = attention_fit_values(f);
-		m.ks = keys + first * m.kv;
-		m.vs = values + first * m.kv;
+		m.ks = seen->keys + first * m.kv;
+		m.vs = seen->values + first * m.kv;
 		m.tokens = n * f->ctx;
 		if (!rc)
 			thread_for(w->kv_heads, gather_head, &m);

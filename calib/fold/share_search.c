@@ -9,15 +9,10 @@
 enum { NEAREST = 2 };
 
 struct search {
-	struct model *teacher;
-	struct tensor_source *source;
+	const struct fold_job *job;
 	struct config *c;
-	const struct windows *text;
-	size_t held;
 	double kl;               /* of the map so far */
 	double *adds;            /* [layers, layers] KL that a layer's reading of an owner was last seen to add */
-	plan_progress *progress;
-	void *progress_arg;
 	uint64_t done;
 };
 
@@ -30,21 +25,26 @@ static void set_map(struct config *c, const uint32_t *map)
 /* KL on the held-out windows with this map, readers as the closed form makes them. */
 static int try_map(struct search *s, const uint32_t *map, double *kl, struct err *e)
 {
-	struct share_options o = { .method = SHARE_MATCH, .held = s->held, .refit = refit_defaults, .residual = 1 };
+	const struct windows *text = s->job->text;
+	struct share_options o = { .method = SHARE_MATCH, .refit = refit_defaults, .residual = 1 };
 	struct share_report *report = calloc(s->c->layers, sizeof *report);
-	struct overlay *out = overlay_new(s->source, e);
+	struct fold_job job = *s->job;
+	job.to = s->c;
+	job.out = overlay_new(job.source, e);
+	job.progress = NULL;
 	struct change_cost d;
-	int rc = !out ? e->code : report ? ERR_OK : err_nomem(e);
+	int rc = !job.out ? e->code : report ? ERR_OK : err_nomem(e);
 	set_map(s->c, map);
 	if (!rc)
-		rc = share_run(s->teacher, s->source, s->c, s->text, &o, out, report, NULL, NULL, e);
+		rc = share_run(&job, &o, report, e);
+	struct windows judges = windows_part(text, text->count - job.held, text->count);
 	if (!rc)
-		rc = change_cost_measure(s->teacher, s->c, overlay_source(out), NULL, s->text, s->text->count - s->held, s->text->count, &d, e);
+		rc = change_cost_measure(job.original, &(struct change){ s->c, overlay_source(job.out), NULL }, &judges, &d, e);
 	if (!rc)
 		*kl = d.kl;
 	share_report_release(report, s->c->layers);
-	overlay_free(out);
-	if (!rc && s->progress && !s->progress(s->progress_arg, ++s->done, 0))
+	overlay_free(job.out);
+	if (!rc && !progress_tell(s->job->progress, ++s->done, 0))
 		rc = err_set(e, ERR_IO, "interrupted");
 	return rc;
 }
@@ -125,12 +125,11 @@ static bool met(struct search *s, const uint32_t *map, const struct share_goal *
 	return g->readers && readers >= g->readers;
 }
 
-static int search(struct search *s, const struct share_goal *g, uint32_t *map, uint32_t readers, double *kl, uint32_t *steps,
-		  struct err *e)
+static int search(struct search *s, const struct share_goal *g, uint32_t readers, struct share_steps *out, struct err *e)
 {
-	uint32_t layers = s->c->layers, *next = malloc(layers * sizeof *next);
+	uint32_t layers = s->c->layers, *map = out->map, *next = malloc(layers * sizeof *next);
 	int rc = next ? ERR_OK : err_nomem(e);
-	*steps = 0;
+	out->count = 0;
 	while (!rc && !met(s, map, g, readers)) {
 		double least = 0;
 		bool found;
@@ -139,28 +138,25 @@ static int search(struct search *s, const struct share_goal *g, uint32_t *map, u
 		if (!rc && !found && (g->tokens || g->readers))
 			rc = no_more(s, map, g, readers, e);
 		bool above = g->max_kl > 0 && least > g->max_kl;
-		if (!rc && found && above && (!*steps || g->tokens || g->readers))
+		if (!rc && found && above && (!out->count || g->tokens || g->readers))
 			rc = err_set(e, ERR_USAGE, "KL %.3g is not enough for %u layer%s that read%s another one's cache: in closed form the least is "
 				     "%.3g", g->max_kl, readers + 1, readers ? "s" : "", readers ? "" : "s", least);
 		if (rc || !found || above)
 			break;
 		memcpy(map, next, layers * sizeof *map);
 		s->kl = least;
-		if (kl)
-			kl[*steps] = least;
-		++*steps;
+		if (out->kl)
+			out->kl[out->count] = least;
+		out->count++;
 		readers++;
 	}
 	free(next);
 	return rc;
 }
 
-int share_search(struct model *teacher, struct tensor_source *source, struct config *c, const struct windows *text, size_t held,
-		 const struct share_goal *goal, uint32_t *map, double *kl, uint32_t *found, plan_progress *progress,
-		 void *progress_arg, struct err *e)
+int share_search(const struct fold_job *job, struct config *c, const struct share_goal *goal, struct share_steps *out, struct err *e)
 {
-	struct search s = { .teacher = teacher, .source = source, .c = c, .text = text, .held = held, .progress = progress,
-			    .progress_arg = progress_arg };
+	struct search s = { .job = job, .c = c };
 	uint32_t have = 0, *was = malloc(c->layers * sizeof *was);
 	s.adds = malloc((size_t)c->layers * c->layers * sizeof *s.adds);
 	int rc = was && s.adds ? ERR_OK : err_nomem(e);
@@ -169,16 +165,16 @@ int share_search(struct model *teacher, struct tensor_source *source, struct con
 		s.adds[i] = -INFINITY;
 	for (uint32_t i = 0; i < c->layers && !rc; i++) {
 		was[i] = c->layer[i].kv_source;
-		have += map[i] != i;
+		have += out->map[i] != i;
 	}
 	if (!rc && goal->readers >= c->layers)
 		rc = err_set(e, ERR_USAGE, "%u of %u layers cannot read another one's cache; at most %u", goal->readers, c->layers,
 			     c->layers - 1);
 	/* heads may have been folded before, and windows set */
 	if (!rc)
-		rc = try_map(&s, map, &s.kl, e);
+		rc = try_map(&s, out->map, &s.kl, e);
 	if (!rc)
-		rc = search(&s, goal, map, have, kl, found, e);
+		rc = search(&s, goal, have, out, e);
 	if (was)
 		set_map(c, was);
 	free(was);

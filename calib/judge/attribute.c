@@ -201,8 +201,7 @@ static int open_swapped(const struct work *k, size_t group, struct model **out, 
 }
 
 struct steps {
-	plan_progress *progress;
-	void *arg;
+	const struct progress *progress;
 	uint64_t before, total;
 };
 
@@ -210,7 +209,7 @@ static bool step(void *arg, uint64_t done, uint64_t total)
 {
 	(void)total;
 	struct steps *s = arg;
-	return !s->progress || s->progress(s->arg, s->before + done, s->total);
+	return progress_tell(s->progress, s->before + done, s->total);
 }
 
 static void set_group(struct attribute_group *g, const struct measurement *base, const struct measurement *m, float *work)
@@ -241,8 +240,11 @@ static int run_groups(const struct work *k, const struct windows *w, size_t from
 			rc = measurement_init(&m[i], w->count, windows_scored(w), true, e);
 		view[extra + i] = &m[i];
 	}
+	struct compare_arg arg = { view, count - 1, 0 };
+	struct evaluation all = { .models = models, .count = count, .windows = w, .to = w->count, .visit = compare_visit, .arg = &arg,
+				  .progress = &(struct progress){ step, s } };
 	if (!rc)
-		rc = evaluate(models, count, w, 0, w->count, compare_visit, &(struct compare_arg){ view, count - 1, 0 }, step, s, e);
+		rc = evaluate(&all, e);
 	s->before += (uint64_t)w->count * w->ctx * count;
 	for (size_t i = 0; i < n; i++) {
 		if (!rc)
@@ -261,7 +263,7 @@ static int by_gain(const void *a, const void *b)
 }
 
 int attribute(const struct loaded *model, const struct loaded *reference, const struct windows *w, enum attribute_by by,
-	      struct attribution *out, plan_progress *progress, void *progress_arg, struct err *e)
+	      struct attribution *out, const struct progress *progress, struct err *e)
 {
 	*out = (struct attribution){ .by = by, .windows = w->count, .tokens = w->count * windows_scored(w) };
 	struct work k = { .model = model, .reference = reference, .by = by, .out = out };
@@ -270,7 +272,7 @@ int attribute(const struct loaded *model, const struct loaded *reference, const 
 	if (!rc)
 		rc = measurement_init(&base, w->count, windows_scored(w), true, e);
 	size_t runs = (out->count + SIDE_BY_SIDE - 1) / SIDE_BY_SIDE;
-	struct steps s = { progress, progress_arg, 0, (uint64_t)w->count * w->ctx * (out->count + (runs ? runs : 1) + 1) };
+	struct steps s = { progress, 0, (uint64_t)w->count * w->ctx * (out->count + (runs ? runs : 1) + 1) };
 	for (size_t i = 0; i < (runs ? runs : 1) && !rc; i++) {
 		size_t from = i * SIDE_BY_SIDE, n = out->count - from < SIDE_BY_SIDE ? out->count - from : SIDE_BY_SIDE;
 		rc = run_groups(&k, w, from, n, i == 0, &base, &s, e);

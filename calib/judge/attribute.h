@@ -45,7 +45,7 @@ int attribute_check(const struct loaded *model, const struct loaded *reference, 
  * were moved between tensors, or rows, and one alone put back would break the layer.
  */
 int attribute(const struct loaded *model, const struct loaded *reference, const struct windows *w, enum attribute_by by,
-	      struct attribution *out, plan_progress *progress, void *progress_arg, struct err *e);
+	      struct attribution *out, const struct progress *progress, struct err *e);
 /* A line per group, `most` of them; the same as an object of JSON. */
 void attribution_text(const struct attribution *a, size_t most, struct strbuf *out);
 void attribution_json(const struct attribution *a, const char *key, struct json_writer *w);

@@ -8,8 +8,12 @@ struct change_cost {
 	double excess, excess_error; /* nats per token over the original's loss */
 	double kl;
 };
-/* Windows [from, to) of the text; c and s: the changed model's; kv: what its cache is stored in, or NULL. */
-int change_cost_measure(struct model *original, const struct config *c, struct tensor_source *s, const struct kv_codecs *kv,
-		   const struct windows *text, size_t from, size_t to, struct change_cost *out, struct err *e);
+struct change {
+	const struct config *config;
+	struct tensor_source *source;
+	const struct kv_codecs *kv;  /* what the cache is stored in, or NULL */
+};
+int change_cost_measure(struct model *original, const struct change *changed, const struct windows *text, struct change_cost *out,
+			struct err *e);
 
 #endif

@@ -106,7 +106,8 @@ int copy_test(struct model *const *models, size_t count, const struct tokenizer 
 	}
 	struct measure_arg arg = { .m = &m, .reference = 1 };
 	if (!rc)
-		rc = evaluate(models, count, &w, 0, windows, measure_visit, &arg, NULL, NULL, e);
+		rc = evaluate(&(struct evaluation){ .models = models, .count = count, .windows = &w, .to = windows, .visit = measure_visit,
+						    .arg = &arg }, e);
 	for (size_t k = 0; k < windows && !rc; k++)
 		for (size_t i = 0; i < m.scored; i++) {
 			/* row i scores token i + 1; the second copy's first token cannot be known to be one */
@@ -193,7 +194,8 @@ int noise_measure(struct model *m, const struct windows *w, size_t windows, stru
 	struct measure_arg arg = { .m = &figures, .model = 0, .reference = 1 };
 	int rc = measurement_init(&figures, out->windows, windows_scored(w), true, e);
 	if (!rc)
-		rc = evaluate_variants(models, variants, 2, w, 0, out->windows, measure_visit, &arg, NULL, NULL, e);
+		rc = evaluate(&(struct evaluation){ .models = models, .count = 2, .variants = variants, .windows = w, .to = out->windows,
+						    .visit = measure_visit, .arg = &arg }, e);
 	if (!rc)
 		rc = measurement_summary(&figures, &out->summary, e);
 	measurement_release(&figures);

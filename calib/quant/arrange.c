@@ -411,7 +411,7 @@ static struct windows first_windows(const struct windows *text)
 	return w;
 }
 
-static int look_at_layers(struct arrangement *a, struct look *k, const struct windows *text, plan_progress *progress, void *arg,
+static int look_at_layers(struct arrangement *a, struct look *k, const struct windows *text, const struct progress *progress,
 			  struct err *e)
 {
 	struct model *m = NULL;
@@ -423,7 +423,7 @@ static int look_at_layers(struct arrangement *a, struct look *k, const struct wi
 		rc = look_init(k, text, e);
 	for (k->layer = 0; k->layer < k->config->layers && !rc; k->layer++) {
 		rc = one_layer(a, k, &s, e);
-		if (!rc && progress && !progress(arg, k->layer + 1, k->config->layers))
+		if (!rc && !progress_tell(progress, k->layer + 1, k->config->layers))
 			rc = err_set(e, ERR_IO, "interrupted");
 	}
 	if (s.model)
@@ -436,7 +436,7 @@ static int look_at_layers(struct arrangement *a, struct look *k, const struct wi
 }
 
 int arrangement_new(const struct config *c, struct tensor_source *source, const struct plan *p, const struct windows *text,
-		    plan_progress *progress, void *progress_arg, struct arrangement **out, struct err *e)
+		    const struct progress *progress, struct arrangement **out, struct err *e)
 {
 	struct arrangement *a = calloc(1, sizeof *a);
 	if (!a)
@@ -446,7 +446,7 @@ int arrangement_new(const struct config *c, struct tensor_source *source, const 
 	a->config = c;
 	a->layers = calloc(c->layers, sizeof *a->layers);
 	a->channels = channels_new(source, e);
-	int rc = !a->channels ? e->code : !a->layers ? err_nomem(e) : look_at_layers(a, &k, &w, progress, progress_arg, e);
+	int rc = !a->channels ? e->code : !a->layers ? err_nomem(e) : look_at_layers(a, &k, &w, progress, e);
 	if (!rc)
 		rc = set_maps(a, source, e);
 	if (rc)

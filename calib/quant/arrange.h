@@ -19,7 +19,7 @@ struct arrangement;
  * what reads the channels to blocks of 256. The arguments but the text must outlive the arrangement. ERR_IO: interrupted.
  */
 int arrangement_new(const struct config *c, struct tensor_source *source, const struct plan *p, const struct windows *text,
-		    plan_progress *progress, void *progress_arg, struct arrangement **out, struct err *e);
+		    const struct progress *progress, struct arrangement **out, struct err *e);
 void arrangement_free(struct arrangement *a); /* NULL is fine */
 /* The model with the new channels; made when asked for. */
 struct tensor_source *arrangement_source(struct arrangement *a);

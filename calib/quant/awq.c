@@ -338,7 +338,7 @@ static int one_group(struct awq *a, const struct plan *plan, struct stats *stats
 }
 
 int awq_new(const struct config *config, struct tensor_source *source, const struct plan *plan, struct stats *stats,
-	    plan_progress *progress, void *arg, struct awq **out, struct err *e)
+	    const struct progress *progress, struct awq **out, struct err *e)
 {
 	struct awq *a = calloc(1, sizeof *a);
 	if (!a)
@@ -358,7 +358,7 @@ int awq_new(const struct config *config, struct tensor_source *source, const str
 			struct choice c = { .config = config, .group = group[g], .source = block_source(config, &b, leader),
 					    .layer = layer, .n = block_width(&b, leader) };
 			rc = one_group(a, plan, stats, &c, e);
-			if (!rc && progress && !progress(arg, (uint64_t)layer * count + g + 1, (uint64_t)config->layers * count))
+			if (!rc && !progress_tell(progress, (uint64_t)layer * count + g + 1, (uint64_t)config->layers * count))
 				rc = err_set(e, ERR_IO, "interrupted");
 		}
 	}

@@ -15,7 +15,7 @@ struct awq;
 
 /* Chooses scales for the items of the plan that are quantized. progress counts groups of matrices. */
 int awq_new(const struct config *config, struct tensor_source *source, const struct plan *plan, struct stats *stats,
-	    plan_progress *progress, void *arg, struct awq **out, struct err *e);
+	    const struct progress *progress, struct awq **out, struct err *e);
 void awq_free(struct awq *a); /* NULL is fine */
 /* The scaled model: tensors in the source's order, scaled matrices as f32, made when asked for. */
 struct tensor_source *awq_source(struct awq *a);

@@ -45,8 +45,7 @@ struct distiller {
 	size_t *order;           /* windows: those to fit to, shuffled, then those held out */
 	int32_t *tokens;         /* [batch tokens] */
 	size_t fitted, held, written; /* windows */
-	plan_progress *progress;
-	void *progress_arg;
+	const struct progress *progress;
 	uint64_t done, total;
 };
 
@@ -206,7 +205,7 @@ static size_t steps_of_pass(const struct distiller *d)
 static int tick(struct distiller *d, size_t windows, struct err *e)
 {
 	d->done += windows * d->text.ctx;
-	return !d->progress || d->progress(d->progress_arg, d->done, d->total) ? ERR_OK : err_set(e, ERR_IO, "interrupted");
+	return progress_tell(d->progress, d->done, d->total) ? ERR_OK : err_set(e, ERR_IO, "interrupted");
 }
 
 /* Windows fitted to are read again and again, and learned by heart; what the original writes is more of its kind. */
@@ -442,11 +441,11 @@ static int distill_on(struct distiller *d, const struct windows *text, const str
 }
 
 int distill(const struct config *c, struct tensor_source *source, const struct plan *p, const struct windows *text,
-	    const struct distill_options *o, struct overlay *out, struct distill_report *r, plan_progress *progress, void *progress_arg,
+	    const struct distill_options *o, struct overlay *out, struct distill_report *r, const struct progress *progress,
 	    struct err *e)
 {
 	struct distill_options real = *o;
-	const struct distiller fresh = { .c = c, .o = o, .source = source, .out = out, .progress = progress, .progress_arg = progress_arg };
+	const struct distiller fresh = { .c = c, .o = o, .source = source, .out = out, .progress = progress };
 	struct distiller d = fresh;
 	int rc = distill_on(&d, text, p, r, e);
 	if (rc || r->kept || !d.written)

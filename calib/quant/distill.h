@@ -36,7 +36,7 @@ uint64_t distill_memory(const struct config *c, const struct plan *p, uint64_t t
 
 /* out: an overlay over `source` with the plan's quantized matrices, which get new codes and scales. ERR_IO: interrupted. */
 int distill(const struct config *c, struct tensor_source *source, const struct plan *p, const struct windows *text,
-	    const struct distill_options *o, struct overlay *out, struct distill_report *r, plan_progress *progress, void *progress_arg,
+	    const struct distill_options *o, struct overlay *out, struct distill_report *r, const struct progress *progress,
 	    struct err *e);
 
 #endif

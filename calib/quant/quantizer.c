@@ -94,15 +94,15 @@ static int check_weights(const struct quantizer *q, struct err *e)
 }
 
 /* Codes and scales, once all layers have theirs. */
-static int train(struct quantizer *q, struct tensor_source *source, const struct windows *text, plan_progress *progress, void *arg,
+static int train(struct quantizer *q, struct tensor_source *source, const struct windows *text, const struct progress *progress,
 		 struct err *e)
 {
 	struct distill_options o = distill_defaults;
 	o.passes = q->passes;
-	return distill(q->config, source, q->plan, text, &o, q->overlay, &q->distilled, progress, arg, e);
+	return distill(q->config, source, q->plan, text, &o, q->overlay, &q->distilled, progress, e);
 }
 
-static int prepare_best(struct quantizer *q, plan_progress *progress, void *arg, struct err *e)
+static int prepare_best(struct quantizer *q, const struct progress *progress, struct err *e)
 {
 	const struct sequential_options o = { .damping = q->damping, .sweeps = SWEEPS, .sequential = true, .input = 1, .residual = 1,
 					      .held_out = HELD_OUT };
@@ -115,23 +115,23 @@ static int prepare_best(struct quantizer *q, plan_progress *progress, void *arg,
 	q->equal = overlay_new(q->source, e);
 	rc = !q->equal ? ERR_NOMEM : q->keep_channels ? ERR_OK : equalize(q->config, q->source, q->equal, e);
 	if (!rc && !q->keep_channels)
-		rc = arrangement_new(q->config, overlay_source(q->equal), q->plan, &text, progress, arg, &q->arrangement, e);
+		rc = arrangement_new(q->config, overlay_source(q->equal), q->plan, &text, progress, &q->arrangement, e);
 	if (!rc) {
 		struct tensor_source *reference = quantizer_reference(q);
 		q->overlay = overlay_new(reference, e);
 		rc = q->overlay ? sequential_quantize(q->config, overlay_source(q->equal), q->arrangement, q->plan, &text, &o, q->overlay,
-						      &q->report, &q->report_count, progress, arg, e) : ERR_NOMEM;
+						      &q->report, &q->report_count, progress, e) : ERR_NOMEM;
 		if (!rc && q->passes)
-			rc = train(q, reference, &text, progress, arg, e);
+			rc = train(q, reference, &text, progress, e);
 	}
 	windows_release(&text);
 	return rc;
 }
 
-static int prepare_awq(struct quantizer *q, plan_progress *progress, void *arg, struct err *e)
+static int prepare_awq(struct quantizer *q, const struct progress *progress, struct err *e)
 {
 	int rc = check_weights(q, e);
-	return rc ? rc : awq_new(q->config, q->source, q->plan, q->stats, progress, arg, &q->awq, e);
+	return rc ? rc : awq_new(q->config, q->source, q->plan, q->stats, progress, &q->awq, e);
 }
 
 /* ---- memory */
@@ -331,9 +331,9 @@ const char *quantizer_notes(const struct quantizer *q)
 	return q->notes.data ? q->notes.data : "";
 }
 
-int quantizer_prepare(struct quantizer *q, plan_progress *progress, void *arg, struct err *e)
+int quantizer_prepare(struct quantizer *q, const struct progress *progress, struct err *e)
 {
-	return q->row->prepare ? q->row->prepare(q, progress, arg, e) : ERR_OK;
+	return q->row->prepare ? q->row->prepare(q, progress, e) : ERR_OK;
 }
 
 struct tensor_source *quantizer_source(struct quantizer *q)

@@ -20,7 +20,7 @@ struct quantizer_row {
 	bool needs_moments;         /* statistics of calibrate --collect full */
 	bool likes_moments;         /* chooses better with them */
 	bool needs_tokens;          /* runs the model again: not from an importance matrix */
-	int (*prepare)(struct quantizer *q, plan_progress *progress, void *arg, struct err *e); /* NULL: nothing to prepare */
+	int (*prepare)(struct quantizer *q, const struct progress *progress, struct err *e); /* NULL: nothing to prepare */
 	uint64_t (*memory)(const struct quantizer *q); /* bytes beyond those of plan_execute and the libraries */
 };
 extern const struct quantizer_row quantizer_rows[];
@@ -50,7 +50,7 @@ uint64_t quantizer_estimate(const struct quantizer_row *row, const struct config
 /* What the user should know (too few tokens ...), lines; "" when there is nothing. */
 const char *quantizer_notes(const struct quantizer *q);
 /* Runs what comes before the plan. ERR_INPUT: weights or activations that are not finite, moments without information. */
-int quantizer_prepare(struct quantizer *q, plan_progress *progress, void *arg, struct err *e);
+int quantizer_prepare(struct quantizer *q, const struct progress *progress, struct err *e);
 /* For plan_execute; valid until quantizer_free. */
 struct tensor_source *quantizer_source(struct quantizer *q);
 /* The model in floats that the result stands for: the source, or one with other channels and the same function. */

@@ -38,8 +38,7 @@ struct driver {
 	size_t batch;        /* windows per batch */
 	struct sequential_report *report;
 	size_t reported;
-	plan_progress *progress;
-	void *progress_arg;
+	const struct progress *progress;
 	uint64_t done, total;
 	size_t held;         /* windows, the last ones */
 	bool teacher_ahead;  /* its stream is past the half of the layer that is quantized */
@@ -180,7 +179,7 @@ static int gather(struct driver *d, const struct group *g, uint32_t layer, struc
 			return rc;
 		add_batch(d, first < fitted ? fit : held, seqs * d->text->ctx);
 		d->done += seqs * d->text->ctx;
-		if (d->progress && !d->progress(d->progress_arg, d->done, d->total))
+		if (!progress_tell(d->progress, d->done, d->total))
 			return err_set(e, ERR_IO, "interrupted");
 	}
 	if (rc)
@@ -527,11 +526,11 @@ static int one_layer(struct driver *d, uint32_t layer, struct err *e)
 
 int sequential_quantize(const struct config *config, struct tensor_source *source, struct arrangement *arrangement,
 			const struct plan *plan, const struct windows *text, const struct sequential_options *o, struct overlay *out,
-			struct sequential_report **report, size_t *report_count, plan_progress *progress, void *progress_arg,
+			struct sequential_report **report, size_t *report_count, const struct progress *progress,
 			struct err *e)
 {
 	struct driver d = { .config = config, .source = source, .weights = arrangement ? arrangement_source(arrangement) : source,
-			    .teacher.arrangement = arrangement, .plan = plan, .text = text, .o = o, .out = out, .progress = progress, .progress_arg = progress_arg };
+			    .teacher.arrangement = arrangement, .plan = plan, .text = text, .o = o, .out = out, .progress = progress };
 	struct block b;
 	block_make(config, 0, &b);
 	int rc = b.parts < 2 ? err_set(e, ERR_UNSUPPORTED, "layer-after-layer quantization of layers whose halves run "

@@ -50,7 +50,7 @@ struct sequential_report {
  */
 int sequential_quantize(const struct config *config, struct tensor_source *source, struct arrangement *arrangement,
 			const struct plan *plan, const struct windows *text, const struct sequential_options *o, struct overlay *out,
-			struct sequential_report **report, size_t *report_count, plan_progress *progress, void *progress_arg,
+			struct sequential_report **report, size_t *report_count, const struct progress *progress,
 			struct err *e);
 
 #endif

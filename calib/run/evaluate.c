@@ -46,6 +46,7 @@ void windows_release(struct windows *w)
 /* What one evaluation holds; one entry per model in each array. */
 struct state {
 	struct model *const *models;
+	const struct windows *windows;
 	size_t count, vocab;
 	struct model_run **run;
 	float **hidden, **logits;
@@ -55,7 +56,7 @@ struct state {
 static int state_init(struct state *s, struct model *const *models, size_t count, const struct windows *w, size_t batch,
 		      struct err *e)
 {
-	*s = (struct state){ .models = models, .count = count, .vocab = model_config(models[0])->vocab };
+	*s = (struct state){ .models = models, .windows = w, .count = count, .vocab = model_config(models[0])->vocab };
 	s->run = calloc(count, sizeof *s->run);
 	s->hidden = calloc(count, sizeof *s->hidden);
 	s->logits = calloc(count, sizeof *s->logits);
@@ -109,9 +110,9 @@ size_t evaluate_batch(const struct windows *w)
 }
 
 /* n windows from `at` on through model m, as its variant says. */
-static int run_windows(struct state *s, size_t m, const struct eval_variant *v, const struct windows *w, size_t at, size_t n,
-		       struct err *e)
+static int run_windows(struct state *s, size_t m, const struct eval_variant *v, size_t at, size_t n, struct err *e)
 {
+	const struct windows *w = s->windows;
 	size_t step = v && v->single ? 1 : n, hidden = model_config(s->models[m])->hidden;
 	int rc = ERR_OK;
 	for (size_t i = 0; i < n && !rc; i += step)
@@ -129,47 +130,46 @@ static const char *choose_kernels(const struct eval_variant *v)
 	return now;
 }
 
-int evaluate(struct model *const *models, size_t count, const struct windows *w, size_t from, size_t to, eval_visit *visit,
-	     void *arg, plan_progress *progress, void *progress_arg, struct err *e)
+/* Shows window `at` to the visitor, `place` being its place among the windows that have just been run. */
+static int show(struct state *s, const struct evaluation *v, size_t at, size_t place, struct err *e)
 {
-	return evaluate_variants(models, NULL, count, w, from, to, visit, arg, progress, progress_arg, e);
+	const struct windows *w = v->windows;
+	int rc = ERR_OK;
+	for (size_t m = 0; m < v->count && !rc; m++) {
+		size_t hidden = model_config(v->models[m])->hidden;
+		const char *chosen = choose_kernels(v->variants ? &v->variants[m] : NULL);
+		rc = model_logits(s->run[m], s->hidden[m] + (place * w->ctx + w->first) * hidden, windows_scored(w), s->logits[m], e);
+		kernels_select(chosen);
+	}
+	struct eval_slice slice = { .window = at, .n = windows_scored(w), .vocab = s->vocab,
+				    .target = w->tokens + at * w->ctx + w->first + 1, .logits = s->view };
+	return rc ? rc : v->visit(v->arg, &slice, e);
 }
 
-int evaluate_variants(struct model *const *models, const struct eval_variant *variants, size_t count, const struct windows *w,
-		      size_t from, size_t to, eval_visit *visit, void *arg, plan_progress *progress, void *progress_arg,
-		      struct err *e)
+int evaluate(const struct evaluation *v, struct err *e)
 {
-	size_t batch = evaluate_batch(w), scored = windows_scored(w);
-	if (batch > to - from)
-		batch = to - from;
+	const struct windows *w = v->windows;
+	size_t batch = evaluate_batch(w);
+	if (batch > v->to - v->from)
+		batch = v->to - v->from;
 	struct state s;
-	int rc = state_init(&s, models, count, w, batch, e);
+	int rc = state_init(&s, v->models, v->count, w, batch, e);
 	if (!rc)
-		rc = check_tokens(w, from, to, s.vocab, e);
-	uint64_t total = (uint64_t)(to - from) * w->ctx * count, done = 0;
-	for (size_t at = from; at < to && !rc; at += batch) {
-		size_t n = to - at < batch ? to - at : batch;
-		for (size_t m = 0; m < count && !rc; m++) {
-			const struct eval_variant *v = variants ? &variants[m] : NULL;
-			const char *chosen = choose_kernels(v);
-			rc = run_windows(&s, m, v, w, at, n, e);
+		rc = check_tokens(w, v->from, v->to, s.vocab, e);
+	uint64_t total = (uint64_t)(v->to - v->from) * w->ctx * v->count, done = 0;
+	for (size_t at = v->from; at < v->to && !rc; at += batch) {
+		size_t n = v->to - at < batch ? v->to - at : batch;
+		for (size_t m = 0; m < v->count && !rc; m++) {
+			const struct eval_variant *variant = v->variants ? &v->variants[m] : NULL;
+			const char *chosen = choose_kernels(variant);
+			rc = run_windows(&s, m, variant, at, n, e);
 			kernels_select(chosen);
 			done += n * w->ctx;
-			if (!rc && progress && !progress(progress_arg, done, total))
+			if (!rc && !progress_tell(v->progress, done, total))
 				rc = err_set(e, ERR_IO, "interrupted");
 		}
-		for (size_t i = 0; i < n && !rc; i++) {
-			for (size_t m = 0; m < count && !rc; m++) {
-				size_t hidden = model_config(models[m])->hidden;
-				const char *chosen = choose_kernels(variants ? &variants[m] : NULL);
-				rc = model_logits(s.run[m], s.hidden[m] + (i * w->ctx + w->first) * hidden, scored, s.logits[m], e);
-				kernels_select(chosen);
-			}
-			struct eval_slice slice = { .window = at + i, .n = scored, .vocab = s.vocab,
-						    .target = w->tokens + (at + i) * w->ctx + w->first + 1, .logits = s.view };
-			if (!rc)
-				rc = visit(arg, &slice, e);
-		}
+		for (size_t i = 0; i < n && !rc; i++)
+			rc = show(&s, v, at + i, i, e);
 	}
 	state_release(&s);
 	return rc;

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/progress.h"
 #include "model/model.h"
 #include "plan/plan.h"
 
@@ -35,6 +36,11 @@ static inline size_t windows_scored(const struct windows *w) /* tokens scored pe
 {
 	return w->ctx - 1 - w->first;
 }
+/* Windows [from, to): a view, not to be released. */
+static inline struct windows windows_part(const struct windows *w, size_t from, size_t to)
+{
+	return (struct windows){ w->tokens + from * w->ctx, to - from, w->ctx, w->first };
+}
 
 /* max 0: all windows. bos < 0: the tokenizer adds none. ERR_INPUT when the text is shorter than one window. */
 int windows_cut(struct windows *w, const int32_t *ids, size_t n, enum protocol p, size_t ctx, size_t max, int32_t bos,
@@ -60,15 +66,17 @@ struct eval_variant {
 /* Windows that evaluate() runs at once. Parts of a run that begin at multiples of it do exactly what the whole run does. */
 size_t evaluate_batch(const struct windows *w);
 
-/*
- * All models must have the same vocabulary size (else ERR_NOT_COMPARABLE). Windows [from, to) are run, in order.
- * progress counts tokens. A visitor's error ends the run.
- */
-int evaluate(struct model *const *models, size_t count, const struct windows *w, size_t from, size_t to, eval_visit *visit,
-	     void *arg, plan_progress *progress, void *progress_arg, struct err *e);
-/* The same with a variant per model. Changes the chosen kernels while it runs. */
-int evaluate_variants(struct model *const *models, const struct eval_variant *variants, size_t count, const struct windows *w,
-		      size_t from, size_t to, eval_visit *visit, void *arg, plan_progress *progress, void *progress_arg,
-		      struct err *e);
+struct evaluation {
+	struct model *const *models;         /* [count] */
+	size_t count;
+	const struct eval_variant *variants; /* [count], or NULL */
+	const struct windows *windows;
+	size_t from, to;                     /* of the windows, run in order */
+	eval_visit *visit;                   /* its error ends the run */
+	void *arg;
+	const struct progress *progress;     /* in tokens */
+};
+/* All models must have the same vocabulary size (else ERR_NOT_COMPARABLE). With variants it changes the chosen kernels while it runs. */
+int evaluate(const struct evaluation *v, struct err *e);
 
 #endif

@@ -26,8 +26,7 @@ struct run {
 	struct err *e;            /* of the tap, which returns nothing */
 	int rc;
 	size_t batch_first;       /* window that the batch begins with */
-	plan_progress *progress;
-	void *arg;
+	const struct progress *progress;
 };
 
 /* Two copies of the hidden states, so that an interrupted layer leaves its input whole; then the output's data. */
@@ -187,8 +186,7 @@ static int one_group(struct run *r, uint32_t first, uint32_t end, uint64_t step,
 	for (size_t at = 0; at < p->text.count && !rc; at += p->batch) {
 		rc = one_batch(r, first, end, step, at, e);
 		size_t done = at + batch_windows(r, at);
-		if (!rc && r->progress &&
-		    !r->progress(r->arg, (uint64_t)p->text.ctx * (first * p->text.count + (uint64_t)(end - first) * done), total))
+		if (!rc && !progress_tell(r->progress, (uint64_t)p->text.ctx * (first * p->text.count + (uint64_t)(end - first) * done), total))
 			rc = err_set(e, ERR_IO, "interrupted");
 	}
 	for (size_t i = 0; i < p->input_count; i++)
@@ -297,9 +295,9 @@ static int run_init(struct run *r, struct err *e)
 }
 
 int collect_run(const struct collect_plan *p, const struct loaded *l, const struct collect_options *o, const char *out,
-		plan_progress *progress, void *arg, struct err *e)
+		const struct progress *progress, struct err *e)
 {
-	struct run r = { .p = p, .l = l, .e = e, .progress = progress, .arg = arg };
+	struct run r = { .p = p, .l = l, .e = e, .progress = progress };
 	int rc = resume_open(&r.work, o->work ? o->work : out, p->job, o->resume, e);
 	if (rc)
 		return rc;

@@ -48,6 +48,6 @@ void collect_plan_release(struct collect_plan *p);
  * stays for --resume. ERR_INPUT names layer and tensor when an activation is not finite.
  */
 int collect_run(const struct collect_plan *p, const struct loaded *l, const struct collect_options *o, const char *out,
-		plan_progress *progress, void *arg, struct err *e);
+		const struct progress *progress, struct err *e);
 
 #endif

@@ -206,8 +206,7 @@ struct run {
 	struct tensor_source *source;
 	struct tensor_sink *sink;
 	const struct plan_stats *stats;
-	plan_progress *progress;
-	void *arg;
+	const struct progress *progress;
 	uint64_t done, total;
 	uint8_t *out;                 /* a chunk of output */
 	size_t out_cap;
@@ -219,7 +218,7 @@ struct run {
 static int step(struct run *r, uint64_t bytes, struct err *e)
 {
 	r->done += bytes;
-	if (r->progress && !r->progress(r->arg, r->done, r->total))
+	if (!progress_tell(r->progress, r->done, r->total))
 		return err_set(e, ERR_IO, "interrupted");
 	return ERR_OK;
 }
@@ -435,9 +434,9 @@ uint64_t plan_item_scratch(const struct plan_item *item, const struct tensor *so
 }
 
 int plan_execute(const struct plan *p, struct tensor_source *s, struct tensor_sink *k, const struct plan_stats *stats,
-		 plan_progress *progress, void *arg, struct err *e)
+		 const struct progress *progress, struct err *e)
 {
-	struct run r = { .plan = p, .source = s, .sink = k, .stats = stats, .progress = progress, .arg = arg,
+	struct run r = { .plan = p, .source = s, .sink = k, .stats = stats, .progress = progress,
 			 .workers = thread_count() };
 	for (size_t i = 0; i < p->count; i++)
 		r.total += s->tensors[p->items[i].source].nbytes;

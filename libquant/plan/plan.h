@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "algo/quantize.h"
+#include "base/progress.h"
 #include "plan/recipe.h"
 #include "tensor/tensor.h"
 
@@ -68,14 +69,11 @@ struct plan_stats {
 	void *arg;
 };
 
-/* progress(arg, done, total) in bytes of source data; returns false to cancel. May be NULL. */
-typedef bool plan_progress(void *arg, uint64_t done, uint64_t total);
-
 /*
- * Streams every item into the sink; the caller then calls finish. Values that are NaN or infinite, or too large for
+ * Streams every item into the sink; the caller then calls finish. Progress in bytes of source data. Values that are NaN or infinite, or too large for
  * what they become, are ERR_INPUT with tensor and position. The bytes do not depend on the number of threads.
  */
 int plan_execute(const struct plan *p, struct tensor_source *s, struct tensor_sink *k, const struct plan_stats *stats,
-		 plan_progress *progress, void *arg, struct err *e);
+		 const struct progress *progress, struct err *e);
 
 #endif

@@ -127,7 +127,7 @@ static int write_model(const struct shape *shape, unsigned layers, const struct 
 	if (!rc)
 		rc = f->create(out, &src, &config, &plan, &o, &sink, e);
 	if (!rc)
-		rc = plan_execute(&plan, &s.source, sink, NULL, NULL, NULL, e);
+		rc = plan_execute(&plan, &s.source, sink, NULL, NULL, e);
 	if (!rc)
 		rc = sink->finish(sink, e);
 	if (sink)

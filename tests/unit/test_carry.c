@@ -31,7 +31,7 @@ static void through(const char *from, const char *to, const char *scheme)
 	recipe_vectors(r, codec_find("f32"));
 	if (plan_make(&p, &config, c->source, r, method_find("rtn"), false, &e) ||
 	    format_for_output(to)->create(to, c, &config, &p, &o, &k, &e) ||
-	    plan_execute(&p, c->source, k, NULL, NULL, NULL, &e) || k->finish(k, &e))
+	    plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e))
 		fail_msg("%s -> %s: %s", from, to, e.message);
 	k->close(k);
 	plan_release(&p);
@@ -116,7 +116,7 @@ static void what_quantizing_makes_untrue(void **state)
 	assert_int_equal(checkpoint_open(quire, &c, &e) || checkpoint_config(c, &config, &e) || recipe_new(NULL, &r, &e), 0);
 	assert_int_equal(plan_make(&p, &config, c->source, r, NULL, false, &e), 0);
 	assert_int_equal(format_for_output(back)->create(back, c, &config, &p, &o, &k, &e), 0);
-	assert_int_equal(plan_execute(&p, c->source, k, NULL, NULL, NULL, &e) || k->finish(k, &e), 0);
+	assert_int_equal(plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e), 0);
 	k->close(k);
 	check(back, false);
 	plan_release(&p);
@@ -125,7 +125,7 @@ static void what_quantizing_makes_untrue(void **state)
 	through(KEYS, gguf, NULL);
 	assert_int_equal(plan_make(&p, &config, c->source, r, NULL, false, &e), 0);
 	assert_int_equal(format_for_output(back)->create(back, c, &config, &p, &o, &k, &e), 0);
-	assert_int_equal(plan_execute(&p, c->source, k, NULL, NULL, NULL, &e) || k->finish(k, &e), 0);
+	assert_int_equal(plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e), 0);
 	k->close(k);
 	struct keys now;
 	uint64_t n = 0;

@@ -198,7 +198,7 @@ static void write_sealed(struct written *w, const char *name, const char *scheme
 	if (format_for_output(w->path)->create(w->path, w->in, &config, &w->plan, &o, &w->sink, &e))
 		fail_msg("%s", e.message);
 	assert_int_equal(proof_new(&w->plan, w->sink, &w->proof, &e), 0);
-	assert_int_equal(plan_execute(&w->plan, w->in->source, proof_sink(w->proof), NULL, NULL, NULL, &e), 0);
+	assert_int_equal(plan_execute(&w->plan, w->in->source, proof_sink(w->proof), NULL, NULL, &e), 0);
 	if (w->sink->seal(w->sink, &w->sealed, &e))
 		fail_msg("%s", e.message);
 	config_release(&config);
@@ -228,7 +228,7 @@ static void proves_what_was_written(void **state)
 		struct written w;
 		struct proof_result r;
 		write_one(&w, cases[i][0], cases[i][1], method_find("rtn"));
-		if (proof_check(w.proof, w.path, w.in->source, &r, NULL, NULL, &e))
+		if (proof_check(w.proof, w.path, w.in->source, &r, NULL, &e))
 			fail_msg("%s: %s", cases[i][1], e.message);
 		assert_int_equal(r.tensors, w.plan.count);
 		assert_true(r.blocks > 0);
@@ -258,12 +258,12 @@ static void finds_a_changed_byte(void **state)
 	for (size_t i = 0; i < 3; i++) {
 		change_byte(w.path, places[i]);
 		e.message[0] = '\0';
-		assert_int_equal(proof_check(w.proof, w.path, w.in->source, &r, NULL, NULL, &e), ERR_IO);
+		assert_int_equal(proof_check(w.proof, w.path, w.in->source, &r, NULL, &e), ERR_IO);
 		assert_non_null(strstr(e.message, "other bytes"));
 		assert_non_null(strstr(e.message, "tensor "));
 		change_byte(w.path, places[i]);
 	}
-	assert_int_equal(proof_check(w.proof, w.path, w.in->source, &r, NULL, NULL, &e), 0);
+	assert_int_equal(proof_check(w.proof, w.path, w.in->source, &r, NULL, &e), 0);
 	written_release(&w);
 }
 
@@ -282,10 +282,10 @@ static void a_failed_proof_leaves_what_was_there(void **state)
 			assert_int_equal(file_write(scratch(cases[i][0]), "old", 3, &e), 0);
 		int before = scratch_count(scratch_dir);
 		write_sealed(&w, cases[i][0], cases[i][1], method_find("rtn"));
-		assert_int_equal(proof_check(w.proof, w.sealed, w.in->source, &r, NULL, NULL, &e), 0);
+		assert_int_equal(proof_check(w.proof, w.sealed, w.in->source, &r, NULL, &e), 0);
 		strbuf_printf(&part, "%s%s", w.sealed, folder ? "/model.safetensors" : "");
 		change_byte(part.data, -9);
-		assert_int_equal(proof_check(w.proof, w.sealed, w.in->source, &r, NULL, NULL, &e), ERR_IO);
+		assert_int_equal(proof_check(w.proof, w.sealed, w.in->source, &r, NULL, &e), ERR_IO);
 		w.sink->close(w.sink);
 		assert_int_equal(scratch_count(scratch_dir), before);
 		if (!folder) {
@@ -327,13 +327,13 @@ static void alarms_at_broken_blocks(void **state)
 	struct proof_result r;
 	(void)state;
 	write_one(&w, "zero.quire", "q4_0", &zero);
-	if (proof_check(w.proof, w.path, w.in->source, &r, NULL, NULL, &e))
+	if (proof_check(w.proof, w.path, w.in->source, &r, NULL, &e))
 		fail_msg("%s", e.message);
 	assert_true(r.constant > 0);
 	assert_non_null(strstr(r.first, "tensor model."));
 	written_release(&w);
 	write_one(&w, "infinite.quire", "q4_0", &infinite);
-	assert_int_equal(proof_check(w.proof, w.path, w.in->source, &r, NULL, NULL, &e), ERR_INPUT);
+	assert_int_equal(proof_check(w.proof, w.path, w.in->source, &r, NULL, &e), ERR_INPUT);
 	assert_non_null(strstr(e.message, "is not finite"));
 	written_release(&w);
 }

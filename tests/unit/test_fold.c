@@ -341,7 +341,7 @@ static double fold_distance(struct small *s, struct overlay *equal, uint32_t gro
 	struct config to;
 	struct overlay *out = overlay_new(overlay_source(equal), &e);
 	struct fold_report *report = some(s->config.layers, sizeof *report);
-	struct fold_options o = { .method = method, .search = search, .held = 1, .refit = refit_defaults, .residual = 1, .ffn = true };
+	struct fold_options o = { .method = method, .search = search, .refit = refit_defaults, .residual = 1, .ffn = true };
 	o.refit.steps = 2;
 	o.refit.batch = 2;
 	o.refit.rate = 1e-6;
@@ -349,7 +349,8 @@ static double fold_distance(struct small *s, struct overlay *equal, uint32_t gro
 	for (uint32_t i = 0; i < to.layers; i++)
 		to.layer[i].kv_heads = groups;
 	ok(model_open(&s->config, overlay_source(equal), &before, &e));
-	ok(fold_run(before, overlay_source(equal), &to, &s->text, &o, out, report, NULL, NULL, &e));
+	struct fold_job job = { before, overlay_source(equal), &to, &s->text, 1, out, NULL };
+	ok(fold_run(&job, &o, report, &e));
 	ok(model_open(&to, overlay_source(out), &after, &e));
 	float *a = logits_of(before, &s->text), *b = logits_of(after, &s->text);
 	double apart = distance(a, b, (size_t)TOKENS * to.vocab);
@@ -413,14 +414,15 @@ static void test_threads(void **state)
 		struct config to;
 		struct overlay *out = overlay_new(s.source, &e);
 		struct fold_report *report = some(s.config.layers, sizeof *report);
-		struct fold_options o = { .method = FOLD_REFIT, .search = true, .held = 1, .refit = refit_defaults, .residual = 1, .ffn = true };
+		struct fold_options o = { .method = FOLD_REFIT, .search = true, .refit = refit_defaults, .residual = 1, .ffn = true };
 		struct model *after;
 		o.refit.steps = 5;
 		ok(checkpoint_config(s.checkpoint, &to, &e));
 		for (uint32_t i = 0; i < to.layers; i++)
 			to.layer[i].kv_heads = 1;
 		thread_set(k ? 3 : 1);
-		ok(fold_run(s.model, s.source, &to, &s.text, &o, out, report, NULL, NULL, &e));
+		struct fold_job job = { s.model, s.source, &to, &s.text, 1, out, NULL };
+		ok(fold_run(&job, &o, report, &e));
 		ok(model_open(&to, overlay_source(out), &after, &e));
 		logits[k] = logits_of(after, &s.text);
 		model_close(after);

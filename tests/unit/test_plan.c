@@ -122,7 +122,7 @@ static void bytes_are_the_codec_s(void **state)
 		assert_int_equal(make(&p, &m, schemes[i], NULL, false), ERR_OK);
 		assert_int_equal(p.count, 3);
 		struct keep k = keep_new();
-		if (plan_execute(&p, &m.source, &k.sink, NULL, NULL, NULL, &e))
+		if (plan_execute(&p, &m.source, &k.sink, NULL, NULL, &e))
 			fail_msg("%s", e.message);
 		assert_int_equal(k.all.len, p.bytes);
 		assert_int_equal(k.items, 3);
@@ -165,7 +165,7 @@ static void threads_do_not_matter(void **state)
 		memory_add(&m, "v", "f32", 0, 100000);
 		thread_set(i ? 5 : 1);
 		assert_int_equal(make(&p, &m, "Q4_K_M", "v=bf16", false), ERR_OK);
-		assert_int_equal(plan_execute(&p, &m.source, &k[i].sink, NULL, NULL, NULL, &e), ERR_OK);
+		assert_int_equal(plan_execute(&p, &m.source, &k[i].sink, NULL, NULL, &e), ERR_OK);
 		plan_release(&p);
 		memory_free(&m);
 	}
@@ -195,7 +195,7 @@ static void values_that_must_not_be(void **state)
 				m.tensors[0].codec->encode(m.tensors[0].codec, &rows[i].value, m.bytes[0] + (at * 2560 + 5) * size, 1);
 			assert_int_equal(make(&p, &m, rows[i].scheme, NULL, false), ERR_OK);
 			struct keep k = keep_new();
-			assert_int_equal(plan_execute(&p, &m.source, &k.sink, NULL, NULL, NULL, &e), ERR_INPUT);
+			assert_int_equal(plan_execute(&p, &m.source, &k.sink, NULL, NULL, &e), ERR_INPUT);
 			if (!strstr(e.message, rows[i].says) || !strstr(e.message, "tensor a.weight") || !strstr(e.message, "row 700, column 5"))
 				fail_msg("row %zu: '%s'", i, e.message);
 			strbuf_release(&k.all);
@@ -216,7 +216,7 @@ static void quantized_sources(void **state)
 	plan_release(&p);
 	assert_int_equal(make(&p, &m, NULL, NULL, false), ERR_OK);   /* copied */
 	struct keep k = keep_new();
-	assert_int_equal(plan_execute(&p, &m.source, &k.sink, NULL, NULL, NULL, &e), ERR_OK);
+	assert_int_equal(plan_execute(&p, &m.source, &k.sink, NULL, NULL, &e), ERR_OK);
 	assert_memory_equal(k.all.data, m.bytes[0], m.tensors[0].nbytes);
 	plan_release(&p);
 	assert_int_equal(make(&p, &m, "bf16", NULL, false), ERR_OK); /* decoded */
@@ -242,11 +242,11 @@ static void failing_sinks_and_cancelling(void **state)
 	assert_int_equal(make(&p, &m, "q8_0", NULL, false), ERR_OK);
 	struct keep k = keep_new();
 	k.limit = 100;
-	assert_int_equal(plan_execute(&p, &m.source, &k.sink, NULL, NULL, NULL, &e), ERR_IO);
+	assert_int_equal(plan_execute(&p, &m.source, &k.sink, NULL, NULL, &e), ERR_IO);
 	assert_string_equal(e.message, "full");
 	k.limit = 0;
 	k.items = 0;
-	assert_int_equal(plan_execute(&p, &m.source, &k.sink, NULL, cancel, NULL, &e), ERR_IO);
+	assert_int_equal(plan_execute(&p, &m.source, &k.sink, NULL, &(struct progress){ cancel, NULL }, &e), ERR_IO);
 	assert_string_equal(e.message, "interrupted");
 	strbuf_release(&k.all);
 	plan_release(&p);
@@ -271,12 +271,12 @@ static void whole_matrix_methods(void **state)
 	memory_add(&m, "a.weight", "f16", 70, 2560);
 	assert_int_equal(make(&p, &m, "q4_k", NULL, false), ERR_OK);
 	struct keep a = keep_new(), b = keep_new();
-	assert_int_equal(plan_execute(&p, &m.source, &a.sink, NULL, NULL, NULL, &e), ERR_OK);
+	assert_int_equal(plan_execute(&p, &m.source, &a.sink, NULL, NULL, &e), ERR_OK);
 	plan_release(&p);
 	assert_int_equal(recipe_new("q4_k", &r, &e), ERR_OK);
 	assert_int_equal(plan_make(&p, NULL, &m.source, r, &whole, false, &e), ERR_OK);
 	assert_true(p.scratch >= 70 * 2560 * 4);
-	assert_int_equal(plan_execute(&p, &m.source, &b.sink, NULL, NULL, NULL, &e), ERR_OK);
+	assert_int_equal(plan_execute(&p, &m.source, &b.sink, NULL, NULL, &e), ERR_OK);
 	assert_int_equal(a.all.len, b.all.len);
 	assert_memory_equal(a.all.data, b.all.data, a.all.len);
 	plan_release(&p);

@@ -45,7 +45,8 @@ static void measure(struct measurement *m)
 	struct model *models[2] = { changed.model, model.model };
 	struct measure_arg arg = { .m = m, .reference = 1 };
 	assert_int_equal(measurement_init(m, w.count, windows_scored(&w), true, &e), ERR_OK);
-	assert_int_equal(evaluate(models, 2, &w, 0, w.count, measure_visit, &arg, NULL, NULL, &e), ERR_OK);
+	struct evaluation all = { .models = models, .count = 2, .windows = &w, .to = w.count, .visit = measure_visit, .arg = &arg };
+	assert_int_equal(evaluate(&all, &e), ERR_OK);
 }
 
 static enum gate_verdict verdict(const struct measurement *m, enum gate_metric metric, double limit)
@@ -150,7 +151,8 @@ static void unchanged_passes_resampled_from_a_baseline(void **state)
 	struct err e;
 	double kl = 0;
 	assert_int_equal(measurement_init(&m, w.count, windows_scored(&w), true, &e), ERR_OK);
-	assert_int_equal(evaluate(models, 1, &w, 0, w.count, through_a_baseline, &m, NULL, NULL, &e), ERR_OK);
+	struct evaluation all = { .models = models, .count = 1, .windows = &w, .to = w.count, .visit = through_a_baseline, .arg = &m };
+	assert_int_equal(evaluate(&all, &e), ERR_OK);
 	for (size_t i = 0; i < m.windows * m.scored; i++)
 		kl += m.kl[i];
 	assert_true(kl > 0); /* rounding is there, or this would be the same test again */

@@ -32,7 +32,7 @@ static void pack(const char *path, const char *scheme, bool compress)
 	assert_int_equal(checkpoint_open(DEMO, &c, &e), ERR_OK);
 	assert_int_equal(recipe_new(scheme, &r, &e), ERR_OK);
 	assert_int_equal(plan_make(&p, NULL, c->source, r, method_find("rtn"), false, &e), ERR_OK);
-	if (quire_create(path, c, NULL, &p, &o, &k, &e) || plan_execute(&p, c->source, k, NULL, NULL, NULL, &e) || k->finish(k, &e))
+	if (quire_create(path, c, NULL, &p, &o, &k, &e) || plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e))
 		fail_msg("%s", e.message);
 	k->close(k);
 	plan_release(&p);
@@ -103,7 +103,7 @@ static void packing_loses_nothing(void **state)
 	assert_string_equal(c->facts[2].key, "note");
 	assert_string_equal(c->facts[2].value, "a \"quoted\" note");
 	assert_string_equal(c->facts[3].key, "sha256:model.safetensors");
-	assert_int_equal(c->format->check(c, NULL, NULL, &e), ERR_OK);
+	assert_int_equal(c->format->check(c, NULL, &e), ERR_OK);
 	checkpoint_close(c);
 }
 
@@ -195,7 +195,7 @@ static void damage_is_named(void **state)
 			scratch_put(scratch("bad.quire"), copy, m.size);
 			copy[at] ^= 0x10;
 			struct checkpoint *c = open_ok(scratch("bad.quire"));
-			assert_int_equal(c->format->check(c, NULL, NULL, &e), ERR_INPUT);
+			assert_int_equal(c->format->check(c, NULL, &e), ERR_INPUT);
 			if (!strstr(e.message, st.entries[i].name) || !strstr(e.message, "bad.quire"))
 				fail_msg("'%s' does not name %s", e.message, st.entries[i].name);
 			checkpoint_close(c);

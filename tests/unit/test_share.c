@@ -194,7 +194,7 @@ static void disguised_heads_are_found(void **state)
 		ok(attention_fit_run(&f, &own, &b, NULL, &energy, &e));
 		for (size_t i = 0; i < n * HIDDEN; i++)
 			target[i] = attention_fit_errors(&f)[i] / 2;
-		ok(share_match(&f, &own, x, keys, values, SEQS, 4, &out, heads, &e));
+		ok(share_match(&f, &own, &(struct share_seen){ x, keys, values, SEQS, 4 }, &out, heads, &e));
 		assert_int_equal(heads[0], 1);
 		assert_int_equal(heads[1], 0);
 		b.keys = keys;
@@ -257,7 +257,7 @@ struct shared {
 	struct windows text;
 	struct overlay *out;
 	struct share_report *report;
-	struct change_cost damage;
+	struct change_cost cost;
 };
 
 enum { HELD = 4 };
@@ -275,13 +275,15 @@ static void share(struct shared *s, const char *map, enum share_method method, s
 	ok(share_map_parse(map, s->to.layers, source, &e));
 	for (uint32_t i = 0; i < s->to.layers; i++)
 		s->to.layer[i].kv_source = source[i];
-	struct share_options o = { .method = method, .held = HELD, .refit = refit_defaults, .residual = 1, .ffn = true };
+	struct share_options o = { .method = method, .refit = refit_defaults, .residual = 1, .ffn = true };
 	o.refit.steps = steps;
 	s->out = overlay_new(s->in.checkpoint->source, &e);
 	s->report = calloc(s->to.layers, sizeof *s->report);
 	assert_true(s->out && s->report);
-	ok(share_run(s->in.model, s->in.checkpoint->source, &s->to, &s->text, &o, s->out, s->report, NULL, NULL, &e));
-	ok(change_cost_measure(s->in.model, &s->to, overlay_source(s->out), NULL, &s->text, s->text.count - HELD, s->text.count, &s->damage, &e));
+	struct fold_job job = { s->in.model, s->in.checkpoint->source, &s->to, &s->text, HELD, s->out, NULL };
+	struct windows judges = windows_part(&s->text, s->text.count - HELD, s->text.count);
+	ok(share_run(&job, &o, s->report, &e));
+	ok(change_cost_measure(s->in.model, &(struct change){ &s->to, overlay_source(s->out), NULL }, &judges, &s->cost, &e));
 }
 
 static void shared_release(struct shared *s)
@@ -301,9 +303,9 @@ static void fitting_helps(void **state)
 		struct shared s;
 		share(&s, "suffix:2", (enum share_method)i, 28, 8);
 		if (i == SHARE_REUSE)
-			reuse = s.damage.kl;
-		else if (!(s.damage.kl > 0 && s.damage.kl < 0.7 * reuse))
-			fail_msg("%s: KL %g, plain reuse %g", share_method_rows[i].name, s.damage.kl, reuse);
+			reuse = s.cost.kl;
+		else if (!(s.cost.kl > 0 && s.cost.kl < 0.7 * reuse))
+			fail_msg("%s: KL %g, plain reuse %g", share_method_rows[i].name, s.cost.kl, reuse);
 		const struct refit_report *r = &s.report[4].attention;
 		assert_true(i == SHARE_REUSE || (r->output <= r->start && r->joint <= r->output));
 		if (i == SHARE_JOINT)
@@ -385,11 +387,12 @@ static void search_finds_a_map(void **state)
 	struct shared s;
 	uint32_t map[5] = { 0, 1, 2, 3, 4 };
 	double kl[5];
-	uint32_t found;
+	struct share_steps steps = { map, kl, 0 };
 	struct share_goal one = { .readers = 1 }, small = { .bytes = 1, .tokens = 64 }, strict = { .max_kl = 1e-9 };
 	share(&s, "suffix:1", SHARE_MATCH, 12, 0);
-	ok(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, &one, map, kl, &found, NULL, NULL, &e));
-	assert_int_equal(found, 1);
+	struct fold_job job = { .original = s.in.model, .source = s.in.checkpoint->source, .text = &s.text, .held = HELD };
+	ok(share_search(&job, &s.to, &one, &steps, &e));
+	assert_int_equal(steps.count, 1);
 	uint32_t readers = 0;
 	for (uint32_t i = 0; i < 5; i++) {
 		readers += map[i] != i;
@@ -400,22 +403,22 @@ static void search_finds_a_map(void **state)
 	assert_true(kl[0] > 0);
 	/* two of them, by size: from 5 layers to 3 */
 	struct share_goal size = { .bytes = (uint64_t)config_kv_bytes(&s.in.config, 64, 2) * 3 / 5, .tokens = 64 };
-	ok(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, &size, map, kl, &found, NULL, NULL, &e));
-	assert_int_equal(found, 1);
+	ok(share_search(&job, &s.to, &size, &steps, &e));
+	assert_int_equal(steps.count, 1);
 	struct share_goal limit = { .max_kl = kl[0] * 1.0001 };
 	for (uint32_t i = 0; i < 5; i++)
 		map[i] = i;
-	ok(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, &limit, map, kl, &found, NULL, NULL, &e));
-	assert_true(found > 0 && kl[found - 1] <= limit.max_kl);
+	ok(share_search(&job, &s.to, &limit, &steps, &e));
+	assert_true(steps.count > 0 && kl[steps.count - 1] <= limit.max_kl);
 	for (uint32_t i = 0; i < 5; i++)
 		map[i] = i;
 	one.readers = 5;
-	assert_int_equal(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, &one, map, NULL, &found, NULL, NULL, &e),
+	assert_int_equal(share_search(&job, &s.to, &one, &steps, &e),
 			 ERR_USAGE);
-	assert_int_equal(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, &strict, map, NULL, &found, NULL, NULL, &e),
+	assert_int_equal(share_search(&job, &s.to, &strict, &steps, &e),
 			 ERR_USAGE);
 	assert_non_null(strstr(e.message, "is not enough for 1 layer"));
-	assert_int_equal(share_search(s.in.model, s.in.checkpoint->source, &s.to, &s.text, HELD, &small, map, NULL, &found, NULL, NULL, &e),
+	assert_int_equal(share_search(&job, &s.to, &small, &steps, &e),
 			 ERR_USAGE);
 	assert_non_null(strstr(e.message, "the smallest is"));
 	shared_release(&s);

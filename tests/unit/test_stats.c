@@ -223,7 +223,7 @@ static int demo_teardown(void **state)
 	return scratch_teardown(state);
 }
 
-static int collect(const char *out, bool resume, plan_progress *progress, void *arg)
+static int collect(const char *out, bool resume, const struct progress *progress)
 {
 	struct collect_plan p;
 	struct collect_options o = options;
@@ -231,7 +231,7 @@ static int collect(const char *out, bool resume, plan_progress *progress, void *
 	int rc = collect_plan_make(&p, &demo, &ids, DATA, &o, &e);
 	if (rc)
 		return rc;
-	rc = collect_run(&p, &demo, &o, out, progress, arg, &e);
+	rc = collect_run(&p, &demo, &o, out, progress, &e);
 	collect_plan_release(&p);
 	return rc;
 }
@@ -257,14 +257,14 @@ static void goes_on_after_an_interruption(void **state)
 {
 	(void)state;
 	const char *whole = scratch("whole"), *parts = scratch("parts"), *left = scratch("parts.resume");
-	assert_int_equal(collect(whole, false, NULL, NULL), ERR_OK);
+	assert_int_equal(collect(whole, false, NULL), ERR_OK);
 	for (double part = .3; part < 1; part += .4) {
-		assert_int_equal(collect(parts, part > .5, stop_late, &part), ERR_IO);
+		assert_int_equal(collect(parts, part > .5, &(struct progress){ stop_late, &part }), ERR_IO);
 		assert_non_null(strstr(e.message, "--resume"));
 		assert_true(file_exists(left));
 		assert_false(file_exists(parts));
 	}
-	assert_int_equal(collect(parts, true, NULL, NULL), ERR_OK);
+	assert_int_equal(collect(parts, true, NULL), ERR_OK);
 	assert_same_file(whole, parts);
 	assert_false(file_exists(left));
 }
@@ -275,7 +275,7 @@ static void does_not_trust_a_damaged_or_foreign_working_file(void **state)
 	const char *out = scratch("damaged"), *left = scratch("damaged.resume");
 	double part = .5;
 	struct strbuf b = { 0 };
-	assert_int_equal(collect(out, false, stop_late, &part), ERR_IO);
+	assert_int_equal(collect(out, false, &(struct progress){ stop_late, &part }), ERR_IO);
 	assert_int_equal(file_read(left, &b, 0, &e), ERR_OK);
 	/* hidden states that are read are one of two copies: damage both */
 	struct collect_plan p;
@@ -284,17 +284,17 @@ static void does_not_trust_a_damaged_or_foreign_working_file(void **state)
 		b.data[RESUME_HEADER + k * (int)p.hidden_bytes + 5] ^= 1;
 	collect_plan_release(&p);
 	scratch_put(left, b.data, b.len);
-	assert_int_equal(collect(out, true, NULL, NULL), ERR_INPUT);
+	assert_int_equal(collect(out, true, NULL), ERR_INPUT);
 	assert_non_null(strstr(e.message, "damaged"));
 
-	assert_int_equal(collect(out, false, stop_late, &part), ERR_IO);
+	assert_int_equal(collect(out, false, &(struct progress){ stop_late, &part }), ERR_IO);
 	options.seed++;
-	assert_int_equal(collect(out, true, NULL, NULL), ERR_NOT_COMPARABLE);
+	assert_int_equal(collect(out, true, NULL), ERR_NOT_COMPARABLE);
 	options.seed--;
 	assert_true(file_exists(left));
-	assert_int_equal(collect(out, true, NULL, NULL), ERR_OK);
+	assert_int_equal(collect(out, true, NULL), ERR_OK);
 	scratch_put(left, "something else, and not short either, so that it is read..................................", 88);
-	assert_int_equal(collect(out, true, NULL, NULL), ERR_INPUT);
+	assert_int_equal(collect(out, true, NULL), ERR_INPUT);
 	strbuf_release(&b);
 }
 
@@ -304,7 +304,7 @@ static void check_tells_models_and_tokenizers_apart(void **state)
 	const char *out = scratch("checked");
 	struct stats *s;
 	char hash[IDENTITY_SIZE];
-	assert_int_equal(collect(out, false, NULL, NULL), ERR_OK);
+	assert_int_equal(collect(out, false, NULL), ERR_OK);
 	assert_int_equal(stats_open(out, &s, &e), ERR_OK);
 	assert_int_equal(stats_check(s, &demo.config, demo.checkpoint->source, demo.tokenizer, &e), ERR_OK);
 	assert_int_equal(stats_info(s)->tokens, 96 * 32);
@@ -380,7 +380,7 @@ static void moments_and_importance_agree(void **state)
 	struct stats *s;
 	double *m;
 	size_t n, k;
-	assert_int_equal(collect(out, false, NULL, NULL), ERR_OK);
+	assert_int_equal(collect(out, false, NULL), ERR_OK);
 	assert_int_equal(stats_open(out, &s, &e), ERR_OK);
 	assert_int_equal(stats_check(s, &demo.config, demo.checkpoint->source, NULL, &e), ERR_OK);
 	assert_int_equal(stats_moment(s, ROLE_DOWN, 1, &m, &n, &e), ERR_OK);
@@ -423,11 +423,11 @@ static void keeps_keys_and_values(void **state)
 	struct fold_moments m;
 	struct seen seen = { .q = (size_t)l->heads * c->head_dim, .kv = (size_t)l->kv_heads * c->head_dim };
 	options.collect = COLLECT_KV;
-	assert_int_equal(collect(out, false, NULL, NULL), ERR_OK);
+	assert_int_equal(collect(out, false, NULL), ERR_OK);
 	options.shards = 2;
-	assert_int_equal(collect(part, false, NULL, NULL), ERR_OK);
+	assert_int_equal(collect(part, false, NULL), ERR_OK);
 	options.shard = 1;
-	assert_int_equal(collect(rest, false, NULL, NULL), ERR_OK);
+	assert_int_equal(collect(rest, false, NULL), ERR_OK);
 	options = was;
 	assert_int_equal(stats_merge((const char *[]){ rest, part }, 2, both, &e), ERR_OK);
 	assert_same_file(out, both);
@@ -487,7 +487,7 @@ static void names_the_layer_whose_activations_are_not_finite(void **state)
 	bad.checkpoint = &c;
 	assert_int_equal(model_open(&demo.config, c.source, &bad.model, &e), ERR_OK);
 	assert_int_equal(collect_plan_make(&p, &bad, &ids, DATA, &options, &e), ERR_OK);
-	assert_int_equal(collect_run(&p, &bad, &options, scratch("nan"), NULL, NULL, &e), ERR_INPUT);
+	assert_int_equal(collect_run(&p, &bad, &options, scratch("nan"), NULL, &e), ERR_INPUT);
 	assert_non_null(strstr(e.message, "layer 2, input of model.layers.2.mlp.down_proj.weight"));
 	assert_false(file_exists(scratch("nan")));
 	assert_false(file_exists(scratch("nan.resume")));
