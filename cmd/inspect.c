@@ -265,7 +265,7 @@ static void config_lines(const struct facts *f, struct strbuf *b)
 	char n[32];
 	line(b, "architecture");
 	if (!f->has_config) {
-		safe_text(b, checkpoint_file(f->ckpt, "config.json") ? f->config_err.message : "unknown (no config.json)");
+		safe_text(b, checkpoint_has(f->ckpt, "config.json") ? f->config_err.message : "unknown (no config.json)");
 		strbuf_putc(b, '\n');
 	} else {
 		strbuf_printf(b, "%s, %u layers, hidden %u, feed-forward %u, vocabulary %u%s\n", c->arch->name, c->layers, c->hidden,
@@ -278,7 +278,7 @@ static void config_lines(const struct facts *f, struct strbuf *b)
 	line(b, "tokenizer");
 	if (f->has_tokenizer)
 		strbuf_printf(b, "%s, %zu pieces\n", f->tokenizer_name, f->tokenizer_size);
-	else if (checkpoint_file(f->ckpt, "tokenizer.json") || checkpoint_file(f->ckpt, "tokenizer.model")) {
+	else if (checkpoint_has_tokenizer(f->ckpt)) {
 		safe_text(b, f->tokenizer_err.message);
 		strbuf_putc(b, '\n');
 	} else

@@ -90,7 +90,7 @@ static int check_output(const struct state *s, struct err *e)
 static int read_config(struct state *s, struct err *e)
 {
 	s->source = s->p->source ? s->p->source : s->in->source;
-	if (s->p->config || !checkpoint_file(s->in, "config.json"))
+	if (s->p->config || !checkpoint_has(s->in, "config.json"))
 		return ERR_OK;
 	int rc = checkpoint_config(s->in, &s->config, e);
 	s->have_config = !rc;

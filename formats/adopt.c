@@ -7,6 +7,7 @@
 #include "base/json.h"
 #include "codec/codec.h"
 #include "formats/hf.h"
+#include "formats/side.h"
 #include "model/arch.h"
 
 struct adopted {
@@ -163,33 +164,23 @@ static int view(struct checkpoint *c, const struct arch *a, enum head head, stru
 }
 
 /* The config says so from here on, as every other program will read it in what is written. */
-static int untie(struct checkpoint *c, struct err *e)
+static int untie(struct checkpoint *c, const struct side_file *f, struct err *e)
 {
 	struct strbuf text = { 0 };
-	struct side_file *files = arena_array(&c->arena, c->file_count + 1, sizeof *files);
-	if (!files)
-		return err_nomem(e);
-	memcpy(files, c->files, c->file_count * sizeof *files);
-	for (size_t i = 0; i < c->file_count; i++) {
-		if (strcmp(files[i].name, "config.json"))
-			continue;
-		config_text_replace(files[i].data, files[i].size, "tie_word_embeddings", "false", &text);
-		/* a family that ties unless told otherwise may leave the key out */
-		if (text.len == files[i].size && !text.failed) {
-			const char *brace = strchr(files[i].data, '{');
-			size_t at = (size_t)(brace - files[i].data) + 1;
-			strbuf_clear(&text);
-			strbuf_add(&text, files[i].data, at);
-			strbuf_puts(&text, "\"tie_word_embeddings\": false,");
-			strbuf_add(&text, files[i].data + at, files[i].size - at);
-		}
-		files[i].data = text.failed ? NULL : arena_strndup(&c->arena, text.data ? text.data : "", text.len);
-		files[i].size = text.len;
-		strbuf_release(&text);
-		if (!files[i].data)
-			return err_nomem(e);
+	config_text_replace(f->data, f->size, "tie_word_embeddings", "false", &text);
+	/* a family that ties unless told otherwise may leave the key out */
+	if (text.len == f->size && !text.failed) {
+		const char *brace = strchr(f->data, '{');
+		size_t at = (size_t)(brace - f->data) + 1;
+		strbuf_clear(&text);
+		strbuf_add(&text, f->data, at);
+		strbuf_puts(&text, "\"tie_word_embeddings\": false,");
+		strbuf_add(&text, f->data + at, f->size - at);
 	}
-	c->files = files;
+	int rc = text.failed ? err_nomem(e) : side_put(c, f->name, text.data, text.len, e);
+	strbuf_release(&text);
+	if (rc)
+		return rc;
 	notes_add(&c->notes, "%.600s: config.json ties the output head to the embedding, but another head is stored; it is used, as "
 		  "transformers does", c->path);
 	return ERR_OK;
@@ -218,14 +209,14 @@ static int note_layer_types(struct checkpoint *c, const struct side_file *f, con
 
 int checkpoint_adopt(struct checkpoint *c, struct err *e)
 {
-	const struct side_file *f = checkpoint_file(c, "config.json");
+	const struct side_file *f;
 	struct config config;
 	struct err ignored;
 	enum head head;
-	/* what is wrong with a config is said by those who need it */
-	if (!f || !c->source)
+	if (!c->source || !checkpoint_has(c, "config.json"))
 		return ERR_OK;
-	if (config_parse(&config, f->data, f->size, &ignored))
+	/* what is wrong with a config is said by those who need it */
+	if (checkpoint_file(c, "config.json", &f, &ignored) || config_parse(&config, f->data, f->size, &ignored))
 		return ignored.code == ERR_NOMEM ? err_nomem(e) : ERR_OK;
 	int rc = note_layer_types(c, f, &config, e);
 	if (!rc)
@@ -233,7 +224,7 @@ int checkpoint_adopt(struct checkpoint *c, struct err *e)
 	if (!rc && anything_to_do(c->source, config.arch, head))
 		rc = view(c, config.arch, head, e);
 	if (!rc && head == HEAD_UNTIED)
-		rc = untie(c, e);
+		rc = untie(c, f, e);
 	config_release(&config);
 	return rc ? err_prefix(e, "%.600s", c->path) : ERR_OK;
 }

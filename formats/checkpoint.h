@@ -20,12 +20,13 @@
 #include "plan/plan.h"
 #include "tensor/tensor.h"
 
-/* The side files a model comes with; names as in a Hugging Face folder. */
+/* A side file that was asked for; names as in a Hugging Face folder. */
 struct side_file {
 	const char *name;        /* "config.json" */
-	const char *data;
+	const char *data;        /* a NUL behind it */
 	size_t size;
 };
+struct sides;                    /* all that there are, read or not: formats/side.h */
 
 /* A fact about the container for `inspect` and manifests, e.g. "recipe" -> "q4_k_m". */
 struct fact {
@@ -40,8 +41,7 @@ struct checkpoint {
 	struct tensor_source *source;
 	struct tensor_source *stored; /* as the container lists it, where adopt.c shows it otherwise; NULL: the same */
 	struct notes notes;          /* what a user should hear of how it was read */
-	const struct side_file *files;
-	size_t file_count;
+	struct sides *sides;         /* see checkpoint_file */
 	const struct fact *facts;
 	size_t fact_count;
 	struct arena arena;      /* names, files, facts live here */
@@ -90,9 +90,21 @@ bool checkpoint_reads(const char *input, const char *path);
 /* Opens any checkpoint: file or folder. Every message names the path. */
 int checkpoint_open(const char *path, struct checkpoint **out, struct err *e);
 void checkpoint_close(struct checkpoint *c);
-const struct side_file *checkpoint_file(const struct checkpoint *c, const char *name); /* NULL when missing */
+/*
+ * Its side files are read, inflated and checked when they are asked for, and kept until it is closed: so this can fail
+ * where opening did not. *out is NULL when there is none; c may be NULL, which has none.
+ */
+int checkpoint_file(const struct checkpoint *c, const char *name, const struct side_file **out, struct err *e);
+bool checkpoint_has(const struct checkpoint *c, const char *name);           /* without reading it */
+const char *checkpoint_file_name(const struct checkpoint *c, size_t i);      /* of the i-th, NULL behind the last */
+/* Reads one that is JSON; free with json_free. *out is NULL when there is none. */
+struct json;
+int checkpoint_json(const struct checkpoint *c, const char *name, struct json **out, struct err *e);
+/* Can all of them be read? */
+int checkpoint_files(const struct checkpoint *c, struct err *e);
 /* Parses its config.json / opens its tokenizer; ERR_INPUT when it has none. */
 int checkpoint_config(const struct checkpoint *c, struct config *out, struct err *e);
+bool checkpoint_has_tokenizer(const struct checkpoint *c);
 /* ERR_UNSUPPORTED, with its name, when it has a tokenizer of a kind that no file here can hold. */
 int checkpoint_tokenizer_known(const struct checkpoint *c, struct err *e);
 int checkpoint_tokenizer(const struct checkpoint *c, struct tokenizer **out, struct err *e);

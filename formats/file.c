@@ -180,6 +180,11 @@ void mapped_drop(const struct mapped *m, const void *data, size_t size)
 		madvise((char *)m->base + (from - base), to - from, MADV_DONTNEED);
 }
 
+static int too_large(const char *path, size_t limit, struct err *e)
+{
+	return err_set(e, ERR_INPUT, "'%.600s' is larger than %zu bytes, the limit for such a file", path, limit);
+}
+
 static int read_all(int fd, const char *path, struct strbuf *out, size_t limit, struct err *e)
 {
 	char *buf = malloc(65536);
@@ -192,7 +197,7 @@ static int read_all(int fd, const char *path, struct strbuf *out, size_t limit, 
 		if (n < 0)
 			rc = io_error(e, "read", path);
 		else if (out->len - start > limit - (size_t)n)
-			rc = err_set(e, ERR_INPUT, "'%.600s' is larger than %zu bytes, the limit for such a file", path, limit);
+			rc = too_large(path, limit, e);
 		else
 			strbuf_add(out, buf, (size_t)n);
 		if (!rc && out->failed)
@@ -215,6 +220,16 @@ int file_read(const char *path, struct strbuf *out, size_t limit, struct err *e)
 	rc = read_all(fd, path, out, limit ? limit : READ_LIMIT, e);
 	close(fd);
 	return rc;
+}
+
+int file_check(const char *path, size_t limit, struct err *e)
+{
+	struct stat st;
+	int fd, rc = open_regular(path, &st, &fd, e);
+	if (rc)
+		return rc;
+	close(fd);
+	return (uint64_t)st.st_size > limit ? too_large(path, limit, e) : ERR_OK;
 }
 
 int stream_read(const char *path, struct strbuf *out, size_t limit, struct err *e)

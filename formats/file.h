@@ -33,6 +33,8 @@ const char *mapped_at(const void *address);
  * devices are refused, since a model must not make its reader wait; stream_read takes them, for what the user names.
  */
 int file_read(const char *path, struct strbuf *out, size_t limit, struct err *e);
+/* What that would refuse, for those who list a file now and read it later. */
+int file_check(const char *path, size_t limit, struct err *e);
 /* All of standard input. again: it can be read once more afterwards, though it be a pipe. */
 int file_read_stdin(struct strbuf *out, bool again, struct err *e);
 int stream_read(const char *path, struct strbuf *out, size_t limit, struct err *e);

@@ -9,6 +9,7 @@
 #include "formats/adopt.h"
 #include "formats/checkpoint.h"
 #include "formats/file.h"
+#include "formats/side.h"
 #include "model/model.h"
 
 extern const struct format format_gguf, format_hf, format_quire, format_safetensors;
@@ -111,25 +112,26 @@ void checkpoint_close(struct checkpoint *c)
 		return;
 	checkpoint_disown(c);
 	c->format->close(c);
+	sides_free(c->sides);
 	notes_release(&c->notes);
 	arena_release(&c->arena);
 	free(c);
 }
 
-const struct side_file *checkpoint_file(const struct checkpoint *c, const char *name)
-{
-	for (size_t i = 0; i < c->file_count; i++)
-		if (strcmp(c->files[i].name, name) == 0)
-			return &c->files[i];
-	return NULL;
-}
-
 int checkpoint_config(const struct checkpoint *c, struct config *out, struct err *e)
 {
-	const struct side_file *f = checkpoint_file(c, "config.json");
+	const struct side_file *f;
+	int rc = checkpoint_file(c, "config.json", &f, e);
+	if (rc)
+		return rc;
 	if (!f)
 		return err_set(e, ERR_INPUT, "%.600s: has no config.json", c->path);
 	return config_parse(out, f->data, f->size, e) ? err_prefix(e, "%.600s", c->path) : ERR_OK;
+}
+
+bool checkpoint_has_tokenizer(const struct checkpoint *c)
+{
+	return checkpoint_has(c, "tokenizer.json") || checkpoint_has(c, "tokenizer.model");
 }
 
 int checkpoint_tokenizer_known(const struct checkpoint *c, struct err *e)
@@ -141,8 +143,7 @@ int checkpoint_tokenizer_known(const struct checkpoint *c, struct err *e)
 	for (size_t i = 0; i < c->fact_count; i++)
 		if (!strcmp(c->facts[i].key, "tokenizer.ggml.model"))
 			kind = c->facts[i].value;
-	if (!kind || !strcmp(kind, "no_vocab") || !strcmp(kind, "none") || checkpoint_file(c, "tokenizer.json") ||
-	    checkpoint_file(c, "tokenizer.model"))
+	if (!kind || !strcmp(kind, "no_vocab") || !strcmp(kind, "none") || checkpoint_has_tokenizer(c))
 		return ERR_OK;
 	for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
 		if (!strcmp(kinds[i].gguf, kind))
@@ -153,13 +154,15 @@ int checkpoint_tokenizer_known(const struct checkpoint *c, struct err *e)
 
 int checkpoint_tokenizer(const struct checkpoint *c, struct tokenizer **out, struct err *e)
 {
+	const struct side_file *json, *model, *config, *added;
 	int rc = checkpoint_tokenizer_known(c, e);
 	if (rc)
 		return rc;
-	const struct side_file *json = checkpoint_file(c, "tokenizer.json"), *model = checkpoint_file(c, "tokenizer.model");
-	const struct side_file *config = checkpoint_file(c, "tokenizer_config.json"), *added = checkpoint_file(c, "added_tokens.json");
-	if (!json && !model)
+	if (!checkpoint_has_tokenizer(c))
 		return err_set(e, ERR_INPUT, "%.600s: has no tokenizer.json or tokenizer.model", c->path);
+	if ((rc = checkpoint_file(c, "tokenizer.json", &json, e)) || (rc = checkpoint_file(c, "tokenizer.model", &model, e)) ||
+	    (rc = checkpoint_file(c, "tokenizer_config.json", &config, e)) || (rc = checkpoint_file(c, "added_tokens.json", &added, e)))
+		return rc;
 	struct tokenizer_files f = {
 		.json = json ? json->data : NULL,       .json_len = json ? json->size : 0,
 		.config = config ? config->data : NULL, .config_len = config ? config->size : 0,
@@ -180,7 +183,7 @@ int checkpoint_check(const struct checkpoint *c, const struct config *config, st
 {
 	struct tokenizer *t = NULL;
 	int rc = model_check(config, source, e);
-	if (!rc && (checkpoint_file(c, "tokenizer.json") || checkpoint_file(c, "tokenizer.model"))) {
+	if (!rc && checkpoint_has_tokenizer(c)) {
 		rc = checkpoint_tokenizer(c, &t, e);
 		if (rc == ERR_UNSUPPORTED)
 			return ERR_OK;

@@ -37,17 +37,7 @@ static int add_end(struct end_tokens *t, int64_t id, struct err *e)
 	return ERR_OK;
 }
 
-/* NULL with e->code ERR_OK: there is none. */
-static struct json *parse(const struct checkpoint *c, struct err *e)
-{
-	const struct side_file *f = c ? checkpoint_file(c, "generation_config.json") : NULL;
-	struct json *root = f ? json_parse(f->data, f->size, e) : NULL;
-	if (!f)
-		e->code = ERR_OK;
-	else if (!root)
-		err_prefix(e, "%.600s: %s", c->path, f->name);
-	return root;
-}
+static const char FILE_NAME[] = "generation_config.json";
 
 int checkpoint_ends(const struct checkpoint *c, const struct config *config, struct end_tokens *out, struct err *e)
 {
@@ -55,9 +45,9 @@ int checkpoint_ends(const struct checkpoint *c, const struct config *config, str
 	int rc = ERR_OK;
 	for (uint32_t i = 0; i < config->eos_count && !rc; i++)
 		rc = add_end(out, config->eos[i], e);
-	struct json *root = parse(c, e);
-	if (!root)
-		return e->code;
+	struct json *root = NULL;
+	if (!rc)
+		rc = checkpoint_json(c, FILE_NAME, &root, e);
 	const struct json *eos = json_get(root, "eos_token_id");
 	bool list = json_kind(eos) == JSON_ARRAY;
 	for (const struct json *j = list ? json_first(eos) : json_is_null(eos) ? NULL : eos; j && !rc; j = list ? json_next(j) : NULL) {
@@ -73,9 +63,10 @@ int checkpoint_ends(const struct checkpoint *c, const struct config *config, str
 
 int gguf_put_sampling(struct gguf_writer *w, const struct checkpoint *c, struct err *e)
 {
-	struct json *root = parse(c, e);
-	if (!root)
-		return e->code;
+	struct json *root;
+	int rc = checkpoint_json(c, FILE_NAME, &root, e);
+	if (rc || !root)
+		return rc;
 	for (int i = 0; i < SETTINGS; i++) {
 		const struct setting *s = &settings[i];
 		const struct json *j = json_get(root, s->name);

@@ -12,6 +12,7 @@
 #include "formats/generation.h"
 #include "formats/gguf_carry.h"
 #include "formats/gguf_model.h"
+#include "formats/side.h"
 
 struct view {
 	const uint8_t *data;
@@ -238,41 +239,41 @@ static int list_tensors(struct checkpoint *c, struct reader *r, struct err *e)
 	return source_index(&r->base, e);
 }
 
-/* Takes over a text; an empty one is no file. */
-static int add_file(struct checkpoint *c, struct side_file *files, const char *name, struct strbuf *text, struct err *e)
+/* An empty text is no file. */
+static int add_file(struct checkpoint *c, const char *name, const struct strbuf *text, struct err *e)
 {
-	if (!text->len)
-		return 0;
-	char *copy = arena_alloc(&c->arena, text->len + 1);
-	if (!copy)
-		return err_nomem(e);
-	memcpy(copy, text->data, text->len);
-	files[c->file_count++] = (struct side_file){ name, copy, text->len };
-	return 0;
+	return text->len ? side_put(c, name, text->data, text->len, e) : 0;
+}
+
+static int read_keys(const void *from, struct arena *arena, struct side_file *out, struct err *e)
+{
+	struct strbuf text = { 0 };
+	int rc = gguf_carry_all(from, &text, e);
+	if (!rc && !(out->data = arena_strndup(arena, text.data ? text.data : "", text.len)))
+		rc = err_nomem(e);
+	out->size = text.len;
+	strbuf_release(&text);
+	return rc;
 }
 
 static int make_files(struct checkpoint *c, const struct gguf_model *m, struct err *e)
 {
-	struct strbuf config = { 0 }, model = { 0 }, json = { 0 }, settings = { 0 }, keys = { 0 }, generation = { 0 };
-	struct side_file *files = arena_array(&c->arena, 6, sizeof *files);
-	int rc = files ? gguf_config(m, &config, e) : err_nomem(e);
-	c->files = files;
+	struct strbuf config = { 0 }, model = { 0 }, json = { 0 }, settings = { 0 }, generation = { 0 };
+	int rc = gguf_config(m, &config, e);
 	if (!rc)
 		rc = gguf_vocabulary(m, &model, &json, &settings, e);
 	if (!rc && m->arch)
 		gguf_generation_config(m->meta, &generation);
 	if (!rc && generation.failed)
 		rc = err_nomem(e);
-	if (!rc && !(rc = add_file(c, files, "config.json", &config, e)) && !(rc = add_file(c, files, "tokenizer.json", &json, e)) &&
-	    !(rc = add_file(c, files, "tokenizer_config.json", &settings, e)) &&
-	    !(rc = add_file(c, files, "tokenizer.model", &model, e)) &&
-	    !(rc = add_file(c, files, "generation_config.json", &generation, e)) && !(rc = gguf_carry_all(m->meta, &keys, e)))
-		rc = add_file(c, files, GGUF_KEYS_FILE, &keys, e);
+	if (!rc && !(rc = add_file(c, "config.json", &config, e)) && !(rc = add_file(c, "tokenizer.json", &json, e)) &&
+	    !(rc = add_file(c, "tokenizer_config.json", &settings, e)) && !(rc = add_file(c, "tokenizer.model", &model, e)) &&
+	    !(rc = add_file(c, "generation_config.json", &generation, e)))
+		rc = side_add(c, GGUF_KEYS_FILE, read_keys, m->meta, e);
 	strbuf_release(&config);
 	strbuf_release(&model);
 	strbuf_release(&json);
 	strbuf_release(&settings);
-	strbuf_release(&keys);
 	strbuf_release(&generation);
 	return rc;
 }

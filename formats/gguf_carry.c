@@ -92,13 +92,18 @@ static int parse(struct gguf *g, const struct side_file *f, struct err *e)
 
 int gguf_carry(const struct checkpoint *src, const struct config *c, bool same_values, struct strbuf *out, struct err *e)
 {
-	const struct side_file *f = src ? checkpoint_file(src, GGUF_KEYS_FILE) : NULL, *text = f ? checkpoint_file(src, "config.json") : NULL;
 	struct carried x = { .config = c, .same_model = true, .same_values = same_values };
+	const struct side_file *f, *text;
 	struct gguf g;
-	int rc = c && text ? hf_describes(text, c, &x.same_model, e) : ERR_OK;
-	if (!rc && f)
+	int rc = checkpoint_file(src, GGUF_KEYS_FILE, &f, e);
+	if (rc || !f)
+		return rc;
+	rc = checkpoint_file(src, "config.json", &text, e);
+	if (!rc && c && text)
+		rc = hf_describes(text, c, &x.same_model, e);
+	if (!rc)
 		rc = parse(&g, f, e);
-	if (!f || rc)
+	if (rc)
 		return rc;
 	rc = copy_keys(&g, &x, out, e);
 	gguf_release(&g);
@@ -137,16 +142,19 @@ bool gguf_carries(const struct strbuf *carried, const char *key)
 	return found;
 }
 
-void gguf_note_lost(const struct checkpoint *src, struct notes *n)
+int gguf_note_lost(const struct checkpoint *src, struct notes *n, struct err *e)
 {
 	enum { SHOWN = 4 };
-	const struct side_file *f = src ? checkpoint_file(src, GGUF_KEYS_FILE) : NULL;
+	const struct side_file *f;
 	struct strbuf names = { 0 };
 	struct config c = { 0 };
 	struct gguf g;
 	size_t lost = 0;
-	if (!n || !f || parse(&g, f, NULL))
-		return;
+	int rc = n ? checkpoint_file(src, GGUF_KEYS_FILE, &f, e) : ERR_OK;
+	if (!n || rc || !f)
+		return rc;
+	if ((rc = parse(&g, f, e)))
+		return rc;
 	bool known = !checkpoint_config(src, &c, NULL);
 	for (size_t i = 0; i < g.kv_count; i++) {
 		const char *key = g.kv[i].key;
@@ -162,8 +170,10 @@ void gguf_note_lost(const struct checkpoint *src, struct notes *n)
 	if (lost && !names.failed)
 		notes_add(n, "keys of the GGUF that a Hugging Face folder has no file for are left out (%s); .quire and .gguf keep them",
 			  names.data);
+	rc = names.failed ? err_nomem(e) : ERR_OK;
 	strbuf_release(&names);
 	if (known)
 		config_release(&c);
 	gguf_release(&g);
+	return rc;
 }

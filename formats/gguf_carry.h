@@ -18,6 +18,6 @@ bool gguf_carries(const struct strbuf *carried, const char *key);
 /* All keys of own, with the value they had where they are carried, then what else is carried. */
 int gguf_merge(struct gguf_writer *w, struct gguf_writer *own, const struct strbuf *carried, struct err *e);
 /* Names the keys of src that a folder does not keep. */
-void gguf_note_lost(const struct checkpoint *src, struct notes *n);
+int gguf_note_lost(const struct checkpoint *src, struct notes *n, struct err *e);
 
 #endif

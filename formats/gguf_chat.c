@@ -66,30 +66,31 @@ static void put_list(struct templates *t, const struct json *j)
 	}
 }
 
-static bool put_files(struct templates *t, const struct checkpoint *c)
+static int put_files(struct templates *t, const struct checkpoint *c, bool *some, struct err *e)
 {
 	const size_t folder = strlen(SIDE_TEMPLATES), end = strlen(".jinja");
-	const struct side_file *main = checkpoint_file(c, "chat_template.jinja");
-	bool some = main != NULL;
-	if (main)
-		put(t, "", 0, main->data, main->size);
-	for (size_t i = 0; i < c->file_count; i++) {
-		const struct side_file *f = &c->files[i];
-		if (strncmp(f->name, SIDE_TEMPLATES, folder))
+	const struct side_file *f;
+	const char *name;
+	int rc = checkpoint_file(c, "chat_template.jinja", &f, e);
+	*some = f != NULL;
+	if (f)
+		put(t, "", 0, f->data, f->size);
+	for (size_t i = 0; !rc && (name = checkpoint_file_name(c, i)); i++) {
+		if (strncmp(name, SIDE_TEMPLATES, folder) || (rc = checkpoint_file(c, name, &f, e)))
 			continue;
-		put(t, f->name + folder, strlen(f->name + folder) - end, f->data, f->size);
-		some = true;
+		put(t, name + folder, strlen(name + folder) - end, f->data, f->size);
+		*some = true;
 	}
-	return some;
+	return rc;
 }
 
 static int put_json(struct templates *t, const struct checkpoint *c, const char *file, bool *some, struct err *e)
 {
-	const struct side_file *f = checkpoint_file(c, file);
-	struct json *root = f ? json_parse(f->data, f->size, e) : NULL;
+	struct json *root;
+	int rc = checkpoint_json(c, file, &root, e);
 	*some = false;
-	if (f && !root)
-		return err_prefix(e, "%s", file);
+	if (rc)
+		return rc;
 	const struct json *j = json_get(root, "chat_template");
 	if (!json_is_null(j)) {
 		put_list(t, j);
@@ -102,9 +103,9 @@ static int put_json(struct templates *t, const struct checkpoint *c, const char 
 int gguf_put_chat_templates(struct gguf_writer *w, const struct checkpoint *c, struct err *e)
 {
 	struct templates t = { .w = w };
-	bool some = put_files(&t, c);
-	int rc = ERR_OK;
-	if (!some)
+	bool some;
+	int rc = put_files(&t, c, &some, e);
+	if (!some && !rc)
 		rc = put_json(&t, c, "tokenizer_config.json", &some, e);
 	if (!some && !rc)
 		rc = put_json(&t, c, "chat_template.json", &some, e);

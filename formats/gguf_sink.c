@@ -188,12 +188,14 @@ static int put_vocabulary(struct gguf_writer *w, const struct checkpoint *src, c
 {
 	struct tokenizer *t = NULL;
 	struct config with = *c;
+	const struct side_file *settings = NULL;
 	int rc = src ? end_tokens(src, &with, w->notes, e) : 0;
-	if (!rc && src && (checkpoint_file(src, "tokenizer.json") || checkpoint_file(src, "tokenizer.model")))
+	if (!rc && src && checkpoint_has_tokenizer(src))
 		rc = checkpoint_tokenizer(src, &t, e);
 	if (!rc)
-		rc = gguf_put_vocabulary(w, &with, t, fact_of(src, "tokenizer.ggml.pre"),
-					 src ? checkpoint_file(src, "tokenizer_config.json") : NULL, e);
+		rc = checkpoint_file(src, "tokenizer_config.json", &settings, e);
+	if (!rc)
+		rc = gguf_put_vocabulary(w, &with, t, fact_of(src, "tokenizer.ggml.pre"), settings, e);
 	if (!rc && t)
 		rc = gguf_put_chat_templates(w, src, e);
 	tokenizer_close(t);

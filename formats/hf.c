@@ -18,6 +18,7 @@
 #include "formats/file.h"
 #include "formats/packed.h"
 #include "formats/safetensors.h"
+#include "formats/side.h"
 
 #define MIB ((size_t)1 << 20)
 const struct side_row side_rows[] = {
@@ -107,21 +108,33 @@ bool side_name_valid(const char *name)
 	return plain_name(name) && *name != '.' && n <= 200;
 }
 
-static int read_side(struct checkpoint *c, struct side_file *files, const char *dir, const char *name, size_t limit,
-		     struct err *e)
+struct beside {
+	const char *path;
+	size_t limit;
+};
+
+static int read_side(const void *from, struct arena *arena, struct side_file *out, struct err *e)
+{
+	const struct beside *b = from;
+	struct strbuf text = { 0 };
+	int rc = file_read(b->path, &text, b->limit, e);
+	if (!rc && !(out->data = arena_strndup(arena, text.data ? text.data : "", text.len)))
+		rc = err_nomem(e);
+	out->size = text.len;
+	strbuf_release(&text);
+	return rc;
+}
+
+static int list_side(struct checkpoint *c, const char *dir, const char *name, size_t limit, struct err *e)
 {
 	char *path = path_join(dir, name);
-	struct strbuf text = { 0 };
 	int rc = path ? ERR_OK : err_nomem(e);
-	if (!rc && file_exists(path)) {
-		rc = file_read(path, &text, limit, e);
-		char *data = rc ? NULL : arena_strndup(&c->arena, text.data ? text.data : "", text.len);
-		if (!rc && !data)
-			rc = err_nomem(e);
-		if (!rc)
-			files[c->file_count++] = (struct side_file){ name, data, text.len };
+	if (!rc && file_exists(path) && !(rc = file_check(path, limit, e))) {
+		struct beside *b = arena_alloc(&c->arena, sizeof *b);
+		if (b)
+			*b = (struct beside){ arena_strdup(&c->arena, path), limit };
+		rc = b && b->path ? side_add(c, name, read_side, b, e) : err_nomem(e);
 	}
-	strbuf_release(&text);
 	free(path);
 	return rc;
 }
@@ -150,21 +163,17 @@ static int template_names(struct checkpoint *c, const char *dir, const char **na
 	return rc;
 }
 
-/* Reads those side files that exist in the folder. */
+/* Those side files that exist in the folder. */
 static int side_files(struct checkpoint *c, const char *dir, struct err *e)
 {
 	enum { TEMPLATES = 100 };
 	const char *names[TEMPLATES];
 	size_t count;
 	int rc = template_names(c, dir, names, TEMPLATES, &count, e);
-	struct side_file *files = rc ? NULL : arena_array(&c->arena, side_row_count + count, sizeof *files);
-	if (!files)
-		return rc ? rc : err_nomem(e);
-	c->files = files;
 	for (unsigned i = 0; i < side_row_count && !rc; i++)
-		rc = read_side(c, files, dir, side_rows[i].name, side_rows[i].limit, e);
+		rc = list_side(c, dir, side_rows[i].name, side_rows[i].limit, e);
 	for (size_t i = 0; i < count && !rc; i++)
-		rc = read_side(c, files, dir, names[i], 16 * MIB, e);
+		rc = list_side(c, dir, names[i], 16 * MIB, e);
 	return rc;
 }
 

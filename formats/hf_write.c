@@ -447,19 +447,18 @@ static int config_text(const struct side_file *f, const struct config *config, c
 /* A tokenizer whose class reads tokenizer.json only gets one made of tokenizer.model where that is all there is. */
 static int write_tokenizer(struct out_dir *d, const struct checkpoint *src, struct err *e)
 {
-	const struct side_file *settings = src ? checkpoint_file(src, "tokenizer_config.json") : NULL;
-	if (!settings || checkpoint_file(src, "tokenizer.json") || !checkpoint_file(src, "tokenizer.model"))
-		return ERR_OK;
-	struct json *j = json_parse(settings->data, settings->size, e);
+	struct json *j = NULL;
+	int rc = ERR_OK;
+	if (!checkpoint_has(src, "tokenizer.json") && checkpoint_has(src, "tokenizer.model"))
+		rc = checkpoint_json(src, "tokenizer_config.json", &j, e);
 	const char *class = json_string(json_get(j, "tokenizer_class"));
 	bool wanted = class && !strcmp(class, "PreTrainedTokenizerFast");
 	json_free(j);
-	if (!wanted)
-		return j ? ERR_OK : err_prefix(e, "%s", settings->name);
+	if (rc || !wanted)
+		return rc;
 	struct tokenizer *t;
 	struct strbuf text = { 0 };
-	int rc = checkpoint_tokenizer(src, &t, e);
-	if (rc)
+	if ((rc = checkpoint_tokenizer(src, &t, e)))
 		return rc;
 	rc = tokenizer_write_json(t, &text, e);
 	if (!rc)
@@ -472,10 +471,11 @@ static int write_tokenizer(struct out_dir *d, const struct checkpoint *src, stru
 static int write_sides(struct out_dir *d, const struct checkpoint *src, const struct config *config, const struct plan *p,
 		       struct err *e)
 {
-	const struct side_file *f = src ? checkpoint_file(src, "config.json") : NULL;
+	const struct side_file *f;
 	struct strbuf text = { 0 };
-	int rc = ERR_OK;
-	if (f || config) {
+	const char *name;
+	int rc = checkpoint_file(src, "config.json", &f, e);
+	if (!rc && (f || config)) {
 		rc = config_text(f, config, p, &text, e);
 		if (!rc && ct_wanted(p))
 			rc = ct_config_add(p, config, &text, e);
@@ -483,9 +483,12 @@ static int write_sides(struct out_dir *d, const struct checkpoint *src, const st
 			rc = dir_put(d, "config.json", text.data, text.len, e);
 		strbuf_release(&text);
 	}
-	for (size_t i = 0; src && i < src->file_count && !rc; i++)
-		if (&src->files[i] != f && strcmp(src->files[i].name, GGUF_KEYS_FILE))
-			rc = dir_put(d, src->files[i].name, src->files[i].data, src->files[i].size, e);
+	for (size_t i = 0; !rc && (name = checkpoint_file_name(src, i)); i++) {
+		if (!strcmp(name, "config.json") || !strcmp(name, GGUF_KEYS_FILE))
+			continue;
+		if (!(rc = checkpoint_file(src, name, &f, e)))
+			rc = dir_put(d, name, f->data, f->size, e);
+	}
 	return rc;
 }
 
@@ -497,7 +500,8 @@ int hf_create(const char *path, const struct checkpoint *src, const struct confi
 	if (!k)
 		return e->code;
 	int rc = out_dir_open(path, &k->dir, e);
-	gguf_note_lost(src, o ? o->notes : NULL);
+	if (!rc)
+		rc = gguf_note_lost(src, o ? o->notes : NULL, e);
 	if (!rc)
 		rc = write_sides(k->dir, src, config, p, e);
 	if (!rc)

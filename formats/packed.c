@@ -6,6 +6,7 @@
 
 #include "codec/codec.h"
 #include "formats/ct.h"
+#include "formats/side.h"
 
 static const char CT[] = "compressed-tensors";
 
@@ -126,7 +127,6 @@ static int strip_config(struct checkpoint *c, const struct json *root, const str
 {
 	struct strbuf text = { 0 }, value = { 0 };
 	struct json_writer w = { .out = &text, .indent = 2 };
-	struct side_file *files = arena_array(&c->arena, c->file_count, sizeof *files);
 	jw_object(&w, NULL);
 	for (const struct json *j = json_first(root); j; j = json_next(j)) {
 		if (j == q)
@@ -137,14 +137,10 @@ static int strip_config(struct checkpoint *c, const struct json *root, const str
 	}
 	jw_end_object(&w);
 	strbuf_putc(&text, '\n');
-	char *copy = text.failed || value.failed || !files ? NULL : arena_strndup(&c->arena, text.data, text.len);
-	for (size_t i = 0; i < c->file_count && copy; i++)
-		files[i] = strcmp(c->files[i].name, "config.json") ? c->files[i] : (struct side_file){ c->files[i].name, copy, text.len };
-	if (copy)
-		c->files = files;
+	int rc = text.failed || value.failed ? err_nomem(e) : side_put(c, "config.json", text.data, text.len, e);
 	strbuf_release(&text);
 	strbuf_release(&value);
-	return copy ? ERR_OK : err_nomem(e);
+	return rc;
 }
 
 /* For `inspect`: how the weights are stored. */
@@ -201,11 +197,14 @@ static int attach(struct checkpoint *c, const struct json *root, struct err *e)
 
 int packed_attach(struct checkpoint *c, struct err *e)
 {
-	const struct side_file *f = checkpoint_file(c, "config.json");
+	const struct side_file *f;
 	struct err ignored = { 0 };
+	int rc = checkpoint_file(c, "config.json", &f, e);
+	if (rc)
+		return rc;
 	/* most are not quantized, and a config.json that is no JSON is reported by those who need it */
 	struct json *root = f && strstr(f->data, "\"quantization") ? json_parse(f->data, f->size, &ignored) : NULL;
-	int rc = !root && ignored.code == ERR_NOMEM ? err_nomem(e) : attach(c, root, e);
+	rc = !root && ignored.code == ERR_NOMEM ? err_nomem(e) : attach(c, root, e);
 	json_free(root);
 	return rc ? err_prefix(e, "%.600s", c->path) : ERR_OK;
 }

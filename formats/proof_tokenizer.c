@@ -145,16 +145,14 @@ static int check_strings(struct pair *p, struct err *e)
 	return rc;
 }
 
-static struct json *settings_of(const struct checkpoint *c)
-{
-	const struct side_file *f = checkpoint_file(c, "tokenizer_config.json");
-	return f ? json_parse(f->data, f->size, NULL) : NULL;
-}
-
 static int compare(struct pair *p, const struct checkpoint *source, const struct checkpoint *written, struct err *e)
 {
-	struct json *a = settings_of(source), *b = settings_of(written);
-	int rc = check_ids(p, e);
+	struct json *a, *b = NULL;
+	int rc = checkpoint_json(source, "tokenizer_config.json", &a, e);
+	if (!rc)
+		rc = checkpoint_json(written, "tokenizer_config.json", &b, e);
+	if (!rc)
+		rc = check_ids(p, e);
 	if (!rc)
 		rc = check_special(p, a, b, e);
 	for (size_t id = 0; id < tokenizer_size(p->a) && !rc; id++)
@@ -169,22 +167,18 @@ static int compare(struct pair *p, const struct checkpoint *source, const struct
 	return rc;
 }
 
-static bool has_tokenizer(const struct checkpoint *c)
-{
-	return checkpoint_file(c, "tokenizer.json") || checkpoint_file(c, "tokenizer.model");
-}
-
 int proof_tokenizer(const struct checkpoint *source, const char *path, struct proof_tokens *out, struct err *e)
 {
 	struct checkpoint *c;
 	struct tokenizer *a = NULL, *b = NULL;
 	*out = (struct proof_tokens){ 0 };
 	/* one that this program cannot read was copied, or refused before anything was written */
-	if (!has_tokenizer(source) || checkpoint_tokenizer(source, &a, NULL))
-		return ERR_OK;
-	int rc = checkpoint_open(path, &c, e);
-	if (!rc && c->file_count) { /* else a single file of tensors */
-		bool gguf = !strcmp(c->format->name, "gguf"), made = !checkpoint_file(source, "tokenizer.json") != !checkpoint_file(c, "tokenizer.json");
+	int rc = checkpoint_has_tokenizer(source) ? checkpoint_tokenizer(source, &a, e) : ERR_UNSUPPORTED;
+	if (rc)
+		return rc == ERR_NOMEM ? rc : ERR_OK;
+	rc = checkpoint_open(path, &c, e);
+	if (!rc && checkpoint_file_name(c, 0)) { /* else a single file of tensors */
+		bool gguf = !strcmp(c->format->name, "gguf"), made = checkpoint_has(source, "tokenizer.json") != checkpoint_has(c, "tokenizer.json");
 		struct pair p = { .a = a, .out = out, .exact = gguf ? !strcmp(source->format->name, "gguf") : !made };
 		rc = checkpoint_tokenizer(c, &b, e);
 		p.b = b;

@@ -20,6 +20,7 @@
 #include "formats/file.h"
 #include "formats/hf.h"
 #include "formats/safetensors.h"
+#include "formats/side.h"
 
 enum {
 	/* Deflate makes at most 258 bytes of 2 bits (zlib's own figure for the limit); more is a lie. */
@@ -45,8 +46,7 @@ struct quire_reader {
 	struct json *manifest;
 	struct map entries;          /* name -> entry */
 	bool *used;                  /* per entry */
-	struct side_file *files;
-	uint64_t files_size;         /* inflated */
+	uint64_t files_size;         /* of all side files, inflated */
 	struct fact *facts;
 };
 
@@ -83,6 +83,31 @@ static bool aligned(const struct quire_reader *r, const struct st_entry *entry)
 	return ((uint64_t)(r->st.data - r->map.data) + entry->begin) % QUIRE_ALIGN == 0;
 }
 
+/* A side file as it is stored. */
+struct packed_file {
+	const char *path, *name;
+	const uint8_t *stored;
+	uint64_t stored_size, size;
+	uint32_t crc;
+};
+
+static int inflate_file(const void *from, struct arena *arena, struct side_file *out, struct err *e)
+{
+	const struct packed_file *f = from;
+	char *data = arena_alloc(arena, (size_t)f->size + 1);
+	if (!data)
+		return err_nomem(e);
+	int rc = zip_inflate(f->stored, (size_t)f->stored_size, data, (size_t)f->size, e);
+	if (!rc && zip_crc32(0, data, (size_t)f->size) != f->crc)
+		rc = err_set(e, ERR_INPUT, "the checksum does not match (damaged?)");
+	if (rc)
+		return err_prefix(e, "%.600s: file %s", f->path, f->name);
+	out->data = data;
+	out->size = (size_t)f->size;
+	return ERR_OK;
+}
+
+/* Lists it; what its bytes are is looked at when somebody asks for them. */
 static int read_file(struct quire_reader *r, struct checkpoint *c, const struct json *j, struct err *e)
 {
 	const char *name = json_string(json_get(j, "name"));
@@ -103,16 +128,11 @@ static int read_file(struct quire_reader *r, struct checkpoint *c, const struct 
 	if ((uint64_t)size > MAX_FILES - r->files_size)
 		return err_set(e, ERR_INPUT, "file %s: the side files come to more than %d MiB", name, MAX_FILES >> 20);
 	r->files_size += (uint64_t)size;
-	char *data = arena_alloc(&c->arena, (size_t)size + 1);
-	if (!data)
+	struct packed_file *f = arena_alloc(&c->arena, sizeof *f);
+	if (!f)
 		return err_nomem(e);
-	if (zip_inflate(r->st.data + entry->begin, (size_t)stored, data, (size_t)size, e))
-		return err_prefix(e, "file %s", name);
-	if (zip_crc32(0, data, (size_t)size) != crc)
-		return err_set(e, ERR_INPUT, "file %s: the checksum does not match (damaged?)", name);
-	data[size] = '\0';
-	r->files[c->file_count++] = (struct side_file){ name, data, (size_t)size };
-	return ERR_OK;
+	*f = (struct packed_file){ c->path, name, r->st.data + entry->begin, stored, (uint64_t)size, crc };
+	return side_add(c, name, inflate_file, f, e);
 }
 
 /* The index of a tensor in planes: its blocks must fill the stored bytes, none larger than raw or smaller than deflate allows. */
@@ -207,14 +227,12 @@ static int read_lists(struct quire_reader *r, struct checkpoint *c, struct err *
 	int rc = ERR_OK;
 	if (json_kind(files) != JSON_ARRAY || json_kind(tensors) != JSON_ARRAY)
 		return err_set(e, ERR_INPUT, "manifest: files and tensors must be lists");
-	size_t nf = json_count(files), nt = json_count(tensors);
-	r->files = arena_array(&c->arena, nf + 1, sizeof *r->files);
+	size_t nt = json_count(tensors);
 	r->tensors = arena_array(&c->arena, nt + 1, sizeof *r->tensors);
 	r->info = arena_array(&c->arena, nt + 1, sizeof *r->info);
-	if (!r->files || !r->tensors || !r->info)
+	if (!r->tensors || !r->info)
 		return err_nomem(e);
 	r->source.tensors = r->tensors;
-	c->files = r->files;
 	for (const struct json *j = json_first(files); j && !rc; j = json_next(j))
 		rc = read_file(r, c, j, e);
 	for (const struct json *j = json_first(tensors); j && !rc; j = json_next(j))
@@ -448,6 +466,9 @@ static int quire_check(struct checkpoint *c, const struct progress *progress, st
 		if (!progress_tell(progress, done, total))
 			return err_set(e, ERR_IO, "interrupted");
 	}
+	int rc = checkpoint_files(c, e);
+	if (rc)
+		return rc;
 	for (size_t i = 0; i < r->st.count; i++) {
 		const struct st_entry *entry = &r->st.entries[i];
 		for (uint64_t at = entry->begin; !r->used[i] && at < entry->end; at++)
@@ -493,6 +514,7 @@ int quire_verify(const char *path, struct err *e)
 	if (!rc)
 		rc = quire_check(&c, NULL, e);
 	quire_close(&c);
+	sides_free(c.sides);
 	arena_release(&c.arena);
 	return rc;
 }

@@ -403,13 +403,18 @@ static void sink_close(struct tensor_sink *k)
 static int gather_files(struct quire_sink *s, const struct checkpoint *src, const struct config *config,
 			const struct write_options *o, struct err *e)
 {
-	size_t n = src ? src->file_count : 0;
+	size_t n = 0;
 	bool have = false;
+	while (checkpoint_file_name(src, n))
+		n++;
 	s->files = calloc(n + 1, sizeof *s->files);
 	if (!s->files)
 		return err_nomem(e);
 	for (size_t i = 0; i <= n; i++) {
-		const struct side_file *f = i < n ? &src->files[i] : NULL;
+		const struct side_file *f = NULL;
+		int rc = i < n ? checkpoint_file(src, checkpoint_file_name(src, i), &f, e) : ERR_OK;
+		if (rc)
+			return rc;
 		bool is_config = f && !strcmp(f->name, "config.json");
 		struct stored_file *to = &s->files[s->file_count];
 		have |= is_config;
@@ -418,7 +423,7 @@ static int gather_files(struct quire_sink *s, const struct checkpoint *src, cons
 			return ERR_NOMEM;
 		if (f && !strcmp(f->name, GGUF_KEYS_FILE)) {
 			struct strbuf keys = { 0 };
-			int rc = gguf_carry(src, config, o && o->same_values, &keys, e);
+			rc = gguf_carry(src, config, o && o->same_values, &keys, e);
 			char *copy = rc || keys.failed ? NULL : arena_strndup(&s->arena, keys.data, keys.len);
 			*to = (struct stored_file){ .name = f->name, .data = copy, .size = keys.len };
 			strbuf_release(&keys);
@@ -428,7 +433,7 @@ static int gather_files(struct quire_sink *s, const struct checkpoint *src, cons
 			*to = (struct stored_file){ .name = f->name, .data = f->data, .size = f->size };
 		else if ((is_config || !have) && config && (is_config || !f)) {
 			struct strbuf text = { 0 };
-			int rc = config_print(config, f ? f->data : NULL, f ? f->size : 0, &text, e);
+			rc = config_print(config, f ? f->data : NULL, f ? f->size : 0, &text, e);
 			char *copy = rc || text.failed ? NULL : arena_strndup(&s->arena, text.data, text.len);
 			*to = (struct stored_file){ .name = "config.json", .data = copy, .size = text.len };
 			strbuf_release(&text);

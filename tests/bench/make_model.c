@@ -9,7 +9,7 @@
 #include "base/rng.h"
 #include "base/thread.h"
 #include "codec/codec.h"
-#include "formats/checkpoint.h"
+#include "formats/side.h"
 #include "plan/plan.h"
 
 static const struct shape {
@@ -104,11 +104,13 @@ static int write_model(const struct shape *shape, unsigned layers, const struct 
 			 "  \"eos_token_id\": 2,\n  \"tie_word_embeddings\": false,\n  \"torch_dtype\": \"%s\"\n}\n",
 			 shape->hidden, shape->ffn, layers, shape->heads, shape->kv_heads, shape->vocab, shape->context,
 			 !strcmp(codec->name, "f16") ? "float16" : !strcmp(codec->name, "bf16") ? "bfloat16" : "float32");
-	struct side_file files[8] = { { "config.json", text, (size_t)n } };
-	struct checkpoint src = { .path = "random", .files = files, .file_count = 1 };
-	for (size_t i = 0; from && i < from->file_count && src.file_count < 8; i++)
-		if (!strncmp(from->files[i].name, "tokenizer", 9))
-			files[src.file_count++] = from->files[i];
+	struct checkpoint src = { .path = "random" };
+	int rc = side_put(&src, "config.json", text, (size_t)n, e);
+	const struct side_file *file;
+	const char *name;
+	for (size_t i = 0; !rc && (name = checkpoint_file_name(from, i)); i++)
+		if (!strncmp(name, "tokenizer", 9) && !(rc = checkpoint_file(from, name, &file, e)))
+			rc = side_put(&src, name, file->data, file->size, e);
 	struct config config = { 0 };
 	struct synthetic s = { 0 };
 	struct recipe *recipe = NULL;
@@ -116,7 +118,8 @@ static int write_model(const struct shape *shape, unsigned layers, const struct 
 	struct write_options o = { .recipe = "random", .tool_version = "make_model", .gguf_file_type = -1 };
 	struct tensor_sink *sink = NULL;
 	const struct format *f = format_for_output(out);
-	int rc = config_parse(&config, text, (size_t)n, e);
+	if (!rc)
+		rc = config_parse(&config, text, (size_t)n, e);
 	if (!rc)
 		rc = make_source(&s, &config, codec, e);
 	if (!rc)
@@ -138,6 +141,7 @@ static int write_model(const struct shape *shape, unsigned layers, const struct 
 	map_release(&s.source.index);
 	free(s.tensors);
 	free(s.names);
+	sides_free(src.sides);
 	return rc;
 }
 

@@ -59,6 +59,24 @@ for kind in plain packed; do
 		rm -rf "$T"/x*
 	done
 done
+# a side file is looked at by those who need it: whoever does not goes on, whoever hands it on says why not
+for file in config.json tokenizer.model generation_config.json; do
+	at=$(grep -aoE "\"__file__\.$file\":[^}]*\"data_offsets\":\[[0-9]+" "$T/plain.quire" | head -n 1 | grep -oE '[0-9]+$')
+	header=$(od -An -tu8 -N8 "$T/plain.quire" | tr -d ' ')
+	flip "$T/plain.quire" "$T/flip.quire" $((header + 8 + at + 30))
+	succeeds "a flipped bit in $file: its tensors are listed" "$QUIRE" inspect "$T/flip.quire" --tensors
+	is "a flipped bit in $file: every tensor" "$(grep -cE '^model\.' "$T/out")" 47
+	for command in "inspect $T/flip.quire --check" "convert $T/flip.quire -o $T/x" "convert $T/flip.quire -o $T/x.gguf" \
+		"convert $T/flip.quire -o $T/x.quire" "quantize $T/flip.quire -s q8_0 -o $T/x.quire"; do
+		exits 3 "a flipped bit in $file: ${command%%.*}" "$QUIRE" $command -q
+		says "a flipped bit in $file: the reason" "flip.quire: file $file: .*(checksum does not match|damaged)"
+		is "a flipped bit in $file: one line" "$(wc -l <"$T/err")" 1
+		is "a flipped bit in $file: nothing is made" "$(ls -A "$T" | grep -cE '^x|tmp-')" 0
+	done
+done
+succeeds "a flipped bit in generation_config.json: text is measured" "$QUIRE" verify "$T/flip.quire" --data "$T/few" --ctx 64 --chunks 1 -q
+exits 3 "a flipped bit in generation_config.json: which says where text ends" "$QUIRE" generate "$T/flip.quire" One --tokens 2
+
 at=$(grep -abo 'recipe' "$T/plain.quire" | head -n 1 | cut -d: -f1)
 flip "$T/plain.quire" "$T/flip.quire" $((at + 12))
 exits 3 "a flipped bit in the manifest" "$QUIRE" inspect "$T/flip.quire"

@@ -12,10 +12,12 @@ static const struct memory *now; /* the fuzzer's interface leaves no other way t
 
 int __real_mapped_open(struct mapped *m, const char *path, struct err *e);
 int __real_file_read(const char *path, struct strbuf *out, size_t limit, struct err *e);
+int __real_file_check(const char *path, size_t limit, struct err *e);
 bool __real_file_exists(const char *path);
 bool __real_file_is_dir(const char *path);
 int __wrap_mapped_open(struct mapped *m, const char *path, struct err *e);
 int __wrap_file_read(const char *path, struct strbuf *out, size_t limit, struct err *e);
+int __wrap_file_check(const char *path, size_t limit, struct err *e);
 bool __wrap_file_exists(const char *path);
 bool __wrap_file_is_dir(const char *path);
 
@@ -58,6 +60,13 @@ int __wrap_file_read(const char *path, struct strbuf *out, size_t limit, struct 
 		return missing(path, e);
 	strbuf_add(out, f->data, f->size);
 	return out->failed ? err_nomem(e) : ERR_OK;
+}
+
+int __wrap_file_check(const char *path, size_t limit, struct err *e)
+{
+	if (!is_memory(path))
+		return __real_file_check(path, limit, e);
+	return find(path) ? ERR_OK : missing(path, e);
 }
 
 bool __wrap_file_exists(const char *path)
@@ -156,6 +165,7 @@ void memory_checkpoint(const char *path)
 		config_release(&config);
 	if (!checkpoint_tokenizer(c, &t, &e))
 		tokenizer_close(t);
+	checkpoint_files(c, &e);
 	for (size_t i = 0; i < c->source->count; i++)
 		total += c->source->tensors[i].nbytes;
 	for (size_t i = 0; i < c->source->count && total < 1 << 20; i++)

@@ -13,6 +13,7 @@
 #include "formats/file.h"
 #include "formats/proof.h"
 #include "scratch.h"
+#include "sides.h"
 
 static struct err e;
 
@@ -141,7 +142,7 @@ static void reads_a_folder(void **state)
 		assert_true(x[i] == want[i]);
 	assert_true(x[32] == -16);
 	free(x);
-	assert_null(strstr(checkpoint_file(c, "config.json")->data, "quantization_config"));
+	assert_null(strstr(side_of(c, "config.json")->data, "quantization_config"));
 	checkpoint_close(c);
 }
 

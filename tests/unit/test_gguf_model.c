@@ -9,6 +9,7 @@
 #include "formats/file.h"
 #include "formats/gguf_model.h"
 #include "scratch.h"
+#include "sides.h"
 
 static struct err e;
 
@@ -413,9 +414,7 @@ static void reads_byte_level_vocabularies(void **state)
 			assert_int_equal(config.eos_count, 2);
 			assert_int_equal(config.eos[1], 9);
 			assert_int_equal(config.vocab, 12);
-			const struct side_file *settings = checkpoint_file(c, "tokenizer_config.json");
-			assert_non_null(settings);
-			assert_non_null(strstr(settings->data, "\"{{ x }}\""));
+			assert_non_null(strstr(side_of(c, "tokenizer_config.json")->data, "\"{{ x }}\""));
 			tokenizer_close(t);
 			config_release(&config);
 			checkpoint_close(c);
@@ -568,7 +567,7 @@ static void reads_split_files(void **state)
 		assert_string_equal(fact(c, "shards"), "2");
 		assert_non_null(source_find(c->source, "model.layers.0.mlp.down_proj.weight"));
 		assert_non_null(source_find(c->source, "model.embed_tokens.weight"));
-		assert_non_null(checkpoint_file(c, "config.json"));
+		assert_true(checkpoint_has(c, "config.json"));
 		checkpoint_close(c);
 	}
 	tiny_write(second, &t); /* says that it is number 0 */

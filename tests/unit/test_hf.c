@@ -11,6 +11,7 @@
 #include "formats/file.h"
 #include "formats/hf.h"
 #include "scratch.h"
+#include "sides.h"
 
 static struct err e;
 static const char DEMO[] = "examples/demo";
@@ -57,9 +58,9 @@ static void opens_the_demo(void **state)
 	(void)state;
 	struct checkpoint *c = open_ok(DEMO);
 	assert_string_equal(c->format->name, "hf");
-	assert_int_equal(c->file_count, 5);
-	assert_non_null(checkpoint_file(c, "tokenizer.model"));
-	assert_null(checkpoint_file(c, "chat_template.jinja"));
+	assert_int_equal(side_count(c), 5);
+	assert_true(checkpoint_has(c, "tokenizer.model"));
+	assert_false(checkpoint_has(c, "chat_template.jinja"));
 	assert_int_equal(c->fact_count, 1);
 	assert_string_equal(c->facts[0].value, "pt");
 	const struct tensor *t = source_find(c->source, "model.embed_tokens.weight");
@@ -83,7 +84,7 @@ static void opens_the_demo(void **state)
 
 	c = open_ok("examples/demo/model.safetensors");
 	assert_string_equal(c->format->name, "safetensors");
-	assert_non_null(checkpoint_file(c, "config.json"));
+	assert_true(checkpoint_has(c, "config.json"));
 	checkpoint_close(c);
 	checkpoint_close(NULL);
 }
@@ -275,13 +276,14 @@ static void writes_a_folder(void **state)
 		fail_msg("%s", e.message);
 	/* the demo was written by the reference writer */
 	same_file("examples/demo/model.safetensors", scratch("out/model.safetensors"));
-	for (size_t i = 0; i < c->file_count; i++) {
-		char *from = path_join(DEMO, c->files[i].name), *to = path_join(scratch("out"), c->files[i].name);
+	const char *name;
+	for (size_t i = 0; (name = checkpoint_file_name(c, i)); i++) {
+		char *from = path_join(DEMO, name), *to = path_join(scratch("out"), name);
 		same_file(from, to);
 		free(from);
 		free(to);
 	}
-	assert_int_equal(scratch_count(scratch("out")), (int)c->file_count + 1);
+	assert_int_equal(scratch_count(scratch("out")), side_count(c) + 1);
 	assert_int_equal(scratch_count(scratch_dir), 1);
 	struct tensor_sink *k;
 	struct plan p;
@@ -305,7 +307,7 @@ static void writes_shards(void **state)
 	checkpoint_close(d);
 	assert_int_equal(copy_to(scratch("each"), c, 1), ERR_OK);
 	d = open_ok(scratch("each"));
-	assert_int_equal(scratch_count(scratch("each")), (int)(c->file_count + c->source->count + 1));
+	assert_int_equal(scratch_count(scratch("each")), side_count(c) + (int)c->source->count + 1);
 	same_tensors(c, d);
 	checkpoint_close(d);
 	checkpoint_close(c);
@@ -423,7 +425,7 @@ static void dtype_in_config(void **state)
 	struct tensor_sink *k;
 	struct config config;
 	struct strbuf a = { 0 }, b = { 0 };
-	const struct side_file *f = checkpoint_file(c, "config.json");
+	const struct side_file *f = side_of(c, "config.json");
 	plan_copy(&p, c->source);
 	for (size_t i = 0; i < p.count; i++)
 		p.items[i].out.codec = codec_find("f16"); /* as wide as bf16: the bytes can stand in */

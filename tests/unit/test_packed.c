@@ -17,6 +17,7 @@
 #include "model/model.h"
 #include "check.h"
 #include "scratch.h"
+#include "sides.h"
 
 enum { SEQS = 2, LEN = 24, SHOWN = LEN / 4 };
 
@@ -64,7 +65,7 @@ static void equals_transformers(void **state)
 		snprintf(path, sizeof path, "tests/golden/packed/%s", cases[i]);
 		ok(checkpoint_open(path, &c, &e));
 		assert_int_equal(c->source->count, 21);
-		assert_null(strstr(checkpoint_file(c, "config.json")->data, "quantization_config"));
+		assert_null(strstr(side_of(c, "config.json")->data, "quantization_config"));
 		ok(checkpoint_config(c, &config, &e));
 		ok(model_open(&config, c->source, &m, &e));
 		compare_logits(cases[i], &config, m);
