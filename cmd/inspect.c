@@ -272,9 +272,17 @@ static void config_lines(const struct facts *f, struct strbuf *b)
 			      c->ffn, c->vocab, c->tied ? " (tied)" : "");
 		line(b, "attention");
 		strbuf_printf(b, "%u heads, %u KV heads of %u, context %u\n", c->heads, c->kv_heads, c->head_dim, c->context);
+		if (c->experts) {
+			line(b, "experts");
+			strbuf_printf(b, "%u of width %u, %u for each token, in %u of %u layers\n", c->experts, c->expert_ffn, c->experts_used,
+				      config_mixtures(c), c->layers);
+		}
 	}
 	line(b, "parameters");
-	strbuf_printf(b, "%s (%llu)\n", count_text(f->parameters, n), (unsigned long long)f->parameters);
+	strbuf_printf(b, "%s (%llu)", count_text(f->parameters, n), (unsigned long long)f->parameters);
+	if (f->has_config && f->config.experts)
+		strbuf_printf(b, ", %s of them for each token", count_text(config_active_parameters(&f->config), n));
+	strbuf_puts(b, "\n");
 	line(b, "tokenizer");
 	if (f->has_tokenizer)
 		strbuf_printf(b, "%s, %zu pieces\n", f->tokenizer_name, f->tokenizer_size);
@@ -455,6 +463,15 @@ static void json_config(const struct facts *f, struct json_writer *w)
 		jw_uint(w, "head_dim", c->head_dim);
 		jw_uint(w, "context", c->context);
 		jw_bool(w, "tied", c->tied);
+		if (c->experts) {
+			jw_object(w, "experts");
+			jw_uint(w, "count", c->experts);
+			jw_uint(w, "used", c->experts_used);
+			jw_uint(w, "ffn", c->expert_ffn);
+			jw_uint(w, "layers", config_mixtures(c));
+			jw_uint(w, "active_parameters", config_active_parameters(c));
+			jw_end_object(w);
+		}
 		jw_object(w, "kv_cache");
 		jw_string(w, "codec", f->kv->name);
 		jw_double(w, "bytes_per_token", config_kv_bytes(c, 1, f->kv_element));

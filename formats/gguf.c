@@ -178,6 +178,28 @@ static int open_parts(struct checkpoint *c, struct reader *r, const char *path, 
 	return count > 1 ? open_split(c, r, path, count, e) : 0;
 }
 
+/* How many experts' matrices lie in a tensor; 0: it is a tensor like others. */
+static uint32_t experts_in(const struct reader *r, const struct gguf_tensor *g)
+{
+	uint32_t layer;
+	enum role role = r->m.arch ? role_from_gguf(r->m.arch, g->name, &layer) : ROLE_UNKNOWN;
+	bool experts = role != ROLE_UNKNOWN && role_rows[role].per_expert && layer < MAX_LAYERS;
+	return experts && g->ndim == 3 && g->nbytes && g->dim[2] <= MAX_EXPERTS ? (uint32_t)g->dim[2] : 0;
+}
+
+/* One matrix of those that lie in a tensor. */
+static int unstack(struct checkpoint *c, const struct reader *r, const struct gguf_tensor *g, uint32_t i, struct tensor *t,
+		   struct view *v, struct err *e)
+{
+	char name[96];
+	uint32_t layer = 0;
+	enum role role = role_from_gguf(r->m.arch, g->name, &layer);
+	*t = (struct tensor){ .codec = g->codec, .ndim = 2, .dim = { g->dim[1], g->dim[0] }, .nbytes = g->nbytes / g->dim[2] };
+	t->name = arena_strdup(&c->arena, role_hf_name(r->m.arch, role, place_of(layer, i), name));
+	v->data += i * t->nbytes;
+	return t->name ? ERR_OK : err_nomem(e);
+}
+
 /* Hugging Face name and shape of a tensor, and whether its rows are permuted. */
 static int translate(struct checkpoint *c, const struct reader *r, const struct gguf_tensor *g, struct tensor *t,
 		     struct view *v, struct err *e)
@@ -186,7 +208,8 @@ static int translate(struct checkpoint *c, const struct reader *r, const struct 
 	uint32_t layer = 0;
 	const struct arch *a = r->m.arch;
 	enum role role = a ? role_from_gguf(a, g->name, &layer) : ROLE_UNKNOWN;
-	const char *hf = role == ROLE_UNKNOWN ? NULL : role_hf_name(a, role, layer, name);
+	bool named = role != ROLE_UNKNOWN && !role_rows[role].per_expert;
+	const char *hf = named ? role_hf_name(a, role, layer, name) : NULL;
 	t->name = arena_strdup(&c->arena, hf ? hf : g->name);
 	if (!t->name)
 		return err_nomem(e);
@@ -216,7 +239,8 @@ static int list_tensors(struct checkpoint *c, struct reader *r, struct err *e)
 {
 	size_t count = 0, at = 0;
 	for (size_t p = 0; p < r->m.parts; p++)
-		count += r->m.part[p].g.tensor_count;
+		for (size_t i = 0; i < r->m.part[p].g.tensor_count; i++)
+			count += 1 + experts_in(r, &r->m.part[p].g.tensors[i]);
 	struct tensor *tensors = arena_array(&c->arena, count + 1, sizeof *tensors);
 	r->view = arena_array(&c->arena, count + 1, sizeof *r->view);
 	if (!tensors || !r->view)
@@ -228,11 +252,15 @@ static int list_tensors(struct checkpoint *c, struct reader *r, struct err *e)
 			/* becomes rope_scaling in config.json */
 			if (r->m.arch && !strcmp(g->name, "rope_freqs.weight"))
 				continue;
-			r->view[at].data = part->data + g->at;
-			int rc = translate(c, r, g, &tensors[at], &r->view[at], e);
-			if (rc)
-				return rc;
-			at++;
+			uint32_t experts = experts_in(r, g), k = 0;
+			do {
+				r->view[at].data = part->data + g->at;
+				int rc = experts ? unstack(c, r, g, k, &tensors[at], &r->view[at], e)
+						 : translate(c, r, g, &tensors[at], &r->view[at], e);
+				if (rc)
+					return rc;
+				at++;
+			} while (++k < experts);
 		}
 	}
 	r->base = (struct tensor_source){ .tensors = tensors, .count = at, .get = reader_get, .drop = reader_drop };

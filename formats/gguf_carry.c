@@ -43,7 +43,7 @@ static bool of_config(const char *suffix)
 		"block_count", "context_length", "embedding_length", "vocab_size", "feed_forward_length", "attention.head_count",
 		"attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.layer_norm_rms_epsilon",
 		"attention.sliding_window", "attention.sliding_window_pattern", "rope.dimension_count", "rope.freq_base",
-		"rope.scale_linear",
+		"rope.scale_linear", "expert_count", "expert_used_count", "expert_feed_forward_length",
 	};
 	return begins(suffix, "rope.scaling.") || any_of(suffix, names, sizeof names / sizeof *names);
 }

@@ -21,12 +21,14 @@ int gguf_model_init(struct gguf_model *m, struct err *e)
 	if (len >= sizeof m->arch_name || memchr(s, '\0', len) || !utf8_valid(s, len))
 		return err_set(e, ERR_INPUT, "general.architecture is not a name");
 	memcpy(m->arch_name, s, len);
-	m->arch = arch_from_gguf(m->arch_name);
+	uint64_t experts = 0;
+	gguf_uint(gguf_model_key(m, "expert_count"), 0, &experts);
+	m->arch = arch_from_gguf(m->arch_name, experts != 0);
 	/* of the architectures that share the name, only mistral has a window in all layers */
 	if (m->arch && gguf_model_key(m, "attention.sliding_window") && !gguf_model_key(m, "attention.sliding_window_pattern") &&
 	    m->arch->window == WINDOW_NONE)
 		for (unsigned i = arch_row_count; i-- > 0;)
-			if (!strcmp(arch_rows[i]->gguf, m->arch_name) && arch_rows[i]->window == WINDOW_ALL)
+			if (!strcmp(arch_rows[i]->gguf, m->arch_name) && arch_rows[i]->window == WINDOW_ALL && !arch_rows[i]->mixture)
 				m->arch = arch_rows[i];
 	return 0;
 }
@@ -253,7 +255,7 @@ static void put_windows(const struct gguf_model *m, struct json_writer *w)
 	uint64_t window;
 	bool some = gguf_uint(gguf_model_key(m, "attention.sliding_window"), 0, &window) && window > 0;
 	bool from = m->arch->window == WINDOW_FROM_LAYER, types = from || m->arch->window == WINDOW_ALTERNATE;
-	if (from)
+	if (from || m->arch->window == WINDOW_SWITCHED)
 		jw_bool(w, "use_sliding_window", some);
 	if (!some)
 		return;
@@ -347,6 +349,20 @@ static void put_sizes(const struct gguf_model *m, struct json_writer *w)
 		jw_double(w, "partial_rotary_factor", (double)rd / (double)hd);
 }
 
+/* Readers of GGUF know one rule: every layer is a mixture, the weights of those chosen add up to one. */
+static void put_experts(const struct gguf_model *m, struct json_writer *w)
+{
+	const struct mixture *x = m->arch->mixture;
+	if (!x)
+		return;
+	put_count(w, "num_local_experts", gguf_model_key(m, "expert_count"), NULL);
+	put_count(w, "num_experts_per_tok", gguf_model_key(m, "expert_used_count"), NULL);
+	if (x->width_key)
+		put_count(w, x->width_key, gguf_model_key(m, "expert_feed_forward_length"), NULL);
+	if (x->keys)
+		jw_bool(w, "norm_topk_prob", true);
+}
+
 /* Numbers that only this family has, under its keys or as readers of GGUF know them. */
 static void put_own_keys(const struct gguf_model *m, struct json_writer *w)
 {
@@ -372,7 +388,7 @@ int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e)
 		return 0;
 	gguf_uint(gguf_model_key(m, "expert_count"), 0, &experts);
 	jw_object(&w, NULL);
-	if (m->arch && !experts) {
+	if (m->arch) {
 		jw_array(&w, "architectures");
 		jw_string(&w, NULL, m->arch->hf_class);
 		jw_end_array(&w);
@@ -384,6 +400,7 @@ int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e)
 		put_windows(m, &w);
 		put_flags(m, &w);
 		put_own_keys(m, &w);
+		put_experts(m, &w);
 		put_tokens(m, &w);
 	} else {
 		/* the parser of config.json then says what is not supported */

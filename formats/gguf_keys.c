@@ -33,6 +33,8 @@ static const struct key_row arch_keys[] = {
 	{ "attention.sliding_window", COUNT, false },
 	{ "attention.sliding_window_pattern", COUNTS_OR_FLAGS, false },
 	{ "expert_count", COUNT, false },
+	{ "expert_used_count", COUNT, false },
+	{ "expert_feed_forward_length", COUNT, false },
 	{ "rope.dimension_count", COUNT, false },
 	{ "rope.freq_base", NUMBER, false },
 	{ "rope.scale_linear", NUMBER, false },

@@ -18,6 +18,7 @@ static const struct loader {
 	{ .arch = "llama", .o_bias = true, .mlp_bias = true, .head_dim = true },
 	{ .arch = "qwen2" },
 	{ .arch = "qwen3", .head_dim = true },
+	{ .arch = "qwen3moe", .head_dim = true },
 	{ .arch = "gemma", .head_dim = true, .only_tied = true },
 	{ .arch = "gemma2", .head_dim = true, .only_tied = true },
 };
@@ -42,6 +43,13 @@ static int loads(const struct config *c, struct err *e)
 	if (r->dims != c->head_dim)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program runs %s with positions in %u of %u dimensions of a head", arch, r->dims,
 			       c->head_dim);
+	for (uint32_t i = 0; i < c->layers && c->experts; i++)
+		if (!c->layer[i].mixture)
+			return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with a layer without experts (layer %u); write a Hugging "
+				       "Face folder or .quire file", arch, i);
+	if (c->experts && !c->experts_sum_to_one)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for experts whose weights do not add up to one (norm_topk_prob false); "
+			       "write a Hugging Face folder or .quire file");
 	for (uint32_t i = 1; i < c->layers; i++)
 		if (c->layer[i].kv_heads != c->layer[0].kv_heads || c->layer[i].heads != c->layer[0].heads ||
 		    c->layer[i].ffn != c->layer[0].ffn)

@@ -107,6 +107,12 @@ int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e
 	put_float(w, c, "rope.freq_base", c->rope.theta);
 	put_scaling(w, c);
 	put_windows(w, c);
+	if (c->experts) {
+		put_count(w, c, "expert_count", c->experts);
+		put_count(w, c, "expert_used_count", c->experts_used);
+	}
+	if (c->experts && c->arch->mixture->width_key)
+		put_count(w, c, "expert_feed_forward_length", c->expert_ffn);
 	for (const struct config_key *k = c->arch->keys; k && k->json; k++)
 		if (k->gguf && config_key_value(c, k) > 0)
 			put_float(w, c, k->gguf, config_key_value(c, k));

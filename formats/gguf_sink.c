@@ -14,7 +14,7 @@
 
 struct slot {
 	char name[96];             /* in the file; "": left out */
-	uint32_t layer;
+	uint32_t layer, expert;    /* expert: its place in the tensor of all of them, or NO_EXPERT */
 	const struct plan_item *item;
 	size_t index;              /* in the plan */
 	uint64_t offset;           /* in the data blob */
@@ -43,7 +43,8 @@ static int by_place(const void *pa, const void *pb)
 	uint32_t la = a->layer + 1, lb = b->layer + 1; /* UINT32_MAX, no layer, wraps to the front */
 	if (la != lb)
 		return la < lb ? -1 : 1;
-	return strcmp(a->name, b->name);
+	int order = strcmp(a->name, b->name);
+	return order ? order : a->expert < b->expert ? -1 : a->expert > b->expert;
 }
 
 static uint64_t moving_rows(const struct tensor *t)
@@ -58,6 +59,11 @@ static int plan_slot(struct sink *k, size_t i, bool keep_unknown, struct err *e)
 	const struct tensor *t = &it->out;
 	struct slot *s = &k->slot[i];
 	enum role role = role_from_hf(a, t->name, &s->layer);
+	s->expert = NO_EXPERT;
+	if (role != ROLE_UNKNOWN && role_rows[role].per_expert) {
+		s->expert = place_expert(s->layer);
+		s->layer = place_layer(s->layer);
+	}
 	s->item = it;
 	s->index = i;
 	if (tensor_name_ignored(t->name) || (role == ROLE_HEAD && k->config->tied))
@@ -97,13 +103,35 @@ static int check_complete(const struct sink *k, struct err *e)
 	for (int r = 0; r < ROLE_COUNT && !rc; r++) {
 		uint32_t layers = role_rows[r].per_layer ? k->config->layers : 1;
 		for (uint32_t i = 0; i < layers && !rc; i++) {
+			uint32_t count = role_count(k->config, (enum role)r, i);
 			uint64_t at;
-			if (role_required(k->config, (enum role)r, i) && role_hf_name(k->config->arch, (enum role)r, i, name) &&
-			    !map_get(&have, name, strlen(name), &at))
-				rc = err_set(e, ERR_INPUT, "tensor '%s' is missing", name);
+			for (uint32_t x = 0; x < count && !rc; x++)
+				if (role_hf_name(k->config->arch, (enum role)r, role_rows[r].per_expert ? place_of(i, x) : i, name) &&
+				    !map_get(&have, name, strlen(name), &at))
+					rc = err_set(e, ERR_INPUT, "tensor '%s' is missing", name);
 		}
 	}
 	map_release(&have);
+	return rc;
+}
+
+/* The experts of a tensor, which are all there and in order, one behind the other: how many of the slots they are. */
+static int add_stack(const struct sink *k, struct gguf_writer *w, struct slot **slot, size_t left, size_t *count, struct err *e)
+{
+	const struct tensor *first = &slot[0]->item->out;
+	uint64_t dim[3] = { k->config->experts, first->dim[0], first->dim[1] }, at;
+	*count = k->config->experts;
+	for (size_t i = 0; i < *count; i++) {
+		const struct tensor *t = i < left ? &slot[i]->item->out : NULL;
+		if (!t || slot[i]->expert != i || strcmp(slot[i]->name, slot[0]->name) || t->ndim != 2)
+			return err_set(e, ERR_INPUT, "tensor '%s': its experts are not %" PRIu32 " matrices", slot[0]->name, k->config->experts);
+		if (t->codec != first->codec || t->dim[0] != first->dim[0] || t->dim[1] != first->dim[1])
+			return err_set(e, ERR_UNSUPPORTED, "tensor '%s' holds all experts in one type: %s is %s, %s is %s", slot[0]->name,
+				       first->name, first->codec->name, t->name, t->codec->name);
+	}
+	int rc = gguf_add_tensor(w, slot[0]->name, first->codec, 3, dim, &at, e);
+	for (size_t i = 0; i < *count && !rc; i++)
+		slot[i]->offset = at + i * first->nbytes;
 	return rc;
 }
 
@@ -123,16 +151,19 @@ static int place_tensors(struct sink *k, struct gguf_writer *w, uint64_t *diviso
 	if (r->scaling == ROPE_LLAMA3 || r->divisors)
 		order[count++] = &freqs;
 	qsort(order, count, sizeof *order, by_place);
-	for (size_t i = 0; i < count && !rc; i++) {
+	for (size_t i = 0, n; i < count && !rc; i += n) {
 		uint64_t dim = r->dims / 2;
+		n = 1;
 		if (order[i] == &freqs) {
 			rc = gguf_add_tensor(w, freqs.name, codec_find("f32"), 1, &dim, divisors_at, e);
 			continue;
 		}
 		const struct tensor *t = &order[i]->item->out;
 		uint64_t before = w->data_bytes;
-		rc = gguf_add_tensor(w, order[i]->name, t->codec, t->ndim, t->dim, &order[i]->offset, e);
-		if (!rc && w->data_bytes - before != round_up(t->nbytes, GGUF_ALIGNMENT))
+		rc = order[i]->expert != NO_EXPERT
+			     ? add_stack(k, w, order + i, count - i, &n, e)
+			     : gguf_add_tensor(w, order[i]->name, t->codec, t->ndim, t->dim, &order[i]->offset, e);
+		if (!rc && w->data_bytes - before != round_up(n * t->nbytes, GGUF_ALIGNMENT))
 			rc = err_set(e, ERR_BUG, "tensor '%s': planned as %" PRIu64 " bytes", t->name, t->nbytes);
 	}
 	free(order);

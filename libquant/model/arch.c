@@ -11,6 +11,7 @@
  */
 const struct arch *const arch_rows[] = {
 	&family_llama, &family_mistral, &family_qwen2, &family_qwen3, &family_gemma, &family_gemma2,
+	&family_qwen3_moe, &family_mixtral,
 };
 const unsigned arch_row_count = sizeof arch_rows / sizeof *arch_rows;
 
@@ -22,10 +23,10 @@ const struct arch *arch_find(const char *model_type)
 	return NULL;
 }
 
-const struct arch *arch_from_gguf(const char *name)
+const struct arch *arch_from_gguf(const char *name, bool experts)
 {
 	for (unsigned i = 0; i < arch_row_count; i++)
-		if (!strcmp(arch_rows[i]->gguf, name))
+		if (!strcmp(arch_rows[i]->gguf, name) && experts == (arch_rows[i]->mixture != NULL))
 			return arch_rows[i];
 	return NULL;
 }

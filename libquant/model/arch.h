@@ -18,8 +18,29 @@ enum role {
 	ROLE_ROPE_FREQS,    /* GGUF only: frequency divisors */
 	ROLE_POST_ATTN_NORM, ROLE_POST_FFN_NORM, /* sandwich norms, before the residual is added */
 	ROLE_ATTN_NORM_BIAS, ROLE_FFN_NORM_BIAS, ROLE_FINAL_NORM_BIAS, /* NORM_LAYER */
+	ROLE_ROUTER, ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_EXPERT_DOWN, /* the last three: of each expert */
 	ROLE_COUNT, ROLE_UNKNOWN = ROLE_COUNT,
 };
+
+/*
+ * Where a tensor of a layer lies: the number of the layer, with that of the expert above it where each expert has such a
+ * tensor. A layer's number is its own place, so that nobody who deals with layers has to know of experts; whoever looks
+ * into the layer's configuration takes place_layer.
+ */
+enum { PLACE_BITS = 12, MAX_LAYERS = 1 << PLACE_BITS, MAX_EXPERTS = 1 << 16 };
+#define NO_EXPERT UINT32_MAX
+static inline uint32_t place_of(uint32_t layer, uint32_t expert)
+{
+	return layer | (expert + 1) << PLACE_BITS;
+}
+static inline uint32_t place_layer(uint32_t place)
+{
+	return place & (MAX_LAYERS - 1);
+}
+static inline uint32_t place_expert(uint32_t place)
+{
+	return (place >> PLACE_BITS) - 1;
+}
 
 /* Facts of a role that do not depend on the architecture. */
 struct role_row {
@@ -27,6 +48,8 @@ struct role_row {
 	const char *name;      /* "attn_q", as in recipes and reports */
 	enum role bias_role;   /* what is added to the result, where the model has it; ROLE_UNKNOWN: never */
 	bool per_layer, linear /* a matrix that methods quantize */, norm, bias;
+	bool per_expert;       /* in GGUF one tensor with the experts' matrices one after the other */
+	enum role like;        /* the role that presets treat the same; of most roles itself */
 	const char *hf;        /* "model.layers.%u.self_attn.q_proj.weight" */
 	const char *gguf;      /* "blk.%u.attn_q.weight" */
 };
@@ -37,6 +60,7 @@ enum bias_rule { BIAS_NEVER, BIAS_ALWAYS, BIAS_CONFIG };
 enum window_rule {
 	WINDOW_NONE,
 	WINDOW_ALL,        /* sliding_window */
+	WINDOW_SWITCHED,   /* the same, if use_sliding_window */
 	WINDOW_FROM_LAYER, /* max_window_layers, layer_types */
 	WINDOW_ALTERNATE,  /* the first layer and every second one, or layer_types */
 };
@@ -68,6 +92,14 @@ struct role_layout {
 
 struct build;
 
+/* How config.json says that layers are mixtures of experts; see config_experts.c. */
+struct mixture {
+	const char *width_key;       /* of an expert's feed-forward; NULL: intermediate_size */
+	uint32_t default_experts, default_used, default_width;
+	bool renormalize;            /* the chosen experts' weights add up to one, always */
+	bool keys;                   /* norm_topk_prob says so instead; decoder_sparse_step, mlp_only_layers: which layers are dense */
+};
+
 struct arch {
 	const char *name;            /* model_type in config.json */
 	const char *hf_class;        /* "LlamaForCausalLM" */
@@ -89,6 +121,7 @@ struct arch {
 	const struct role_name *names; /* NULL, or ended by ROLE_UNKNOWN */
 	const struct role_layout *gguf_layouts; /* the same, of what does not lie as it does elsewhere */
 	bool gelu_is_tanh;           /* config.json's "gelu" always meant the tanh form here */
+	const struct mixture *mixture; /* NULL: no experts */
 };
 static inline float config_key_value(const struct config *c, const struct config_key *k)
 {
@@ -98,16 +131,19 @@ extern const struct arch *const arch_rows[];
 extern const unsigned arch_row_count;
 const struct arch *arch_find(const char *model_type);
 /* Several architectures may share one GGUF name; the first row that matches wins (mistral reads back as llama). */
-const struct arch *arch_from_gguf(const char *name);
+const struct arch *arch_from_gguf(const char *name, bool experts);
 
 /* "llama, mistral, ..." for messages; returns buf. */
 char *arch_list(char *buf, size_t size);
 
-/* Tensor name <-> role and layer (UINT32_MAX for roles outside layers). ROLE_UNKNOWN when the name is not known. */
-enum role role_from_hf(const struct arch *a, const char *name, uint32_t *layer);
+/*
+ * Tensor name <-> role and place (UINT32_MAX for roles outside layers). ROLE_UNKNOWN when the name is not known. GGUF's
+ * names are of a layer, for all of its experts.
+ */
+enum role role_from_hf(const struct arch *a, const char *name, uint32_t *place);
 enum role role_from_gguf(const struct arch *a, const char *name, uint32_t *layer);
 /* Writes the name into buf (>= 96 bytes) and returns it; NULL when the format has no such name. */
-char *role_hf_name(const struct arch *a, enum role r, uint32_t layer, char *buf);
+char *role_hf_name(const struct arch *a, enum role r, uint32_t place, char *buf);
 char *role_gguf_name(const struct arch *a, enum role r, uint32_t layer, char *buf);
 
 enum layout role_gguf_layout(const struct arch *a, enum role r);
@@ -118,8 +154,14 @@ bool tensor_name_ignored(const char *name);
 enum role role_find(const char *name);
 
 /* The shape a tensor of this role must have in this model: fills dim[2], returns ndim (0: the role is not used). */
-uint32_t role_shape(const struct config *c, enum role r, uint32_t layer, uint64_t dim[2]);
+uint32_t role_shape(const struct config *c, enum role r, uint32_t place, uint64_t dim[2]);
 /* Does the model need this tensor? (Optional ones, e.g. a head when tied, are accepted but not required.) */
-bool role_required(const struct config *c, enum role r, uint32_t layer);
+bool role_required(const struct config *c, enum role r, uint32_t place);
+/* How many tensors of this role a layer has: 1, or as many as there are experts; 0: none is required. */
+uint32_t role_count(const struct config *c, enum role r, uint32_t layer);
+
+/* Numbers from 0 to site_count() for every place of every role: what is kept for each tensor is an array of these. */
+size_t site_id(const struct config *c, enum role r, uint32_t place); /* SIZE_MAX: there is no such place */
+size_t site_count(const struct config *c);
 
 #endif

@@ -6,10 +6,11 @@
 
 #include "base/json.h"
 #include "model/arch.h"
+#include "model/config_experts.h"
 #include "model/config_rope.h"
 
 /* Far beyond any model; they keep every product of two sizes within 64 bits and allocations sane. */
-enum { MAX_LAYERS = 4096, MAX_SIZE = 1 << 20, MAX_VOCAB = 1 << 24 };
+enum { MAX_SIZE = 1 << 20, MAX_VOCAB = 1 << 24 };
 
 /* The first name of an activation is the one written. */
 static const struct {
@@ -57,7 +58,7 @@ static int refuse_foreign(const struct json *root, const struct arch *a, struct 
 		double d = 1;
 		bool b = true;
 		if (json_is_null(j) || (json_bool(j, &b) && !b) || (json_number(j, &d) && d == 0) ||
-		    row_implements(a, refused_keys[i]))
+		    row_implements(a, refused_keys[i]) || config_experts_key(a, refused_keys[i]))
 			continue;
 		return err_set(e, ERR_UNSUPPORTED, "config.json: %s is set, which quire's %s does not implement",
 			       refused_keys[i], a->name);
@@ -251,9 +252,9 @@ static int parse_window(const struct json *root, const struct config *c, uint32_
 	bool use = a->window != WINDOW_NONE;
 	int rc;
 	*window = 0;
-	if (a->window == WINDOW_FROM_LAYER && (rc = get_bool(root, "use_sliding_window", false, &use, e)))
+	if ((a->window == WINDOW_FROM_LAYER || a->window == WINDOW_SWITCHED) && (rc = get_bool(root, "use_sliding_window", false, &use, e)))
 		return rc;
-	if (!use || (j && json_is_null(j)))
+	if (!use || (j && json_is_null(j)) || (!j && !a->default_window))
 		return ERR_OK;
 	return get_size(root, "sliding_window", INT32_MAX, a->default_window, window, e);
 }
@@ -364,7 +365,7 @@ static int parse_layers(const struct json *root, struct config *c, struct err *e
 	for (uint32_t i = 0; i < c->layers; i++)
 		c->layer[i] = (struct layer_config){ .heads = c->heads, .kv_heads = c->kv_heads, .kv_source = i, .rope = true,
 						     .ffn = c->ffn };
-	if ((rc = parse_windows(root, c, e)))
+	if ((rc = parse_windows(root, c, e)) || (rc = config_parse_experts(c, root, e)))
 		return rc;
 	return parse_sharing(root, c, e);
 }
@@ -402,7 +403,8 @@ struct config_widths config_widths(const struct config *c)
 		size_t q = (size_t)l->heads * c->head_dim, kv = (size_t)l->kv_heads * c->head_dim;
 		w.q = q > w.q ? q : w.q;
 		w.kv = kv > w.kv ? kv : w.kv;
-		w.ffn = l->ffn > w.ffn ? l->ffn : w.ffn;
+		size_t ffn = l->mixture ? c->expert_ffn : l->ffn;
+		w.ffn = ffn > w.ffn ? ffn : w.ffn;
 	}
 	w.input = w.q > w.input ? w.q : w.input;
 	w.input = w.ffn > w.input ? w.ffn : w.input;

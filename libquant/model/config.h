@@ -39,6 +39,7 @@ struct layer_config {
 	uint32_t kv_source;             /* layer whose KV cache this layer reads; its own index when it owns one */
 	bool rope;                      /* false: no positions in this layer */
 	uint32_t ffn;
+	bool mixture;                   /* the feed-forward is one of experts */
 };
 
 struct config {
@@ -51,6 +52,8 @@ struct config {
 	struct rope rope;
 	bool tied;                      /* the output head is the embedding */
 	bool qkv_bias, o_bias, mlp_bias;
+	uint32_t experts, experts_used, expert_ffn; /* of a mixture: how many, chosen per token, how wide; 0: no mixture */
+	bool experts_sum_to_one;        /* the weights of those chosen are divided by their sum */
 	int32_t bos, eos[8];
 	uint32_t eos_count;
 	bool has_bos;
@@ -77,6 +80,8 @@ int config_print(const struct config *c, const char *base, size_t base_len, stru
 /* KV cache bytes for `tokens` tokens at `bytes_per_element` (2.0 for f16); shared layers cost nothing, windows are honoured. */
 double config_kv_bytes(const struct config *c, uint64_t tokens, double bytes_per_element);
 uint64_t config_parameters(const struct config *c); /* weights of the forward pass, a tied head counted once */
+uint32_t config_mixtures(const struct config *c); /* layers that are mixtures of experts */
+uint64_t config_active_parameters(const struct config *c); /* that one token meets: of its experts alone */
 
 /* Of the widest layer, in elements: queries, keys (or values), feed-forward; and the widest input that any linear layer has. */
 struct config_widths {

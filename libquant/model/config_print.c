@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "model/arch.h"
+#include "model/config_experts.h"
 #include "model/config_rope.h"
 
 /* Keys that are written from the struct; whatever the base says about them is replaced. */
@@ -17,7 +18,7 @@ static bool own_key(const struct arch *a, const char *key)
 	for (const struct config_key *k = a->keys; k && k->json; k++)
 		if (!strcmp(key, k->json))
 			return true;
-	if (a->act_key && !strcmp(key, a->act_key))
+	if ((a->act_key && !strcmp(key, a->act_key)) || config_experts_key(a, key))
 		return true;
 	for (size_t i = 0; i < sizeof own_keys / sizeof *own_keys; i++)
 		if (!strcmp(key, own_keys[i]))
@@ -74,11 +75,11 @@ static void print_windows(const struct config *c, struct json_writer *w, uint32_
 {
 	const struct arch *a = c->arch;
 	bool from = a->window == WINDOW_FROM_LAYER, types = from || a->window == WINDOW_ALTERNATE;
-	bool plain = !window || types || (all && a->window == WINDOW_ALL);
-	if (from) {
+	bool plain = !window || types || (all && (a->window == WINDOW_ALL || a->window == WINDOW_SWITCHED));
+	if (from || a->window == WINDOW_SWITCHED)
 		jw_bool(w, "use_sliding_window", window != 0);
+	if (from)
 		jw_uint(w, "max_window_layers", c->layers);
-	}
 	/* a class without a key for single layers has full attention elsewhere */
 	if (window && plain)
 		jw_uint(w, "sliding_window", window);
@@ -185,6 +186,7 @@ int config_print(const struct config *c, const char *base, size_t base_len, stru
 		else
 			jw_null(&w, k->json);
 	}
+	config_print_experts(c, &w);
 	print_rope(c, &w, !json_is_null(json_get(old, "rope_parameters")));
 	if (a->qkv_bias == BIAS_CONFIG)
 		jw_bool(&w, "attention_bias", c->qkv_bias);

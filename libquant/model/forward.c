@@ -11,6 +11,7 @@
 #include "model/model_impl.h"
 #include "model/rms.h"
 #include "model/rope.h"
+#include "model/route.h"
 #include "model/weight.h"
 
 struct model_run {
@@ -18,6 +19,7 @@ struct model_run {
 	size_t tokens;                   /* room */
 	float *room[BLOCK_ROOMS];        /* [tokens, width]: what a layer's operations make, see block.room */
 	size_t width[BLOCK_ROOMS];
+	uint32_t *token;                 /* [tokens]: those of an expert */
 	float *last;                     /* [tokens, hidden]: the head's input */
 	float **kept;                    /* per layer that others read, without a cache: K then V of the last pass */
 	size_t *kept_tokens;
@@ -30,7 +32,7 @@ struct model_run {
 static size_t widest_weight(const struct model *m)
 {
 	size_t most = 0;
-	for (size_t i = 0; i < ((size_t)m->config->layers + 1) * ROLE_COUNT; i++)
+	for (size_t i = 0; i < site_count(m->config); i++)
 		if (m->weight[i].tensor && m->weight[i].tensor->ndim == 2) {
 			size_t n = weight_scratch(&m->weight[i]);
 			most = n > most ? n : most;
@@ -86,6 +88,8 @@ struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct
 	if (ok && !__builtin_mul_overflow(seqs, len, &r->tokens)) {
 		r->m = m;
 		r->last = floats(r->tokens, c->hidden, &ok);
+		r->token = c->experts && r->tokens <= UINT32_MAX ? calloc(r->tokens + 1, sizeof *r->token) : NULL;
+		ok = ok && (r->token || !c->experts);
 		r->stride = widest_weight(m);
 		r->kept = calloc(c->layers, sizeof *r->kept);
 		r->kept_tokens = calloc(c->layers, sizeof *r->kept_tokens);
@@ -110,6 +114,7 @@ void model_run_free(struct model_run *r)
 		free(r->kept[i]);
 	free(r->kept);
 	free(r->kept_tokens);
+	free(r->token);
 	free(r->last);
 	free(r->scratch);
 	phase_table_release(&r->phases);
@@ -247,9 +252,9 @@ static void multiply(struct model_run *r, const struct product *p, unsigned coun
 /* One layer on its way through its operations. */
 struct pass {
 	const struct block *b;
-	uint32_t layer;
+	uint32_t layer, place; /* place: the layer, or the expert that is at work */
 	const struct layer_config *l;
-	size_t seqs, len, n, start;
+	size_t seqs, len, n, start; /* n: tokens, of the expert that is at work */
 	struct kv_cache *cache;
 	const struct model_tap *tap;
 	float *hidden;
@@ -274,13 +279,13 @@ static void project(struct model_run *r, struct pass *p, const struct op *op)
 	const float *x = lies(r, p, op->in[0]);
 	struct product product[PRODUCTS];
 	if (tap && tap->input)
-		tap->input(tap->arg, op->role, p->layer, x, p->n, width(p, op->in[0]));
+		tap->input(tap->arg, op->role, p->place, x, p->n, width(p, op->in[0]));
 	if ((p->stopped = tap && tap->stop && tap->last == op->role))
 		return;
 	for (unsigned i = 0, n; i < op->group; i += n) {
 		for (n = 0; n < PRODUCTS && i + n < op->group; n++)
-			product[n] = (struct product){ model_weight(r->m, op[i + n].role, p->layer),
-						       model_vector(r->m, op[i + n].bias, p->layer), lies(r, p, op[i + n].out) };
+			product[n] = (struct product){ model_weight(r->m, op[i + n].role, p->place),
+						       model_vector(r->m, op[i + n].bias, p->place), lies(r, p, op[i + n].out) };
 		multiply(r, product, n, x, p->n);
 	}
 }
@@ -435,6 +440,10 @@ static void elementwise(struct model_run *r, struct pass *p, const struct op *op
 		rotate(c, phases_of(&r->phases, p->layer), out, p->n, p->len, op->heads);
 		return;
 	}
+	if (op->kind == OP_ROUTE) {
+		route_weights(c, out, p->n);
+		return;
+	}
 	a.in = lies(r, p, op->in[1]);
 	each_rows(p->n, act_rows, &a);
 }
@@ -452,6 +461,40 @@ static int run_op(struct model_run *r, struct pass *p, const struct op *op, stru
 		return attention(r, p, op, e);
 	elementwise(r, p, op);
 	return ERR_OK;
+}
+
+/*
+ * Operations `from` to its OP_MERGE, by each expert over the tokens that go to it; experts in order, so that a token's sum
+ * has one order. Where the tap ends the layer it ends each expert.
+ */
+static int run_experts(struct model_run *r, struct pass *p, unsigned from, struct err *e)
+{
+	const struct op *op = &p->b->op[from], *merge = &p->b->op[block_merge(p->b, from)];
+	const float *x = lies(r, p, op->in[0]), *weights = lies(r, p, op->in[1]);
+	float *sum = lies(r, p, merge->out);
+	size_t n = p->n, dim = width(p, op->in[0]), experts = r->m->config->experts;
+	bool stopped = false;
+	int rc = ERR_OK;
+	memset(sum, 0, n * width(p, merge->out) * sizeof *sum);
+	for (uint32_t i = 0; i < experts && !rc; i++) {
+		p->n = route_tokens(weights, n, experts, i, r->token);
+		if (!p->n)
+			continue;
+		p->place = place_of(p->layer, i);
+		p->stopped = false;
+		route_gather(x, r->token, p->n, dim, lies(r, p, op->out));
+		if (p->tap && p->tap->routed)
+			p->tap->routed(p->tap->arg, r->token, p->n);
+		for (const struct op *o = op + 1; o < merge && !rc && !p->stopped; o++)
+			rc = run_op(r, p, o, e);
+		if (!p->stopped)
+			route_merge(lies(r, p, merge->in[0]), r->token, p->n, width(p, merge->in[0]), weights, experts, i, sum);
+		stopped |= p->stopped;
+	}
+	p->n = n;
+	p->place = p->layer;
+	p->stopped = stopped;
+	return rc;
 }
 
 static int check_pass(const struct model_run *r, const struct pass *p, struct err *e)
@@ -473,7 +516,7 @@ int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs,
 {
 	const struct config *c = r->m->config;
 	struct block b;
-	struct pass p = { .b = &b, .layer = layer, .seqs = seqs, .len = len, .cache = cache, .tap = tap, .hidden = hidden };
+	struct pass p = { .b = &b, .layer = layer, .place = layer, .seqs = seqs, .len = len, .cache = cache, .tap = tap, .hidden = hidden };
 	if (layer >= c->layers)
 		return err_set(e, ERR_BUG, "the model has no layer %u", layer);
 	block_make(c, layer, &b);
@@ -489,8 +532,11 @@ int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs,
 	    (rc = phase_table_fill(&r->phases, r->m, p.start, len, e)))
 		return rc;
 	unsigned part = tap ? tap->part : 0, end = b.part[part ? part : b.parts];
-	for (unsigned i = b.part[part ? part - 1 : 0]; i < end && !rc && !p.stopped; i++)
-		rc = run_op(r, &p, &b.op[i], e);
+	for (unsigned i = b.part[part ? part - 1 : 0]; i < end && !rc && !p.stopped; i++) {
+		bool experts = b.op[i].kind == OP_EXPERTS;
+		rc = experts ? run_experts(r, &p, i, e) : run_op(r, &p, &b.op[i], e);
+		i = experts ? block_merge(&b, i) : i;
+	}
 	return rc;
 }
 

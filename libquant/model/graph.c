@@ -35,7 +35,8 @@ static void add_site(struct build *b, enum role r, bool required, uint32_t ndim,
 		k->full = true;
 		return;
 	}
-	k->site[k->sites++] = (struct site){ .role = r, .ndim = ndim, .dim = { rows, cols }, .required = required };
+	k->site[k->sites++] = (struct site){ .role = r, .ndim = ndim, .dim = { rows, cols }, .required = required,
+					     .count = role_rows[r].per_expert ? b->config->experts : 1 };
 	k->site_of[r] = (uint8_t)k->sites;
 }
 
@@ -54,6 +55,9 @@ static size_t rows_of(const struct build *b, enum role r)
 	case ROLE_GATE:
 	case ROLE_UP: return b->layer->ffn;
 	case ROLE_HEAD: return c->vocab;
+	case ROLE_ROUTER: return c->experts;
+	case ROLE_EXPERT_GATE:
+	case ROLE_EXPERT_UP: return c->expert_ffn;
 	default: return c->hidden;
 	}
 }
@@ -155,6 +159,21 @@ void op_add(struct build *b, value x)
 			       .bias = ROLE_UNKNOWN });
 }
 
+value op_route(struct build *b, value logits)
+{
+	return without_weights(b, OP_ROUTE, logits, NO_VALUE, NO_VALUE, width_of(b, logits));
+}
+
+value op_experts(struct build *b, value x, value weights)
+{
+	return without_weights(b, OP_EXPERTS, x, weights, NO_VALUE, width_of(b, x));
+}
+
+value op_merge(struct build *b, value x, value weights)
+{
+	return without_weights(b, OP_MERGE, x, weights, NO_VALUE, width_of(b, x));
+}
+
 value common_attention(struct build *b, value x, bool head_norms)
 {
 	value q = op_linear(b, x, ROLE_Q), k = op_linear(b, x, ROLE_K), v = op_linear(b, x, ROLE_V);
@@ -173,14 +192,38 @@ value common_feed_forward(struct build *b, value x)
 	return op_linear(b, op_glu(b, gate, up), ROLE_DOWN);
 }
 
+value common_mixture(struct build *b, value x)
+{
+	value weights = op_route(b, op_linear(b, x, ROLE_ROUTER)), of_one = op_experts(b, x, weights);
+	value gate = op_linear(b, of_one, ROLE_EXPERT_GATE), up = op_linear(b, of_one, ROLE_EXPERT_UP);
+	return op_merge(b, op_linear(b, op_glu(b, gate, up), ROLE_EXPERT_DOWN), weights);
+}
+
 /* ---- what follows from a list */
 
+unsigned block_merge(const struct block *b, unsigned i)
+{
+	while (i < b->ops && b->op[i].kind != OP_MERGE)
+		i++;
+	return i;
+}
+
+/* What an expert reads, made before it, the next one reads again. */
 static void find_uses(struct block *b)
 {
-	for (unsigned i = 0; i < b->ops; i++)
-		for (int k = 0; k < 3; k++)
-			if (b->op[i].in[k] != NO_VALUE)
-				b->value[b->op[i].in[k]].last = (uint8_t)i;
+	unsigned begin = 0, end = 0;
+	for (unsigned i = 0; i < b->ops; i++) {
+		if (b->op[i].kind == OP_EXPERTS) {
+			begin = i;
+			end = block_merge(b, i);
+		}
+		for (int k = 0; k < 3; k++) {
+			if (b->op[i].in[k] == NO_VALUE)
+				continue;
+			struct value_info *v = &b->value[b->op[i].in[k]];
+			v->last = (uint8_t)(i < end && v->maker < begin ? end : i);
+		}
+	}
 }
 
 static void find_groups(struct block *b)
@@ -197,35 +240,50 @@ static void find_groups(struct block *b)
 
 static bool in_place(enum op_kind k)
 {
-	return k != OP_LINEAR && k != OP_ATTEND;
+	return k != OP_LINEAR && k != OP_ATTEND && k != OP_EXPERTS && k != OP_MERGE;
 }
 
-/* Values get rooms first come, first served. A group of linears reads its input until all its results are there. */
+static void give_room(struct block *b, bool taken[BLOCK_ROOMS], value v)
+{
+	unsigned room = 0;
+	while (room < BLOCK_ROOMS && taken[room])
+		room++;
+	if (room == BLOCK_ROOMS) {
+		b->full = true;
+		return;
+	}
+	b->rooms = room + 1 > b->rooms ? room + 1 : b->rooms;
+	b->value[v].room = (uint8_t)room;
+	taken[room] = true;
+}
+
+/*
+ * Values get rooms first come, first served. A group of linears reads its input until all its results are there. The sum
+ * over experts has its room before the first of them.
+ */
 static void find_rooms(struct block *b)
 {
 	bool taken[BLOCK_ROOMS] = { false };
 	for (unsigned i = 0; i < b->ops; i++) {
 		const struct op *op = &b->op[i];
-		struct value_info *out = &b->value[op->out], *in = &b->value[op->in[0]];
-		unsigned room = 0;
-		if (op->out != STREAM) {
-			bool reuse = in_place(op->kind) && op->in[0] != STREAM && in->last == i;
-			while (!reuse && room < BLOCK_ROOMS && taken[room])
-				room++;
-			room = reuse ? in->room : room;
-			if (room == BLOCK_ROOMS) {
-				b->full = true;
-				return;
-			}
-			b->rooms = room + 1 > b->rooms ? room + 1 : b->rooms;
-			b->room[room] = out->width > b->room[room] ? out->width : b->room[room];
-			out->room = (uint8_t)room;
-		}
+		unsigned merge = op->kind == OP_EXPERTS ? block_merge(b, i) : b->ops;
+		if (merge < b->ops)
+			give_room(b, taken, b->op[merge].out);
+		const struct value_info *in = &b->value[op->in[0]];
+		if (op->out != STREAM && in_place(op->kind) && op->in[0] != STREAM && in->last == i)
+			b->value[op->out].room = in->room;
+		else if (op->out != STREAM && op->kind != OP_MERGE)
+			give_room(b, taken, op->out);
+		if (b->full)
+			return;
 		for (int k = 0; k < 3; k++)
 			if (op->in[k] != NO_VALUE && op->in[k] != STREAM && b->value[op->in[k]].last == i)
 				taken[b->value[op->in[k]].room] = false;
-		if (op->out != STREAM)
+		if (op->out != STREAM) {
+			struct value_info *out = &b->value[op->out];
 			taken[out->room] = true;
+			b->room[out->room] = out->width > b->room[out->room] ? out->width : b->room[out->room];
+		}
 	}
 }
 
@@ -325,7 +383,8 @@ unsigned block_groups(const struct block *b, struct group out[BLOCK_GROUPS])
 		if (op->kind != OP_LINEAR || block_leader(b, op->role) != op->role || n == BLOCK_GROUPS)
 			continue;
 		struct group *g = &out[n++];
-		*g = (struct group){ .part = part, .ends = true, .adds = block_adds(b, op->role) };
+		*g = (struct group){ .part = part, .ends = true, .adds = block_adds(b, op->role),
+				     .experts = role_rows[op->role].per_expert ? block_site(b, op->role)->count : 0 };
 		for (unsigned k = i; k < b->ops && g->count < BLOCK_READERS; k++)
 			if (b->op[k].kind == OP_LINEAR && b->op[k].in[0] == op->in[0])
 				g->role[g->count++] = b->op[k].role;
@@ -367,6 +426,7 @@ struct source_of block_source(const struct config *c, const struct block *b, enu
 			s.heads = true;
 			break;
 		case OP_ACT: s.why = "an activation"; return s;
+		case OP_EXPERTS: s.why = "experts, which have one input"; return s;
 		default: s.why = "a norm of each head"; return s;
 		}
 		if (x != NO_VALUE && reads(b, x) != 1)
@@ -376,40 +436,83 @@ struct source_of block_source(const struct config *c, const struct block *b, enu
 	return s;
 }
 
-uint32_t role_shape(const struct config *c, enum role r, uint32_t layer, uint64_t dim[2])
+/* The block that a role's tensors belong to, if the model has such a place. */
+static const struct site *find_site(const struct config *c, enum role r, uint32_t place, struct block *b)
 {
-	struct block b;
-	dim[0] = dim[1] = 0;
-	if (r >= ROLE_COUNT || (role_rows[r].per_layer && layer >= c->layers))
-		return 0;
-	block_make(c, role_rows[r].per_layer ? layer : OUTSIDE, &b);
-	const struct site *s = block_site(&b, r);
-	if (!s)
-		return 0;
-	dim[0] = s->dim[0];
-	dim[1] = s->dim[1];
-	return s->ndim;
+	if (site_id(c, r, place) == SIZE_MAX)
+		return NULL;
+	block_make(c, role_rows[r].per_expert ? place_layer(place) : role_rows[r].per_layer ? place : OUTSIDE, b);
+	return block_site(b, r);
 }
 
-bool role_required(const struct config *c, enum role r, uint32_t layer)
+uint32_t role_shape(const struct config *c, enum role r, uint32_t place, uint64_t dim[2])
 {
 	struct block b;
-	if (r >= ROLE_COUNT || (role_rows[r].per_layer && layer >= c->layers))
-		return false;
-	block_make(c, role_rows[r].per_layer ? layer : OUTSIDE, &b);
-	const struct site *s = block_site(&b, r);
+	const struct site *s = find_site(c, r, place, &b);
+	dim[0] = s ? s->dim[0] : 0;
+	dim[1] = s ? s->dim[1] : 0;
+	return s ? s->ndim : 0;
+}
+
+bool role_required(const struct config *c, enum role r, uint32_t place)
+{
+	struct block b;
+	const struct site *s = find_site(c, r, place, &b);
 	return s && s->required;
 }
 
-uint64_t config_parameters(const struct config *c)
+uint32_t role_count(const struct config *c, enum role r, uint32_t layer)
+{
+	struct block b;
+	if (r >= ROLE_COUNT || (role_rows[r].per_expert && !c->experts))
+		return 0;
+	const struct site *s = find_site(c, r, role_rows[r].per_expert ? place_of(layer, 0) : layer, &b);
+	return s && s->required ? s->count : 0;
+}
+
+/* Roles outside of layers, those of each layer, those of each expert. */
+enum { EXPERT_ROLES = ROLE_EXPERT_DOWN - ROLE_EXPERT_GATE + 1 };
+
+size_t site_id(const struct config *c, enum role r, uint32_t place)
+{
+	if (r >= ROLE_COUNT)
+		return SIZE_MAX;
+	if (!role_rows[r].per_layer)
+		return r;
+	if (!role_rows[r].per_expert)
+		return place < c->layers ? ((size_t)place + 1) * ROLE_COUNT + r : SIZE_MAX;
+	size_t layer = place_layer(place), expert = place_expert(place);
+	if (layer >= c->layers || expert >= c->experts)
+		return SIZE_MAX;
+	return ((size_t)c->layers + 1) * ROLE_COUNT + (layer * c->experts + expert) * EXPERT_ROLES + (r - ROLE_EXPERT_GATE);
+}
+
+size_t site_count(const struct config *c)
+{
+	return ((size_t)c->layers + 1) * ROLE_COUNT + (size_t)c->layers * c->experts * EXPERT_ROLES;
+}
+
+static uint64_t parameters(const struct config *c, uint32_t experts)
 {
 	uint64_t sum = 0;
 	struct block b;
 	for (uint32_t i = 0; i <= c->layers; i++) {
 		block_make(c, i < c->layers ? i : OUTSIDE, &b);
-		for (unsigned k = 0; k < b.sites; k++)
-			if (b.site[k].required)
-				sum += b.site[k].dim[0] * (b.site[k].ndim == 2 ? b.site[k].dim[1] : 1);
+		for (unsigned k = 0; k < b.sites; k++) {
+			const struct site *s = &b.site[k];
+			if (s->required)
+				sum += s->dim[0] * (s->ndim == 2 ? s->dim[1] : 1) * (role_rows[s->role].per_expert ? experts : 1);
+		}
 	}
 	return sum;
+}
+
+uint64_t config_parameters(const struct config *c)
+{
+	return parameters(c, c->experts);
+}
+
+uint64_t config_active_parameters(const struct config *c)
+{
+	return parameters(c, c->experts_used);
 }

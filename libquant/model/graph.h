@@ -20,6 +20,9 @@ enum op_kind {
 	OP_ACT,       /* out = act(in[0]) */
 	OP_GLU,       /* out = act(in[0]) * in[1] */
 	OP_ADD,       /* the stream += in[0] */
+	OP_ROUTE,     /* out = the weight of each expert, 0 of those that are not chosen, from logits in[0] */
+	OP_EXPERTS,   /* out = tokens of in[0] that in[1] gives to an expert; from here to OP_MERGE once for each expert */
+	OP_MERGE,     /* out = per token the sum of what its experts made, in[0], by the weights in[1] */
 };
 
 typedef uint8_t value; /* a number in the list of values */
@@ -46,6 +49,7 @@ struct site {
 	uint32_t ndim;
 	uint64_t dim[2];
 	bool required;        /* else accepted, and not read */
+	uint32_t count;       /* of the layer: 1, or one for each expert */
 };
 
 struct block {
@@ -70,6 +74,8 @@ const struct op *block_op(const struct block *b, enum role r);
 enum role block_leader(const struct block *b, enum role r);
 /* Of what this matrix reads. */
 size_t block_width(const struct block *b, enum role r);
+/* The OP_MERGE of the OP_EXPERTS that is operation i. */
+unsigned block_merge(const struct block *b, unsigned i);
 /* Is there such an operation in part i of the layer, from 1; 0: anywhere? */
 bool block_has(const struct block *b, unsigned part, enum op_kind kind);
 /* Does what this matrix puts out go to the stream as it is? */
@@ -83,7 +89,13 @@ struct group {
 	unsigned part;     /* of the layer, from 1 */
 	bool ends;         /* no matrix of that part comes after it */
 	bool adds;         /* what it puts out goes to the stream as it is */
+	uint32_t experts;  /* 0: the layer has it once; else each of so many experts has it */
 };
+/* The place of a group's matrices; i: the expert, or 0. */
+static inline uint32_t group_place(const struct group *g, uint32_t layer, uint32_t i)
+{
+	return g->experts ? place_of(layer, i) : layer;
+}
 /* In the order the layer runs them: their number. */
 unsigned block_groups(const struct block *b, struct group out[BLOCK_GROUPS]);
 
@@ -113,9 +125,15 @@ value op_attend(struct build *b, value q, value k, value v);
 value op_act(struct build *b, value x);
 value op_glu(struct build *b, value gate, value up);
 void op_add(struct build *b, value x);
+value op_route(struct build *b, value logits);
+/* What is appended between these two is run by each expert, over its tokens. */
+value op_experts(struct build *b, value x, value weights);
+value op_merge(struct build *b, value x, value weights);
 
 /* What most families are made of: x -> what is added to the stream. */
 value common_attention(struct build *b, value x, bool head_norms);
 value common_feed_forward(struct build *b, value x);
+/* The same of a layer that is a mixture of such: each token goes to those that a router chooses. */
+value common_mixture(struct build *b, value x);
 
 #endif

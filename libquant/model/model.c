@@ -29,19 +29,17 @@ struct kv_codecs model_kv(const struct model *m)
 	return m->kv;
 }
 
-const struct weight *model_weight(const struct model *m, enum role r, uint32_t layer)
+const struct weight *model_weight(const struct model *m, enum role r, uint32_t place)
 {
 	static const struct weight none;
-	if (r >= ROLE_COUNT || (role_rows[r].per_layer && layer >= m->config->layers))
-		return &none;
-	return &m->weight[model_slot(r, layer)];
+	size_t id = site_id(m->config, r, place);
+	return id == SIZE_MAX ? &none : &m->weight[id];
 }
 
-const float *model_vector(const struct model *m, enum role r, uint32_t layer)
+const float *model_vector(const struct model *m, enum role r, uint32_t place)
 {
-	if (r >= ROLE_COUNT || (role_rows[r].per_layer && layer >= m->config->layers))
-		return NULL;
-	return m->vector[model_slot(r, layer)];
+	size_t id = site_id(m->config, r, place);
+	return id == SIZE_MAX ? NULL : m->vector[id];
 }
 
 /* What is wrong with a checkpoint, collected so that one message names everything. */
@@ -77,14 +75,32 @@ static void check_shape(struct complaints *x, const struct tensor *t, uint32_t n
 		      tensor_shape_text(&want, need));
 }
 
-/* The role of a tensor, if the model has a place for it. GGUF's frequency divisors have no Hugging Face name. */
-static enum role place(const struct config *c, const char *name, uint32_t *layer)
+/* The site of a tensor and its shape, if the model has a place for it. GGUF's frequency divisors have no Hugging Face name. */
+static size_t find_place(const struct config *c, const char *name, uint64_t dim[2], uint32_t *ndim)
 {
-	uint64_t dim[2];
-	enum role r = role_from_hf(c->arch, name, layer);
+	uint32_t place;
+	enum role r = role_from_hf(c->arch, name, &place);
 	if (r == ROLE_UNKNOWN)
-		r = role_from_gguf(c->arch, name, layer) == ROLE_ROPE_FREQS ? ROLE_ROPE_FREQS : ROLE_UNKNOWN;
-	return r != ROLE_UNKNOWN && role_shape(c, r, *layer, dim) ? r : ROLE_UNKNOWN;
+		r = role_from_gguf(c->arch, name, &place) == ROLE_ROPE_FREQS ? ROLE_ROPE_FREQS : ROLE_UNKNOWN;
+	return r != ROLE_UNKNOWN && (*ndim = role_shape(c, r, place, dim)) ? site_id(c, r, place) : SIZE_MAX;
+}
+
+static void find_missing(struct model *m, struct complaints *x)
+{
+	const struct config *c = m->config;
+	for (int r = 0; r < ROLE_COUNT; r++)
+		for (uint32_t l = 0; l < (role_rows[r].per_layer ? c->layers : 1); l++) {
+			uint32_t count = x->carried && r == ROLE_HEAD ? 0 : role_count(c, (enum role)r, l);
+			for (uint32_t i = 0; i < count; i++) {
+				char name[96];
+				uint32_t place = role_rows[r].per_expert ? place_of(l, i) : l;
+				if (model_weight(m, (enum role)r, place)->tensor)
+					continue;
+				x->missing_count++;
+				x->no_head |= r == ROLE_HEAD;
+				complain(&x->missing, role_hf_name(c->arch, (enum role)r, place, name) ? name : role_rows[r].name);
+			}
+		}
 }
 
 static void bind_names(struct model *m, struct complaints *x)
@@ -92,28 +108,18 @@ static void bind_names(struct model *m, struct complaints *x)
 	const struct config *c = m->config;
 	for (size_t i = 0; i < m->source->count; i++) {
 		const struct tensor *t = &m->source->tensors[i];
-		uint32_t layer;
+		uint32_t ndim = 0;
 		uint64_t dim[2];
-		enum role r = place(c, t->name, &layer);
-		if (r != ROLE_UNKNOWN) {
-			check_shape(x, t, role_shape(c, r, layer, dim), dim);
-			m->weight[model_slot(r, layer)].tensor = t;
+		size_t id = find_place(c, t->name, dim, &ndim);
+		if (id != SIZE_MAX) {
+			check_shape(x, t, ndim, dim);
+			m->weight[id].tensor = t;
 		} else if (!x->carried && !tensor_name_ignored(t->name)) {
 			x->unknown_count++;
 			complain(&x->unknown, t->name);
 		}
 	}
-	for (int r = 0; r < ROLE_COUNT; r++)
-		for (uint32_t l = 0; l < (role_rows[r].per_layer ? c->layers : 1); l++) {
-			char name[96];
-			if (m->weight[model_slot((enum role)r, l)].tensor || !role_required(c, (enum role)r, l))
-				continue;
-			if (x->carried && r == ROLE_HEAD)
-				continue;
-			x->missing_count++;
-			x->no_head |= r == ROLE_HEAD;
-			complain(&x->missing, role_hf_name(c->arch, (enum role)r, l, name) ? name : role_rows[r].name);
-		}
+	find_missing(m, x);
 }
 
 /* Lists longer than this would push the rest out of the message. */
@@ -140,9 +146,9 @@ static int report(struct complaints *x, struct err *e)
 }
 
 /* Views of matrices, decoded copies of vectors. */
-static int load(struct model *m, size_t slot, struct err *e)
+static int load(struct model *m, size_t id, struct err *e)
 {
-	struct weight *w = &m->weight[slot];
+	struct weight *w = &m->weight[id];
 	const struct tensor *t = w->tensor;
 	uint64_t rows = tensor_rows(t), cols = tensor_cols(t), bytes = codec_row_bytes(t->codec, cols);
 	if (!t->codec->decode || t->codec->kind == CODEC_INTEGER)
@@ -155,7 +161,7 @@ static int load(struct model *m, size_t slot, struct err *e)
 		return err_set(e, ERR_INPUT, "%s has %zu bytes, too few for its shape", t->name, w->bytes.size);
 	if (t->ndim != 1)
 		return ERR_OK;
-	float *v = m->vector[slot] = malloc((size_t)cols * sizeof *v);
+	float *v = m->vector[id] = malloc((size_t)cols * sizeof *v);
 	if (!v)
 		return err_nomem(e);
 	weight_row(w, 0, v);
@@ -165,9 +171,8 @@ static int load(struct model *m, size_t slot, struct err *e)
 static int load_all(struct model *m, struct err *e)
 {
 	const struct config *c = m->config;
-	size_t slots = ((size_t)c->layers + 1) * ROLE_COUNT;
 	int rc;
-	for (size_t i = 0; i < slots; i++)
+	for (size_t i = 0; i < site_count(c); i++)
 		if (m->weight[i].tensor && (rc = load(m, i, e)))
 			return rc;
 	struct rope r = c->rope;
@@ -184,7 +189,7 @@ static int load_all(struct model *m, struct err *e)
 /* A model whose tensors have their places, nothing read yet. */
 static int bind(const struct config *c, struct tensor_source *s, bool carried, struct model **out, struct err *e)
 {
-	size_t slots = ((size_t)c->layers + 1) * ROLE_COUNT;
+	size_t sites = site_count(c);
 	struct complaints x = { .carried = carried };
 	struct model *m = calloc(1, sizeof *m);
 	*out = m;
@@ -192,9 +197,9 @@ static int bind(const struct config *c, struct tensor_source *s, bool carried, s
 		return err_nomem(e);
 	m->config = c;
 	m->source = s;
-	m->weight = calloc(slots, sizeof *m->weight);
-	m->vector = calloc(slots, sizeof *m->vector);
-	m->replaced = calloc(slots, sizeof *m->replaced);
+	m->weight = calloc(sites, sizeof *m->weight);
+	m->vector = calloc(sites, sizeof *m->vector);
+	m->replaced = calloc(sites, sizeof *m->replaced);
 	if (!m->weight || !m->vector || !m->replaced)
 		return err_nomem(e);
 	bind_names(m, &x);
@@ -225,18 +230,18 @@ int model_open(const struct config *c, struct tensor_source *s, struct model **o
 	return rc;
 }
 
-int model_replace(struct model *m, enum role r, uint32_t layer, const struct tensor *t, const void *bytes, struct err *e)
+int model_replace(struct model *m, enum role r, uint32_t place, const struct tensor *t, const void *bytes, struct err *e)
 {
-	bool place = r < ROLE_COUNT && (!role_rows[r].per_layer || layer < m->config->layers);
-	struct weight *w = place ? &m->weight[model_slot(r, layer)] : NULL;
+	size_t id = site_id(m->config, r, place);
+	struct weight *w = id != SIZE_MAX ? &m->weight[id] : NULL;
 	if (!w || !w->tensor || !shape_is(t, w->tensor->ndim, w->tensor->dim))
 		return err_set(e, ERR_BUG, "%s cannot take the place of a tensor of another shape", t->name);
 	tensor_bytes_release(&w->bytes);
-	m->replaced[model_slot(r, layer)] = *t;
-	w->tensor = &m->replaced[model_slot(r, layer)];
+	m->replaced[id] = *t;
+	w->tensor = &m->replaced[id];
 	w->bytes = (struct tensor_bytes){ .data = bytes, .size = (size_t)t->nbytes };
 	if (t->ndim == 1)
-		weight_row(w, 0, m->vector[model_slot(r, layer)]);
+		weight_row(w, 0, m->vector[id]);
 	return ERR_OK;
 }
 
@@ -244,10 +249,10 @@ void model_close(struct model *m)
 {
 	if (!m)
 		return;
-	size_t slots = ((size_t)m->config->layers + 1) * ROLE_COUNT;
-	for (size_t i = 0; m->weight && i < slots; i++)
+	size_t sites = site_count(m->config);
+	for (size_t i = 0; m->weight && i < sites; i++)
 		tensor_bytes_release(&m->weight[i].bytes);
-	for (size_t i = 0; m->vector && i < slots; i++)
+	for (size_t i = 0; m->vector && i < sites; i++)
 		free(m->vector[i]);
 	free(m->weight);
 	free(m->vector);

@@ -46,15 +46,15 @@ struct weight {
 	const struct tensor *tensor;
 	struct tensor_bytes bytes;
 };
-const struct weight *model_weight(const struct model *m, enum role r, uint32_t layer);
+const struct weight *model_weight(const struct model *m, enum role r, uint32_t place);
 /* Norm weights and biases as f32, decoded at open; NULL when the model has none. */
-const float *model_vector(const struct model *m, enum role r, uint32_t layer);
+const float *model_vector(const struct model *m, enum role r, uint32_t place);
 
 /*
  * Puts other bytes in the place of a bound tensor of the same shape, in any codec. Bytes of matrices are borrowed and
  * must stay until they are replaced or the model is closed; *t is copied.
  */
-int model_replace(struct model *m, enum role r, uint32_t layer, const struct tensor *t, const void *bytes, struct err *e);
+int model_replace(struct model *m, enum role r, uint32_t place, const struct tensor *t, const void *bytes, struct err *e);
 
 /* y[n, rows] = x[n, cols] W^T (+ bias, if bias is not NULL). Decodes W in blocks of rows; uses thread_for. */
 int weight_apply(const struct weight *w, const float *x, size_t n, const float *bias, float *y, struct err *e);
@@ -75,17 +75,22 @@ size_t kv_cache_bytes(const struct kv_cache *k);
 /* Forgets the tokens from `length` on. Layers with a window cannot go back past what they keep: 0 always works. */
 void kv_cache_truncate(struct kv_cache *k, size_t length);
 
-/* Sees the input of every linear layer while a layer runs; x is [n, dim]. Roles that share an input (Q, K, V) report once, as the first. */
+/*
+ * Sees the input of every linear layer while a layer runs; x is [n, dim]. Roles that share an input (Q, K, V) report once, as
+ * the first. What an expert reads is reported for each expert that has tokens, by its place.
+ */
 struct model_tap {
-	void (*input)(void *arg, enum role r, uint32_t layer, const float *x, size_t n, size_t dim);
+	void (*input)(void *arg, enum role r, uint32_t place, const float *x, size_t n, size_t dim);
 	/*
 	 * Optional: queries and keys (with bias and QK-norm, before RoPE) and values; q is [n, heads * head_dim], k and v
 	 * are [n, kv_heads * head_dim], or NULL in a layer that reads another layer's KV.
 	 */
 	void (*qkv)(void *arg, uint32_t layer, const float *q, const float *k, const float *v, size_t n);
+	/* Optional: before the input of an expert, which of the pass's tokens its rows are. */
+	void (*routed)(void *arg, const uint32_t *token, size_t n);
 	void *arg;
 	/*
-	 * The layer ends after it has reported the input of role `last`, and leaves in `hidden` the residual stream as it
+	 * The layer ends after it has reported the input of role `last` (of every expert), and leaves in `hidden` the residual stream as it
 	 * is before that projection is added.
 	 */
 	bool stop;

@@ -6,19 +6,14 @@
 struct model {
 	const struct config *config;
 	struct tensor_source *source;
-	struct weight *weight;   /* see model_slot */
+	struct weight *weight;   /* by site_id */
 	float **vector;
-	struct tensor *replaced; /* what model_replace put in, per slot */
+	struct tensor *replaced; /* what model_replace put in, by site_id */
 	float *inv_freq;         /* [rope.dims / 2] */
 	float rope_scale;
 	bool streaming;
 	struct kv_codecs kv;
 };
-
-static inline size_t model_slot(enum role r, uint32_t layer)
-{
-	return (role_rows[r].per_layer ? (size_t)layer + 1 : 0) * ROLE_COUNT + (size_t)r;
-}
 
 /* The output head: its own matrix, or the embedding. */
 static inline const struct weight *model_head(const struct model *m)

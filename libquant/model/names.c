@@ -3,9 +3,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#define ROW(r, b, n, h, g) .role = r, .bias_role = b, .name = n, .hf = h, .gguf = g
+#define NAMED(r, b, n, h, g) .role = r, .bias_role = b, .name = n, .hf = h, .gguf = g
+#define ROW(r, b, n, h, g) NAMED(r, b, n, h, g), .like = r
 #define MATRIX(r, b, n, h, g) { ROW(r, b, n, h, g), .per_layer = true, .linear = true }
 #define NORM(r, b, n, h, g) { ROW(r, b, n, h, g), .per_layer = true, .norm = true }
+#define EXPERT(r, of, n, h, g) { NAMED(r, ROLE_UNKNOWN, n, h, g), .per_layer = true, .linear = true, .per_expert = true, .like = of }
 #define BIAS(r, n, h, g) { ROW(r, ROLE_UNKNOWN, n, h, g), .per_layer = true, .bias = true }
 #define L "model.layers.%u."
 
@@ -41,6 +43,15 @@ const struct role_row role_rows[ROLE_COUNT] = {
 				    "blk.%u.ffn_norm.bias"),
 	[ROLE_FINAL_NORM_BIAS] = { ROW(ROLE_FINAL_NORM_BIAS, ROLE_UNKNOWN, "final_norm_bias", "model.norm.bias",
 				       "output_norm.bias"), .bias = true },
+	/* as writers of GGUF have it, the router stays in floats */
+	[ROLE_ROUTER] = { ROW(ROLE_ROUTER, ROLE_UNKNOWN, "ffn_gate_inp", L "mlp.gate.weight", "blk.%u.ffn_gate_inp.weight"),
+			  .per_layer = true },
+	[ROLE_EXPERT_GATE] = EXPERT(ROLE_EXPERT_GATE, ROLE_GATE, "ffn_gate_exps", L "mlp.experts.%u.gate_proj.weight",
+				    "blk.%u.ffn_gate_exps.weight"),
+	[ROLE_EXPERT_UP] = EXPERT(ROLE_EXPERT_UP, ROLE_UP, "ffn_up_exps", L "mlp.experts.%u.up_proj.weight",
+				  "blk.%u.ffn_up_exps.weight"),
+	[ROLE_EXPERT_DOWN] = EXPERT(ROLE_EXPERT_DOWN, ROLE_DOWN, "ffn_down_exps", L "mlp.experts.%u.down_proj.weight",
+				    "blk.%u.ffn_down_exps.weight"),
 };
 
 static const char *pattern_of(const struct arch *a, enum role r, bool gguf)
@@ -51,43 +62,51 @@ static const char *pattern_of(const struct arch *a, enum role r, bool gguf)
 	return gguf ? role_rows[r].gguf : role_rows[r].hf;
 }
 
-/* Layer numbers as writers print them: no sign, no leading zero, below UINT32_MAX. */
-static bool match(const char *pattern, const char *name, uint32_t *layer)
+/* Numbers as writers print them: no sign, no leading zero, below UINT32_MAX. NULL: there is none. */
+static const char *number(const char *p, uint32_t *out)
 {
-	const char *mark = strstr(pattern, "%u");
-	*layer = UINT32_MAX;
-	if (!mark)
-		return !strcmp(pattern, name);
-	size_t head = (size_t)(mark - pattern);
-	if (strncmp(pattern, name, head))
-		return false;
-	const char *p = name + head;
+	const char *begin = p;
 	uint64_t n = 0;
 	if (*p == '0' && p[1] >= '0' && p[1] <= '9')
-		return false;
+		return NULL;
 	for (; *p >= '0' && *p <= '9'; p++)
 		if ((n = n * 10 + (uint64_t)(*p - '0')) >= UINT32_MAX)
+			return NULL;
+	*out = (uint32_t)n;
+	return p == begin ? NULL : p;
+}
+
+/* The numbers of a name are layer and expert. A layer that no model has, with an expert, is no place. */
+static bool match(const char *pattern, const char *name, uint32_t *place)
+{
+	uint32_t n[2] = { UINT32_MAX, NO_EXPERT };
+	const char *mark;
+	for (int i = 0; i < 2 && (mark = strstr(pattern, "%u")); i++) {
+		size_t head = (size_t)(mark - pattern);
+		if (strncmp(pattern, name, head) || !(name = number(name + head, &n[i])))
 			return false;
-	if (p == name + head || strcmp(p, mark + 2))
+		pattern = mark + 2;
+	}
+	if (strcmp(pattern, name) || (n[1] != NO_EXPERT && (n[0] >= MAX_LAYERS || n[1] >= MAX_EXPERTS)))
 		return false;
-	*layer = (uint32_t)n;
+	*place = n[1] == NO_EXPERT ? n[0] : place_of(n[0], n[1]);
 	return true;
 }
 
-static enum role role_of(const struct arch *a, const char *name, uint32_t *layer, bool gguf)
+static enum role role_of(const struct arch *a, const char *name, uint32_t *place, bool gguf)
 {
 	for (int r = 0; r < ROLE_COUNT; r++) {
 		const char *pattern = pattern_of(a, (enum role)r, gguf);
-		if (pattern && match(pattern, name, layer))
+		if (pattern && match(pattern, name, place))
 			return (enum role)r;
 	}
-	*layer = UINT32_MAX;
+	*place = UINT32_MAX;
 	return ROLE_UNKNOWN;
 }
 
-enum role role_from_hf(const struct arch *a, const char *name, uint32_t *layer)
+enum role role_from_hf(const struct arch *a, const char *name, uint32_t *place)
 {
-	return role_of(a, name, layer, false);
+	return role_of(a, name, place, false);
 }
 
 enum role role_from_gguf(const struct arch *a, const char *name, uint32_t *layer)
@@ -97,26 +116,30 @@ enum role role_from_gguf(const struct arch *a, const char *name, uint32_t *layer
 
 enum { NAME_SIZE = 96 };
 
-static char *fill(const char *pattern, uint32_t layer, char *buf)
+static char *fill(const char *pattern, bool expert, uint32_t place, char *buf)
 {
+	const uint32_t n[2] = { expert ? place_layer(place) : place, place_expert(place) };
+	size_t at = 0;
+	const char *mark;
 	if (!pattern)
 		return NULL;
-	const char *mark = strstr(pattern, "%u");
-	if (mark)
-		snprintf(buf, NAME_SIZE, "%.*s%u%s", (int)(mark - pattern), pattern, layer, mark + 2);
-	else
-		snprintf(buf, NAME_SIZE, "%s", pattern);
+	for (int i = 0; i < 2 && (mark = strstr(pattern, "%u")) && at < NAME_SIZE; i++) {
+		at += (size_t)snprintf(buf + at, NAME_SIZE - at, "%.*s%u", (int)(mark - pattern), pattern, n[i]);
+		pattern = mark + 2;
+	}
+	if (at < NAME_SIZE)
+		snprintf(buf + at, NAME_SIZE - at, "%s", pattern);
 	return buf;
 }
 
-char *role_hf_name(const struct arch *a, enum role r, uint32_t layer, char *buf)
+char *role_hf_name(const struct arch *a, enum role r, uint32_t place, char *buf)
 {
-	return fill(pattern_of(a, r, false), layer, buf);
+	return fill(pattern_of(a, r, false), role_rows[r].per_expert, place, buf);
 }
 
 char *role_gguf_name(const struct arch *a, enum role r, uint32_t layer, char *buf)
 {
-	return fill(pattern_of(a, r, true), layer, buf);
+	return fill(pattern_of(a, r, true), role_rows[r].per_expert, layer, buf);
 }
 
 enum layout role_gguf_layout(const struct arch *a, enum role r)

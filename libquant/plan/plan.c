@@ -35,13 +35,22 @@ int plan_make(struct plan *p, const struct config *config, struct tensor_source 
 	*p = (struct plan){ 0 };
 	int rc = ERR_OK;
 	p->items = arena_array(&p->arena, s->count ? s->count : 1, sizeof *p->items);
-	if (!p->items)
+	p->config = config;
+	p->at = config ? arena_array(&p->arena, site_count(config), sizeof *p->at) : NULL;
+	if (!p->items || (config && !p->at)) {
+		plan_release(p);
 		return err_nomem(e);
+	}
+	for (size_t i = 0; config && i < site_count(config); i++)
+		p->at[i] = 0;
 	for (size_t i = 0; i < s->count && !rc; i++) {
 		struct recipe_query q = { .config = config, .tensor = &s->tensors[i], .role = ROLE_UNKNOWN, .layer = UINT32_MAX,
 					  .has_importance = m && m->needs_importance };
 		if (config)
 			q.role = role_from_hf(config->arch, s->tensors[i].name, &q.layer);
+		size_t id = config ? site_id(config, q.role, q.layer) : SIZE_MAX;
+		if (id != SIZE_MAX && !p->at[id])
+			p->at[id] = i + 1;
 		struct plan_item *item = &p->items[p->count++];
 		*item = (struct plan_item){ .source = i };
 		rc = choose(item, &s->tensors[i], &q, r, m, allow_requantize, e);
@@ -54,12 +63,10 @@ int plan_make(struct plan *p, const struct config *config, struct tensor_source 
 	return rc;
 }
 
-const struct plan_item *plan_find(const struct plan *p, enum role r, uint32_t layer)
+const struct plan_item *plan_find(const struct plan *p, enum role r, uint32_t place)
 {
-	for (size_t i = 0; i < p->count; i++)
-		if (p->items[i].role == r && p->items[i].layer == layer)
-			return &p->items[i];
-	return NULL;
+	size_t id = p->at ? site_id(p->config, r, place) : SIZE_MAX;
+	return id == SIZE_MAX || !p->at[id] ? NULL : &p->items[p->at[id] - 1];
 }
 
 void plan_release(struct plan *p)

@@ -18,7 +18,7 @@ struct plan_item {
 	struct tensor out;            /* name, shape, codec and size as written */
 	size_t source;                /* position in the source */
 	enum role role;
-	uint32_t layer;
+	uint32_t layer;               /* its place: see place_of */
 	const struct method *method;  /* NULL: the codec does not change, bytes are copied (or floats converted) */
 	const char *why;              /* reason for the codec, for --dry-run */
 	const struct codec *refused;  /* the recipe's codec, whose blocks do not divide the rows; NULL: they do */
@@ -29,19 +29,21 @@ struct plan {
 	size_t count;
 	uint64_t bytes;               /* sum of tensor bytes */
 	uint64_t scratch;             /* memory that executing it takes, at most */
+	const struct config *config;
+	size_t *at;                   /* by site_id: 1 + the item, 0: none; NULL: without a config */
 	struct arena arena;
 };
 
 /*
  * config may be NULL (roles are then unknown, and the recipe's default rules for unknown tensors apply).
  * A quantized source tensor is copied or decoded to floats; giving it another quantized codec is ERR_UNSUPPORTED
- * unless allow_requantize. Items are in source order. Names and methods must outlive the plan.
+ * unless allow_requantize. Items are in source order. Config, names and methods must outlive the plan.
  */
 int plan_make(struct plan *p, const struct config *config, struct tensor_source *s, const struct recipe *r,
 	      const struct method *m, bool allow_requantize, struct err *e);
 void plan_release(struct plan *p);
 /* NULL: the model has no such tensor, or it is left out. */
-const struct plan_item *plan_find(const struct plan *p, enum role r, uint32_t layer);
+const struct plan_item *plan_find(const struct plan *p, enum role r, uint32_t place);
 /* Memory that executing one item takes, its source mapped. */
 uint64_t plan_item_scratch(const struct plan_item *item, const struct tensor *source);
 double plan_bits_per_weight(const struct plan *p);

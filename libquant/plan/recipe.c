@@ -360,7 +360,8 @@ static bool glob(const char *p, const char *s)
 
 static bool layer_rule(enum recipe_when when, const struct recipe_query *q)
 {
-	uint32_t i = q->layer, n = q->config ? q->config->layers : 0;
+	bool expert = q->role < ROLE_COUNT && role_rows[q->role].per_expert;
+	uint32_t i = expert ? place_layer(q->layer) : q->layer, n = q->config ? q->config->layers : 0;
 	switch (when) {
 	case WHEN_ALWAYS: return true;
 	case WHEN_MORE: return i < n / 8 || i >= 7 * (uint64_t)n / 8 || (i - n / 8) % 3 == 2;
@@ -413,6 +414,20 @@ const char *recipe_head(const struct codec *c)
 	return !codec_quantizes(c) ? c->name : c->bits >= 8 ? "q8_0" : "q6_k";
 }
 
+/* llama.cpp, of mixtures of eight (Mixtral): what all experts share is small beside them. */
+static const char *of_eight(const struct recipe *r, enum role role)
+{
+	static const char *const output[] = { "Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_NL", "IQ4_XS", "Q4_K_S", "Q4_K_M" };
+	if (!codec_quantizes(r->codec))
+		return NULL;
+	if (role == ROLE_V || role == ROLE_K)
+		return "q8_0";
+	for (size_t i = 0; role == ROLE_O && i < sizeof output / sizeof *output; i++)
+		if (!strcmp(r->row->name, output[i]))
+			return "q5_k";
+	return NULL;
+}
+
 static const struct codec *preset_codec(const struct recipe *r, const struct recipe_query *q, enum role role, const char **why)
 {
 	const struct recipe_row *row = r->row;
@@ -423,6 +438,12 @@ static const struct codec *preset_codec(const struct recipe *r, const struct rec
 		*why = role == ROLE_HEAD ? "output head" : "embedding that is also the output head";
 		return codec_find(fits ? recipe_head(r->codec) : "q8_0");
 	}
+	const char *shared = q->config && q->config->experts == 8 ? of_eight(r, role) : NULL;
+	if (shared) {
+		*why = "shared by all experts: more bits";
+		return codec_find(shared);
+	}
+	role = role < ROLE_COUNT ? role_rows[role].like : role;
 	for (const struct recipe_rule *rule = row->rules; rule && rule->codec; rule++)
 		if (rule->role == role && layer_rule(rule->when, q)) {
 			*why = rule->why;

@@ -21,7 +21,7 @@ struct recipe_query {
 	const struct config *config;
 	const struct tensor *tensor;  /* source tensor: name and shape */
 	enum role role;
-	uint32_t layer;               /* UINT32_MAX outside layers */
+	uint32_t layer;               /* its place: see place_of; UINT32_MAX outside layers */
 	bool has_importance;          /* statistics will be used */
 };
 

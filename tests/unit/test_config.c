@@ -333,21 +333,24 @@ static void names_round_trip(void **state)
 		assert_ptr_equal(arch_find(a->name), a);
 		for (int r = 0; r < ROLE_COUNT; r++) {
 			char name[96];
-			uint32_t want = role_rows[r].per_layer ? 37 : UINT32_MAX, layer = 0;
+			uint32_t want = role_rows[r].per_layer ? 37 : UINT32_MAX, layer = 0, place = 37;
+			if (role_rows[r].per_expert)
+				place = place_of(37, 300);
 			assert_int_equal(role_rows[r].role, r);
 			assert_int_equal(role_find(role_rows[r].name), r);
-			if (role_hf_name(a, (enum role)r, 37, name)) {
+			if (role_hf_name(a, (enum role)r, place, name)) {
 				assert_int_equal(role_from_hf(a, name, &layer), r);
-				assert_int_equal(layer, want);
+				assert_int_equal(layer, role_rows[r].per_expert ? place : want);
 			}
-			if (role_gguf_name(a, (enum role)r, 37, name)) {
+			if (role_gguf_name(a, (enum role)r, place, name)) {
 				assert_int_equal(role_from_gguf(a, name, &layer), r);
 				assert_int_equal(layer, want);
 			}
 		}
 	}
-	assert_string_equal(arch_from_gguf("llama")->name, "llama");
-	assert_null(arch_from_gguf("rwkv"));
+	assert_string_equal(arch_from_gguf("llama", false)->name, "llama");
+	assert_string_equal(arch_from_gguf("llama", true)->name, "mixtral");
+	assert_null(arch_from_gguf("rwkv", false));
 }
 
 static void names_that_only_look_right(void **state)

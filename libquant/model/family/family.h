@@ -3,7 +3,8 @@
 /* One family a file: its row, and the function that writes a layer. A new one is declared here and listed in families.c. */
 #include "model/graph.h"
 
-extern const struct arch family_gemma, family_gemma2, family_llama, family_mistral, family_qwen2, family_qwen3;
+extern const struct arch family_gemma, family_gemma2, family_llama, family_mistral, family_mixtral, family_qwen2, family_qwen3,
+	family_qwen3_moe;
 
 /* Rows of Q and K in pairs, as llama.cpp's "llama" has them. */
 extern const struct role_layout layouts_rope_pairs[];

@@ -1,0 +1,27 @@
+#include "model/family/family.h"
+
+#define MOE "model.layers.%u.block_sparse_moe."
+
+static const struct role_name names[] = {
+	{ ROLE_ROUTER, MOE "gate.weight", "blk.%u.ffn_gate_inp.weight" },
+	{ ROLE_EXPERT_GATE, MOE "experts.%u.w1.weight", "blk.%u.ffn_gate_exps.weight" },
+	{ ROLE_EXPERT_UP, MOE "experts.%u.w3.weight", "blk.%u.ffn_up_exps.weight" },
+	{ ROLE_EXPERT_DOWN, MOE "experts.%u.w2.weight", "blk.%u.ffn_down_exps.weight" },
+	{ ROLE_UNKNOWN, NULL, NULL },
+};
+
+static void layer(struct build *b)
+{
+	op_add(b, common_attention(b, op_norm(b, STREAM, ROLE_ATTN_NORM), false));
+	op_add(b, common_mixture(b, op_norm(b, STREAM, ROLE_FFN_NORM)));
+}
+
+static const struct mixture mixture = { .default_experts = 8, .default_used = 2, .renormalize = true };
+
+const struct arch family_mixtral = {
+	.name = "mixtral", .hf_class = "MixtralForCausalLM", .gguf = "llama", .gguf_layouts = layouts_rope_pairs, .names = names,
+	.norm = NORM_RMS, .act = ACT_SILU, .layer = layer, .mixture = &mixture,
+	.window = WINDOW_ALL, .default_window = 0, .default_kv_heads = 8,
+	.default_eps = 1e-5f, .default_theta = 1000000,
+	.default_context = 131072, .default_bos = 1, .default_eos = 2,
+};
