@@ -180,7 +180,7 @@ static void gguf_round_trip(void **state)
 		recipe_vectors(r, codec_find("f32"));
 		ok(plan_make(&p, &c, from->source, r, NULL, false, &e));
 		ok(format_find("gguf")->create(path, from, &c, &p, NULL, &k, &e));
-		ok(plan_execute(&p, from->source, k, NULL, NULL, NULL, &e));
+		ok(plan_execute(&p, from->source, k, NULL, NULL, &e));
 		ok(k->finish(k, &e));
 		k->close(k);
 		ok(checkpoint_open(path, &to, &e));
