@@ -315,12 +315,13 @@ static int examine(struct state *s, struct err *e)
 	struct tensor_source *source = s->calibrated.q ? quantizer_reference(s->calibrated.q) : s->source;
 	const char *path;
 	int rc = s->sink->seal(s->sink, &path, e);
-	if (!rc && s->proof) {
-		progress_start(p->common, "proof", "bytes", 0);
-		if (proof_check(s->proof, path, source, &s->proved, &terminal, e) || proof_tokenizer(s->in, path, &s->cut, e))
-			rc = err_prefix(e, "%.600s: not kept, since it is not what was meant", p->output);
-		progress_end();
-	}
+	if (rc)
+		return rc;
+	progress_start(p->common, "proof", "bytes", 0);
+	if (s->proof ? proof_check(s->proof, path, source, &s->proved, &terminal, e) || proof_tokenizer(s->in, path, &s->cut, e)
+		     : proof_checksums(path, &terminal, e))
+		rc = err_prefix(e, "%.600s: not kept, since it is not what was meant", p->output);
+	progress_end();
 	if (!rc && s->proved.constant)
 		warn("%llu of %llu blocks came out as one value where the source's were not; the first: %s",
 		     (unsigned long long)s->proved.constant, (unsigned long long)s->proved.blocks, s->proved.first);

@@ -69,7 +69,7 @@ struct format {
 	int (*probe)(const char *path, bool is_dir, const uint8_t *head, size_t n);
 	int (*open)(const char *path, struct checkpoint *c, struct err *e);   /* fills source, files, facts, private */
 	void (*close)(struct checkpoint *c);
-	/* Checks stored checksums (NULL: the format has none); progress as in plan.h. */
+	/* Checks the stored checksums of all that has not been read yet (NULL: the format has none); progress as in plan.h. */
 	int (*check)(struct checkpoint *c, const struct progress *progress, struct err *e);
 	/* Can it hold this codec? */
 	bool (*holds)(const struct codec *c);

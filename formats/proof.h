@@ -27,11 +27,14 @@ struct proof_result {
 	char first[160];           /* where the first of those is: "tensor NAME, row R, column C" */
 };
 /*
- * Compares the file at path, which a sealed sink gives. source: the values that were to be stored, not yet quantized, in the plan's order. ERR_IO: the file does not hold what was meant (tensor and
- * reason); ERR_INPUT: a value is not finite. progress counts bytes.
+ * Compares the file at path, which a sealed sink gives, and checks all checksums of its format: it is read once. source: the
+ * values that were to be stored, not yet quantized, in the plan's order. ERR_IO: the file does not hold what was meant (tensor
+ * and reason); ERR_INPUT: a value is not finite. progress counts bytes.
  */
 int proof_check(const struct proof *p, const char *path, struct tensor_source *source, struct proof_result *out,
 		const struct progress *progress, struct err *e);
+/* Where no proof was made: opens what was written, and checks what its format has checksums of. ERR_IO. */
+int proof_checksums(const char *path, const struct progress *progress, struct err *e);
 void proof_free(struct proof *p); /* NULL is fine */
 
 #endif

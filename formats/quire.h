@@ -42,7 +42,5 @@ static inline uint64_t quire_chunks(uint64_t nbytes)
 
 int quire_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
 		 const struct write_options *o, struct tensor_sink **out, struct err *e);
-/* Opens and verifies a whole file: header, manifest, every checksum. Used on what was just written. */
-int quire_verify(const char *path, struct err *e);
 
 #endif

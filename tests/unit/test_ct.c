@@ -12,6 +12,7 @@
 #include "formats/ct.h"
 #include "formats/file.h"
 #include "formats/proof.h"
+#include "formats/safetensors.h"
 #include "scratch.h"
 #include "sides.h"
 
@@ -268,6 +269,48 @@ static void finds_a_changed_byte(void **state)
 	written_release(&w);
 }
 
+/* Where the safetensors header says that an entry lies in the file at path; the distance from its end. */
+static long entry_place(const char *path, const char *start)
+{
+	struct mapped m;
+	struct st_file st;
+	long at = 0;
+	assert_int_equal(mapped_open(&m, path, &e), 0);
+	assert_int_equal(st_parse(&st, m.data, m.size, &e), 0);
+	for (size_t i = 0; i < st.count && !at; i++)
+		if (!strncmp(st.entries[i].name, start, strlen(start)))
+			at = (long)(st.data - m.data) + (long)(st.entries[i].begin + st.entries[i].end) / 2 - (long)m.size;
+	st_release(&st);
+	mapped_close(&m);
+	assert_true(at < 0);
+	return at;
+}
+
+/* A .quire is read once: tensors against what was meant, and whatever else has a checksum, with or without a proof. */
+static void finds_a_changed_byte_anywhere(void **state)
+{
+	static const char *const places[][2] = { { "model.layers.2.mlp.up_proj.weight", "tensor model.layers.2.mlp.up_proj.weight" },
+						 { "__file__.tokenizer.json", "file tokenizer.json" }, { "__pad__.", "padding __pad__." } };
+	struct written w;
+	struct proof_result r;
+	(void)state;
+	write_one(&w, "y.quire", "int4-g64", method_find("rtn"));
+	for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+		long at = entry_place(w.path, places[i][0]);
+		change_byte(w.path, at);
+		for (int proved = 0; proved < 2; proved++) {
+			e.message[0] = '\0';
+			assert_int_equal(proved ? proof_check(w.proof, w.path, w.in->source, &r, NULL, &e) : proof_checksums(w.path, NULL, &e), ERR_IO);
+			if (!strstr(e.message, places[i][1]))
+				fail_msg("'%s' does not name %s", e.message, places[i][1]);
+		}
+		change_byte(w.path, at);
+	}
+	assert_int_equal(proof_check(w.proof, w.path, w.in->source, &r, NULL, &e), 0);
+	assert_int_equal(proof_checksums(w.path, NULL, &e), 0);
+	written_release(&w);
+}
+
 /* Until it is proven, what was written has no name: what was there stays, and a failed proof leaves nothing else. */
 static void a_failed_proof_leaves_what_was_there(void **state)
 {
@@ -349,6 +392,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(refuses_what_does_not_fit, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(proves_what_was_written, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(finds_a_changed_byte, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(finds_a_changed_byte_anywhere, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(a_failed_proof_leaves_what_was_there, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(alarms_at_broken_blocks, scratch_setup, scratch_teardown),
 	};
