@@ -117,12 +117,13 @@ static void show_notes(const struct calibrated *c, const struct produce *p)
 int calibrated_plan(struct calibrated *c, const struct produce *p, const struct config *config, struct checkpoint *in,
 		    struct plan *plan, struct err *e)
 {
+	const struct quant_job job = { .config = config, .source = in->source, .plan = plan };
 	if (!c->stats) {
-		c->memory = quantizer_estimate(c->row, config, in->source, plan, c->tokens, c->ctx, &p->calibration->options);
+		c->memory = quantizer_estimate(c->row, &job, c->tokens, c->ctx, &p->calibration->options);
 		c->memory = c->gathering > c->memory ? c->gathering : c->memory;
 		return ERR_OK;
 	}
-	int rc = quantizer_new(c->row, config, in->source, plan, c->stats, &p->calibration->options, &c->q, e);
+	int rc = quantizer_new(c->row, &job, c->stats, &p->calibration->options, &c->q, e);
 	if (rc)
 		return p->calibration->stats ? err_prefix(e, "%.400s", p->calibration->stats) : rc;
 	c->memory = quantizer_memory(c->q);

@@ -145,12 +145,11 @@ static void as_html(const struct produce *p, const struct calibrated *c, const s
 }
 
 /* Where plan_execute chose the codes, its time is the tensor's. */
-static void add_times(const struct plan *plan, const struct proof *proof, struct tensor_report *rows, size_t count)
+static void add_times(const struct proof *proof, struct tensor_report *rows, size_t count)
 {
 	for (size_t i = 0; i < count && proof; i++)
-		for (size_t k = 0; k < plan->count; k++)
-			if (rows[i].name == plan->items[k].out.name && rows[i].seconds == 0)
-				rows[i].seconds = proof_seconds(proof, k);
+		if (rows[i].seconds == 0)
+			rows[i].seconds = proof_seconds(proof, rows[i].item);
 }
 
 int quantize_report(const struct produce *p, const char *path, const struct plan *plan, struct tensor_source *source,
@@ -163,9 +162,9 @@ int quantize_report(const struct produce *p, const char *path, const struct plan
 	int rc = checkpoint_open(path, &written, e);
 	if (rc)
 		return rc;
-	rc = tensor_report_make(plan, source, written, c->stats, c->q, &rows, &count, e);
+	rc = tensor_report_make(&(struct tensor_report_job){ plan, source, written, c->stats, c->q }, &rows, &count, e);
 	if (!rc) {
-		add_times(plan, proof, rows, count);
+		add_times(proof, rows, count);
 		(has_suffix(p->report, ".html") ? as_html : as_json)(p, c, rows, count, &out);
 		rc = out.failed ? err_nomem(e) : file_write(p->report, out.data, out.len, e);
 	}

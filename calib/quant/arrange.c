@@ -435,20 +435,19 @@ static int look_at_layers(struct arrangement *a, struct look *k, const struct wi
 	return rc;
 }
 
-int arrangement_new(const struct config *c, struct tensor_source *source, const struct plan *p, const struct windows *text,
-		    const struct progress *progress, struct arrangement **out, struct err *e)
+int arrangement_new(const struct quant_job *job, struct arrangement **out, struct err *e)
 {
 	struct arrangement *a = calloc(1, sizeof *a);
 	if (!a)
 		return err_nomem(e);
-	struct look k = { .config = c, .source = source, .plan = p };
-	struct windows w = first_windows(text);
-	a->config = c;
-	a->layers = calloc(c->layers, sizeof *a->layers);
-	a->channels = channels_new(source, e);
-	int rc = !a->channels ? e->code : !a->layers ? err_nomem(e) : look_at_layers(a, &k, &w, progress, e);
+	struct look k = { .config = job->config, .source = job->source, .plan = job->plan };
+	struct windows w = first_windows(job->text);
+	a->config = job->config;
+	a->layers = calloc(a->config->layers, sizeof *a->layers);
+	a->channels = channels_new(job->source, e);
+	int rc = !a->channels ? e->code : !a->layers ? err_nomem(e) : look_at_layers(a, &k, &w, job->progress, e);
 	if (!rc)
-		rc = set_maps(a, source, e);
+		rc = set_maps(a, job->source, e);
 	if (rc)
 		arrangement_free(a);
 	else
@@ -476,13 +475,16 @@ struct tensor_source *arrangement_source(struct arrangement *a)
 	return channels_source(a->channels);
 }
 
-void arrangement_input(const struct arrangement *a, enum role r, uint32_t layer, float *x, size_t n, size_t dim, float *scratch)
+void arrangement_input(const struct arrangement *a, enum role r, uint32_t layer, float *x, size_t n, float *scratch)
 {
 	const struct layer_channels *l = &a->layers[layer];
 	const uint32_t *order = r == ROLE_DOWN ? l->order : NULL;
 	const float *scale = r == ROLE_DOWN ? l->down : r == ROLE_O ? l->o : NULL;
 	if (!order && !scale)
 		return;
+	struct block b;
+	block_make(a->config, layer, &b);
+	size_t dim = block_width(&b, r);
 	for (size_t t = 0; t < n; t++) {
 		memcpy(scratch, x + t * dim, dim * sizeof *x);
 		for (size_t i = 0; i < dim; i++)

@@ -9,22 +9,20 @@
  * that the function stays the same; gate and up take the order of down's columns. (Sorting columns by size within a block,
  * which is free for activations, made the rounding of weights worse.)
  */
-#include "calib/run/evaluate.h"
-#include "plan/plan.h"
+#include "calib/quant/quant_job.h"
 
 struct arrangement;
 
 /*
- * Looks at the first windows of the text. A layer is left alone unless the plan quantizes all matrices that change, and
- * what reads the channels to blocks of 256. The arguments but the text must outlive the arrangement. ERR_IO: interrupted.
+ * Looks at the first windows of the job's text. A layer is left alone unless the plan quantizes all matrices that change, and
+ * what reads the channels to blocks of 256. The text need not outlive the arrangement. ERR_IO: interrupted.
  */
-int arrangement_new(const struct config *c, struct tensor_source *source, const struct plan *p, const struct windows *text,
-		    const struct progress *progress, struct arrangement **out, struct err *e);
+int arrangement_new(const struct quant_job *job, struct arrangement **out, struct err *e);
 void arrangement_free(struct arrangement *a); /* NULL is fine */
 /* The model with the new channels; made when asked for. */
 struct tensor_source *arrangement_source(struct arrangement *a);
-/* An input [n, dim] of the original model, as the new one gets it. scratch: [dim]. */
-void arrangement_input(const struct arrangement *a, enum role r, uint32_t layer, float *x, size_t n, size_t dim, float *scratch);
+/* n inputs of the original model, as the new one gets them. scratch: one more. */
+void arrangement_input(const struct arrangement *a, enum role r, uint32_t layer, float *x, size_t n, float *scratch);
 /* Bytes, while it looks. */
 uint64_t arrangement_memory(const struct config *c, uint64_t tokens, uint64_t ctx);
 

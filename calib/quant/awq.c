@@ -337,16 +337,16 @@ static int one_group(struct awq *a, const struct plan *plan, struct stats *stats
 	return rc;
 }
 
-int awq_new(const struct config *config, struct tensor_source *source, const struct plan *plan, struct stats *stats,
-	    const struct progress *progress, struct awq **out, struct err *e)
+int awq_new(const struct quant_job *job, struct stats *stats, struct awq **out, struct err *e)
 {
+	const struct config *config = job->config;
 	struct awq *a = calloc(1, sizeof *a);
 	if (!a)
 		return err_nomem(e);
-	a->source = source;
+	a->source = job->source;
 	a->config = config;
 	a->scales = calloc((size_t)config->layers * ROLE_COUNT, sizeof *a->scales);
-	a->norms = overlay_new(source, e);
+	a->norms = overlay_new(job->source, e);
 	int rc = !a->norms ? ERR_NOMEM : a->scales ? ERR_OK : err_nomem(e);
 	for (uint32_t layer = 0; layer < config->layers && !rc; layer++) {
 		struct group group[BLOCK_GROUPS];
@@ -357,8 +357,8 @@ int awq_new(const struct config *config, struct tensor_source *source, const str
 			enum role leader = group[g].role[0];
 			struct choice c = { .config = config, .group = group[g], .source = block_source(config, &b, leader),
 					    .layer = layer, .n = block_width(&b, leader) };
-			rc = one_group(a, plan, stats, &c, e);
-			if (!rc && !progress_tell(progress, (uint64_t)layer * count + g + 1, (uint64_t)config->layers * count))
+			rc = one_group(a, job->plan, stats, &c, e);
+			if (!rc && !progress_tell(job->progress, (uint64_t)layer * count + g + 1, (uint64_t)config->layers * count))
 				rc = err_set(e, ERR_IO, "interrupted");
 		}
 	}

@@ -8,14 +8,13 @@
  * The model's function stays the same to f32 rounding: scales are chosen so that
  * the divided norm is exactly representable in its own type.
  */
+#include "calib/quant/quant_job.h"
 #include "calib/stats/stats.h"
-#include "plan/plan.h"
 
 struct awq;
 
-/* Chooses scales for the items of the plan that are quantized. progress counts groups of matrices. */
-int awq_new(const struct config *config, struct tensor_source *source, const struct plan *plan, struct stats *stats,
-	    const struct progress *progress, struct awq **out, struct err *e);
+/* Chooses scales for the items of the job's plan that are quantized; it needs no text. Progress counts groups of matrices. */
+int awq_new(const struct quant_job *job, struct stats *stats, struct awq **out, struct err *e);
 void awq_free(struct awq *a); /* NULL is fine */
 /* The scaled model: tensors in the source's order, scaled matrices as f32, made when asked for. */
 struct tensor_source *awq_source(struct awq *a);

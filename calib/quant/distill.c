@@ -156,8 +156,8 @@ static int layer_latents(struct distiller *d, const struct plan *p, uint32_t at,
 			const struct plan_item *item = &p->items[k];
 			if (item->role != part[i].role || item->layer != at || !takes(item))
 				continue;
-			int rc = latent_open(&l->latent[l->count++], item, overlay_source(d->out), d->source, part[i].value, part[i].grad,
-					     part[i].stride, &d->shared, e);
+			const struct latent_room room = { part[i].value, part[i].grad, part[i].stride, &d->shared };
+			int rc = latent_open(&l->latent[l->count++], item, overlay_source(d->out), d->source, &room, e);
 			if (rc)
 				return rc;
 		}
@@ -212,10 +212,11 @@ static int tick(struct distiller *d, size_t windows, struct err *e)
 static int write_text(struct distiller *d, struct err *e)
 {
 	const struct windows real = { .tokens = d->text.tokens, .count = d->fitted + d->held, .ctx = d->text.ctx };
+	const struct own_text own = { d->model, &real, d->fitted, d->o->seed };
 	int rc = ERR_OK;
 	for (size_t at = 0, n; at < d->written && !rc; at += n) {
 		n = d->written - at < WRITTEN_AT_ONCE ? d->written - at : WRITTEN_AT_ONCE;
-		rc = own_text_windows(d->model, &real, d->fitted, d->o->seed, at, n, d->text.tokens + (real.count + at) * real.ctx, e);
+		rc = own_text_windows(&own, at, n, d->text.tokens + (real.count + at) * real.ctx, e);
 		if (!rc)
 			rc = tick(d, n, e);
 	}
@@ -440,18 +441,16 @@ static int distill_on(struct distiller *d, const struct windows *text, const str
 	return rc;
 }
 
-int distill(const struct config *c, struct tensor_source *source, const struct plan *p, const struct windows *text,
-	    const struct distill_options *o, struct overlay *out, struct distill_report *r, const struct progress *progress,
-	    struct err *e)
+int distill(const struct quant_job *job, const struct distill_options *o, struct overlay *out, struct distill_report *r, struct err *e)
 {
 	struct distill_options real = *o;
-	const struct distiller fresh = { .c = c, .o = o, .source = source, .out = out, .progress = progress };
+	const struct distiller fresh = { .c = job->config, .o = o, .source = job->source, .out = out, .progress = job->progress };
 	struct distiller d = fresh;
-	int rc = distill_on(&d, text, p, r, e);
+	int rc = distill_on(&d, job->text, job->plan, r, e);
 	if (rc || r->kept || !d.written)
 		return rc;
 	real.written = 0;
 	d = fresh;
 	d.o = &real;
-	return distill_on(&d, text, p, r, e);
+	return distill_on(&d, job->text, job->plan, r, e);
 }

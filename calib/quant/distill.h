@@ -7,8 +7,7 @@
  * step the model is one that the file can hold. The text is stretched by what the original writes (written.h),
  * unless that is soon seen not to help.
  */
-#include "calib/run/evaluate.h"
-#include "plan/plan.h"
+#include "calib/quant/quant_job.h"
 
 struct distill_options {
 	unsigned passes;     /* of as many windows as the text has */
@@ -34,9 +33,7 @@ unsigned distill_passes(const struct config *c, const struct plan *p, uint64_t t
 /* Bytes. */
 uint64_t distill_memory(const struct config *c, const struct plan *p, uint64_t tokens, uint64_t ctx);
 
-/* out: an overlay over `source` with the plan's quantized matrices, which get new codes and scales. ERR_IO: interrupted. */
-int distill(const struct config *c, struct tensor_source *source, const struct plan *p, const struct windows *text,
-	    const struct distill_options *o, struct overlay *out, struct distill_report *r, const struct progress *progress,
-	    struct err *e);
+/* out: an overlay over the job's source with the plan's quantized matrices, which get new codes and scales. ERR_IO: interrupted. */
+int distill(const struct quant_job *job, const struct distill_options *o, struct overlay *out, struct distill_report *r, struct err *e);
 
 #endif

@@ -217,8 +217,9 @@ static void pack_rows(void *arg, size_t item, int worker)
 }
 
 int latent_open(struct latent *l, const struct plan_item *item, struct tensor_source *quantized, struct tensor_source *source,
-		float *value, float *grad, size_t stride, const struct latent_shared *shared, struct err *e)
+		const struct latent_room *room, struct err *e)
 {
+	const struct latent_shared *shared = room->shared;
 	const struct tensor *t = source_find(quantized, item->out.name), *meta;
 	struct tensor_bytes bytes;
 	float *original = NULL;
@@ -228,7 +229,7 @@ int latent_open(struct latent *l, const struct plan_item *item, struct tensor_so
 	if (rc)
 		return rc;
 	*l = (struct latent){ .item = item, .codec = t->codec, .bytes = bytes.data, .rows = (size_t)tensor_rows(t), .n = (size_t)tensor_cols(t),
-			      .value = value, .grad = grad, .stride = stride, .shared = shared };
+			      .value = room->value, .grad = room->grad, .stride = room->stride, .shared = shared };
 	l->sub = l->codec->sub ? l->codec->sub : l->codec->block ? l->codec->block : l->n;
 	l->subs = (l->n + l->sub - 1) / l->sub;
 	l->block = l->codec->block ? l->codec->block : l->n;

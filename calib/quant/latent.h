@@ -34,12 +34,18 @@ struct latent {
 	struct adam codes, scales;
 };
 
+/* Where the layer keeps the matrix; the caller's. */
+struct latent_room {
+	float *value, *grad;        /* [rows, stride] */
+	size_t stride;
+	const struct latent_shared *shared;
+};
 /*
- * The matrix as the source `quantized` holds it, which must outlive the latent, leaning to where `original` has it. value
- * and grad are the caller's, [rows, stride]; value gets the weights.
+ * The matrix as the source `quantized` holds it, which must outlive the latent, leaning to where `original` has it. The
+ * room's values become the weights.
  */
 int latent_open(struct latent *l, const struct plan_item *item, struct tensor_source *quantized, struct tensor_source *original,
-		float *value, float *grad, size_t stride, const struct latent_shared *shared, struct err *e);
+		const struct latent_room *room, struct err *e);
 void latent_close(struct latent *l);
 /* One step against grad; value gets the new weights. */
 int latent_step(struct latent *l, struct err *e);

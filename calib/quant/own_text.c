@@ -103,10 +103,9 @@ static void one_window(void *arg, size_t item, int worker)
 		atomic_store(&w->failed, rc);
 }
 
-int own_text_windows(struct model *m, const struct windows *text, size_t fitted, uint64_t seed, size_t first, size_t count,
-		    int32_t *out, struct err *e)
+int own_text_windows(const struct own_text *t, size_t first, size_t count, int32_t *out, struct err *e)
 {
-	struct writing w = { .model = m, .text = text, .fitted = fitted, .first = first, .seed = seed, .out = out };
+	struct writing w = { .model = t->model, .text = t->text, .fitted = t->fitted, .first = first, .seed = t->seed, .out = out };
 	atomic_init(&w.failed, ERR_OK);
 	thread_for(count, one_window, &w);
 	int rc = atomic_load(&w.failed);

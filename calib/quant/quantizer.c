@@ -94,12 +94,11 @@ static int check_weights(const struct quantizer *q, struct err *e)
 }
 
 /* Codes and scales, once all layers have theirs. */
-static int train(struct quantizer *q, struct tensor_source *source, const struct windows *text, const struct progress *progress,
-		 struct err *e)
+static int train(struct quantizer *q, const struct quant_job *job, struct err *e)
 {
 	struct distill_options o = distill_defaults;
 	o.passes = q->passes;
-	return distill(q->config, source, q->plan, text, &o, q->overlay, &q->distilled, progress, e);
+	return distill(job, &o, q->overlay, &q->distilled, e);
 }
 
 static int prepare_best(struct quantizer *q, const struct progress *progress, struct err *e)
@@ -113,16 +112,18 @@ static int prepare_best(struct quantizer *q, const struct progress *progress, st
 	if (rc)
 		return rc;
 	q->equal = overlay_new(q->source, e);
-	rc = !q->equal ? ERR_NOMEM : q->keep_channels ? ERR_OK : equalize(q->config, q->source, q->equal, e);
+	q->report = calloc(q->plan->count, sizeof *q->report);
+	rc = !q->equal ? ERR_NOMEM : !q->report ? err_nomem(e) : q->keep_channels ? ERR_OK : equalize(q->config, q->source, q->equal, e);
+	struct quant_job job = { q->config, q->equal ? overlay_source(q->equal) : NULL, q->plan, &text, progress };
 	if (!rc && !q->keep_channels)
-		rc = arrangement_new(q->config, overlay_source(q->equal), q->plan, &text, progress, &q->arrangement, e);
+		rc = arrangement_new(&job, &q->arrangement, e);
 	if (!rc) {
 		struct tensor_source *reference = quantizer_reference(q);
 		q->overlay = overlay_new(reference, e);
-		rc = q->overlay ? sequential_quantize(q->config, overlay_source(q->equal), q->arrangement, q->plan, &text, &o, q->overlay,
-						      &q->report, &q->report_count, progress, e) : ERR_NOMEM;
+		rc = q->overlay ? sequential_quantize(&job, q->arrangement, &o, q->overlay, q->report, e) : ERR_NOMEM;
+		job.source = reference;
 		if (!rc && q->passes)
-			rc = train(q, reference, &text, progress, e);
+			rc = train(q, &job, e);
 	}
 	windows_release(&text);
 	return rc;
@@ -131,7 +132,7 @@ static int prepare_best(struct quantizer *q, const struct progress *progress, st
 static int prepare_awq(struct quantizer *q, const struct progress *progress, struct err *e)
 {
 	int rc = check_weights(q, e);
-	return rc ? rc : awq_new(q->config, q->source, q->plan, q->stats, progress, &q->awq, e);
+	return rc ? rc : awq_new(&(struct quant_job){ q->config, q->source, q->plan, NULL, progress }, q->stats, &q->awq, e);
 }
 
 /* ---- memory */
@@ -282,13 +283,14 @@ static void choose_passes(struct quantizer *q, int passes)
 		strbuf_printf(&q->notes, "the codes are not trained: %s\n", refusal);
 }
 
-int quantizer_new(const struct quantizer_row *row, const struct config *config, struct tensor_source *source, struct plan *plan,
-		  struct stats *stats, const struct quantizer_options *o, struct quantizer **out, struct err *e)
+int quantizer_new(const struct quantizer_row *row, const struct quant_job *job, struct stats *stats, const struct quantizer_options *o,
+		  struct quantizer **out, struct err *e)
 {
+	struct plan *plan = job->plan;
 	struct quantizer *q = calloc(1, sizeof *q);
 	if (!q)
 		return err_nomem(e);
-	*q = (struct quantizer){ .row = row, .config = config, .source = source, .plan = plan, .stats = stats,
+	*q = (struct quantizer){ .row = row, .config = job->config, .source = job->source, .plan = plan, .stats = stats,
 				 .keep_channels = o->keep_channels };
 	q->tokens = (uint64_t)stats_info(stats)->windows * stats_info(stats)->ctx;
 	q->ctx = stats_info(stats)->ctx;
@@ -316,10 +318,10 @@ uint64_t quantizer_memory(const struct quantizer *q)
 	return LIBRARIES + q->plan->scratch + (q->row->memory ? q->row->memory(q) : 0);
 }
 
-uint64_t quantizer_estimate(const struct quantizer_row *row, const struct config *config, struct tensor_source *source,
-			    struct plan *plan, uint64_t tokens, uint64_t ctx, const struct quantizer_options *o)
+uint64_t quantizer_estimate(const struct quantizer_row *row, const struct quant_job *job, uint64_t tokens, uint64_t ctx,
+			    const struct quantizer_options *o)
 {
-	struct quantizer q = { .row = row, .config = config, .source = source, .plan = plan, .tokens = tokens, .ctx = ctx,
+	struct quantizer q = { .row = row, .config = job->config, .source = job->source, .plan = job->plan, .tokens = tokens, .ctx = ctx,
 			       .keep_channels = o->keep_channels };
 	choose_passes(&q, o->passes);
 	strbuf_release(&q.notes);
@@ -353,10 +355,9 @@ const struct plan_stats *quantizer_stats(struct quantizer *q)
 	return &q->provider;
 }
 
-const struct sequential_report *quantizer_measured(const struct quantizer *q, size_t *count)
+const struct sequential_report *quantizer_measured(const struct quantizer *q, size_t item)
 {
-	*count = q->report_count;
-	return q->report;
+	return q->report && q->report[item].choice ? &q->report[item] : NULL;
 }
 
 const struct distill_report *quantizer_trained(const struct quantizer *q)

@@ -36,17 +36,17 @@ struct quantizer_options {
 };
 
 /*
- * The plan must be made with method "imatrix"; items that the method takes over are changed in it. stats must be checked
- * against the model. The arguments but the options must outlive the quantizer. ERR_INPUT when the statistics lack what the
- * method needs.
+ * The job's plan must be made with method "imatrix"; items that the method takes over are changed in it. stats must be
+ * checked against the model, and have the text. The arguments but the options must outlive the quantizer. ERR_INPUT when
+ * the statistics lack what the method needs.
  */
-int quantizer_new(const struct quantizer_row *row, const struct config *config, struct tensor_source *source, struct plan *plan,
-		  struct stats *stats, const struct quantizer_options *o, struct quantizer **out, struct err *e);
+int quantizer_new(const struct quantizer_row *row, const struct quant_job *job, struct stats *stats, const struct quantizer_options *o,
+		  struct quantizer **out, struct err *e);
 /* Upper bound for the peak of the whole run. */
 uint64_t quantizer_memory(const struct quantizer *q);
 /* The same before there are statistics: from this many tokens in windows of ctx. */
-uint64_t quantizer_estimate(const struct quantizer_row *row, const struct config *config, struct tensor_source *source,
-			    struct plan *plan, uint64_t tokens, uint64_t ctx, const struct quantizer_options *o);
+uint64_t quantizer_estimate(const struct quantizer_row *row, const struct quant_job *job, uint64_t tokens, uint64_t ctx,
+			    const struct quantizer_options *o);
 /* What the user should know (too few tokens ...), lines; "" when there is nothing. */
 const char *quantizer_notes(const struct quantizer *q);
 /* Runs what comes before the plan. ERR_INPUT: weights or activations that are not finite, moments without information. */
@@ -56,8 +56,8 @@ struct tensor_source *quantizer_source(struct quantizer *q);
 /* The model in floats that the result stands for: the source, or one with other channels and the same function. */
 struct tensor_source *quantizer_reference(struct quantizer *q);
 const struct plan_stats *quantizer_stats(struct quantizer *q);
-/* What prepare measured itself, for reports; count 0 when it did not. */
-const struct sequential_report *quantizer_measured(const struct quantizer *q, size_t *count);
+/* What prepare measured itself of an item of the plan, for reports; NULL when it did not. */
+const struct sequential_report *quantizer_measured(const struct quantizer *q, size_t item);
 /* What training did, after prepare; NULL when there was none. */
 const struct distill_report *quantizer_trained(const struct quantizer *q);
 /* Turns decoded rows [rows, cols] of an item, as written, back into what stands for the source's rows. */

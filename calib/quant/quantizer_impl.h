@@ -20,8 +20,7 @@ struct quantizer {
 	struct arrangement *arrangement;
 	struct overlay *overlay;
 	bool keep_channels;
-	struct sequential_report *report;
-	size_t report_count;
+	struct sequential_report *report;    /* [plan->count] */
 	unsigned passes;                     /* of training */
 	struct distill_report distilled;
 	struct awq *awq;

@@ -36,8 +36,7 @@ struct driver {
 	float *difference;   /* [batch tokens, max(width, n)] */
 	float *product;      /* f32 partial moments */
 	size_t batch;        /* windows per batch */
-	struct sequential_report *report;
-	size_t reported;
+	struct sequential_report *report; /* [plan->count] */
 	const struct progress *progress;
 	uint64_t done, total;
 	size_t held;         /* windows, the last ones */
@@ -51,7 +50,7 @@ static void watch_input(void *arg, enum role r, uint32_t layer, const float *x, 
 		return;
 	memcpy(s->input, x, n * dim * sizeof *x);
 	if (s->arrangement)
-		arrangement_input(s->arrangement, r, layer, s->input, n, dim, s->scratch);
+		arrangement_input(s->arrangement, r, layer, s->input, n, s->scratch);
 }
 
 static int side_init(struct driver *d, struct side *s, struct err *e)
@@ -384,12 +383,11 @@ static double seconds_since(const struct timespec *t0)
 static void note_result(struct driver *d, const struct plan_item *item, const struct feedback_job *job, double scale,
 			const struct choice *choice, double seconds)
 {
-	struct sequential_report *r = &d->report[d->reported++];
-	*r = (struct sequential_report){ .role = item->role, .layer = item->layer, .before = job->before / scale, .after = job->after / scale,
+	struct sequential_report *r = &d->report[item - d->plan->items];
+	*r = (struct sequential_report){ .before = job->before / scale, .after = job->after / scale,
 					 .seconds = seconds, .choice = choice->feedback ? "feedback" : "imatrix",
 					 .aim = choice->feedback ? choice->aim : 0, .judged = d->held != 0,
 					 .held_before = choice->before, .held_after = choice->after };
-	snprintf(r->name, sizeof r->name, "%s", item->out.name);
 }
 
 static int quantize_one(struct driver *d, const struct plan_item *item, const struct prepared *p, const struct choice *choice,
@@ -502,8 +500,7 @@ static int driver_init(struct driver *d, struct err *e)
 	}
 	d->difference = malloc(d->batch * d->text->ctx * widest * sizeof(float));
 	d->product = malloc(widest * widest * sizeof(float));
-	d->report = calloc(d->plan->count, sizeof *d->report);
-	if (!d->difference || !d->product || !d->report)
+	if (!d->difference || !d->product)
 		return err_nomem(e);
 	return ERR_OK;
 }
@@ -524,13 +521,13 @@ static int one_layer(struct driver *d, uint32_t layer, struct err *e)
 	return rc;
 }
 
-int sequential_quantize(const struct config *config, struct tensor_source *source, struct arrangement *arrangement,
-			const struct plan *plan, const struct windows *text, const struct sequential_options *o, struct overlay *out,
-			struct sequential_report **report, size_t *report_count, const struct progress *progress,
-			struct err *e)
+int sequential_quantize(const struct quant_job *job, struct arrangement *arrangement, const struct sequential_options *o,
+			struct overlay *out, struct sequential_report *report, struct err *e)
 {
-	struct driver d = { .config = config, .source = source, .weights = arrangement ? arrangement_source(arrangement) : source,
-			    .teacher.arrangement = arrangement, .plan = plan, .text = text, .o = o, .out = out, .progress = progress };
+	const struct config *config = job->config;
+	struct driver d = { .config = config, .source = job->source,
+			    .weights = arrangement ? arrangement_source(arrangement) : job->source, .teacher.arrangement = arrangement,
+			    .plan = job->plan, .text = job->text, .o = o, .out = out, .report = report, .progress = job->progress };
 	struct block b;
 	block_make(config, 0, &b);
 	int rc = b.parts < 2 ? err_set(e, ERR_UNSUPPORTED, "layer-after-layer quantization of layers whose halves run "
@@ -541,9 +538,5 @@ int sequential_quantize(const struct config *config, struct tensor_source *sourc
 	side_release(&d.student);
 	free(d.difference);
 	free(d.product);
-	*report = rc ? NULL : d.report;
-	*report_count = rc ? 0 : d.reported;
-	if (rc)
-		free(d.report);
 	return rc;
 }

@@ -11,8 +11,6 @@
 
 #include "algo/feedback.h"
 #include "calib/quant/arrange.h"
-#include "calib/run/evaluate.h"
-#include "plan/plan.h"
 
 struct sequential_options {
 	double damping;      /* relative to the mean of the moments' diagonal */
@@ -30,27 +28,22 @@ struct sequential_options {
 	unsigned held_out;
 };
 
-/* One row of the report. */
+/* What became of an item of the plan. */
 struct sequential_report {
-	char name[96];
-	enum role role;
-	uint32_t layer;
 	double before, after;   /* output error of the importance-weighted search and of the result, relative to the output's energy */
 	double seconds;
-	const char *choice;     /* "feedback" or "imatrix" */
+	const char *choice;     /* "feedback" or "imatrix"; NULL: the item is not one that is quantized here */
 	double aim;             /* how much of the correction was taken */
 	bool judged;            /* on held-out tokens: error of a sample of rows, less that of not rounding, relative to the output's energy */
 	double held_before, held_after;
 };
 
 /*
- * Quantizes the items of a plan whose role is linear and whose codec quantizes; the rest of the plan is left to
+ * Quantizes the items of the job's plan whose role is linear and whose codec quantizes; the rest of the plan is left to
  * plan_execute. Results go to `out` as tensors in the plan's codec, over the arrangement's source or, without one (NULL),
- * over the model's. report: one entry per quantized item, malloc'ed.
+ * over the job's. report: one per item of the plan, zeroed.
  */
-int sequential_quantize(const struct config *config, struct tensor_source *source, struct arrangement *arrangement,
-			const struct plan *plan, const struct windows *text, const struct sequential_options *o, struct overlay *out,
-			struct sequential_report **report, size_t *report_count, const struct progress *progress,
-			struct err *e);
+int sequential_quantize(const struct quant_job *job, struct arrangement *arrangement, const struct sequential_options *o,
+			struct overlay *out, struct sequential_report *report, struct err *e);
 
 #endif

@@ -116,23 +116,22 @@ static int find_weighting(struct measure *m, struct stats *stats, struct tensor_
 	return m->h ? ERR_OK : err_nomem(e);
 }
 
-static int one_item(const struct plan_item *item, struct tensor_source *source, struct checkpoint *written, struct stats *stats,
-		    const struct quantizer *q, struct tensor_report *out, struct err *e)
+static int one_item(const struct tensor_report_job *job, const struct plan_item *item, struct tensor_report *out, struct err *e)
 {
 	const struct tensor *meta;
 	float *w = NULL, *y = NULL;
 	struct measure m = { .item = item };
-	int rc = source_read_f32(source, item->out.name, &w, &meta, e);
+	int rc = source_read_f32(job->source, item->out.name, &w, &meta, e);
 	if (!rc)
-		rc = source_read_f32(written->source, item->out.name, &y, &meta, e);
+		rc = source_read_f32(job->written->source, item->out.name, &y, &meta, e);
 	if (!rc) {
 		m.n = (size_t)tensor_cols(&item->out);
 		m.rows = (size_t)tensor_rows(&item->out);
-		if (q)
-			quantizer_undo(q, item, y, m.rows, m.n);
+		if (job->q)
+			quantizer_undo(job->q, item, y, m.rows, m.n);
 		m.w = w;
 		m.written = y;
-		rc = find_weighting(&m, stats, out, e);
+		rc = find_weighting(&m, job->stats, out, e);
 	}
 	if (!rc)
 		rc = measure(&m, out, e);
@@ -144,17 +143,15 @@ static int one_item(const struct plan_item *item, struct tensor_source *source, 
 
 static void take_measured(const struct quantizer *q, struct tensor_report *r)
 {
-	size_t count = 0;
-	const struct sequential_report *m = q ? quantizer_measured(q, &count) : NULL;
+	const struct sequential_report *m = q ? quantizer_measured(q, r->item) : NULL;
 	const struct distill_report *trained = q ? quantizer_trained(q) : NULL;
-	for (size_t i = 0; i < count; i++)
-		if (!strcmp(m[i].name, r->name)) {
-			r->before = m[i].before;
-			r->after = m[i].after;
-			r->seconds = m[i].seconds;
-			r->chosen = &m[i];
-			r->weighted = trained && trained->kept ? "inputs as quantized, before training" : "inputs as quantized";
-		}
+	if (!m)
+		return;
+	r->before = m->before;
+	r->after = m->after;
+	r->seconds = m->seconds;
+	r->chosen = m;
+	r->weighted = trained && trained->kept ? "inputs as quantized, before training" : "inputs as quantized";
 }
 
 static int worst_first(const void *a, const void *b)
@@ -163,9 +160,9 @@ static int worst_first(const void *a, const void *b)
 	return x->after > y->after ? -1 : x->after < y->after ? 1 : strcmp(x->name, y->name);
 }
 
-int tensor_report_make(const struct plan *p, struct tensor_source *source, struct checkpoint *written, struct stats *stats,
-		       const struct quantizer *q, struct tensor_report **out, size_t *count, struct err *e)
+int tensor_report_make(const struct tensor_report_job *job, struct tensor_report **out, size_t *count, struct err *e)
 {
+	const struct plan *p = job->plan;
 	struct tensor_report *rows = calloc(p->count + 1, sizeof *rows);
 	int rc = rows ? ERR_OK : err_nomem(e);
 	*count = 0;
@@ -174,10 +171,10 @@ int tensor_report_make(const struct plan *p, struct tensor_source *source, struc
 		if (!codec_quantizes(item->out.codec) || !item->method)
 			continue;
 		struct tensor_report *r = &rows[(*count)++];
-		*r = (struct tensor_report){ .name = item->out.name, .role = item->role, .layer = item->layer, .codec = item->out.codec,
+		*r = (struct tensor_report){ .item = i, .name = item->out.name, .role = item->role, .layer = item->layer, .codec = item->out.codec,
 					     .method = item->method->name };
-		rc = one_item(item, source, written, stats, q, r, e);
-		take_measured(q, r);
+		rc = one_item(job, item, r, e);
+		take_measured(job->q, r);
 	}
 	if (rc) {
 		free(rows);

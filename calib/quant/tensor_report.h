@@ -9,6 +9,7 @@
 #include "formats/checkpoint.h"
 
 struct tensor_report {
+	size_t item;               /* of the plan */
 	const char *name;
 	enum role role;
 	uint32_t layer;
@@ -22,11 +23,14 @@ struct tensor_report {
 	const struct sequential_report *chosen;
 };
 
-/*
- * One entry per quantized matrix of the plan, worst first; malloc'ed. written: the finished checkpoint. q and stats may
- * be NULL. Names are the plan's.
- */
-int tensor_report_make(const struct plan *p, struct tensor_source *source, struct checkpoint *written, struct stats *stats,
-		       const struct quantizer *q, struct tensor_report **out, size_t *count, struct err *e);
+struct tensor_report_job {
+	const struct plan *plan;
+	struct tensor_source *source;
+	struct checkpoint *written;  /* the finished file */
+	struct stats *stats;         /* or NULL */
+	const struct quantizer *q;   /* or NULL */
+};
+/* One entry per quantized matrix of the plan, worst first; malloc'ed. Names are the plan's. */
+int tensor_report_make(const struct tensor_report_job *job, struct tensor_report **out, size_t *count, struct err *e);
 
 #endif

@@ -134,7 +134,7 @@ static struct arrangement *arrange(struct subject *s)
 	struct arrangement *a = NULL;
 	struct windows first = s->text;
 	first.count -= SEEN / LEN;
-	ok(arrangement_new(&s->config, s->source, &s->plan, &first, NULL, &a, &e));
+	ok(arrangement_new(&(struct quant_job){ &s->config, s->source, &s->plan, &first, NULL }, &a, &e));
 	return a;
 }
 
@@ -156,7 +156,7 @@ static void function_stays(struct subject *s, enum role watched)
 	assert_true(distance(y, x, n) < 1e-4);
 	assert_true(distance(new.x, old.x, inputs) > 1e-2);
 	for (uint32_t l = 0; l < s->config.layers; l++)
-		arrangement_input(a, watched, l, old.x + l * SEEN * old.dim, SEEN, old.dim, scratch);
+		arrangement_input(a, watched, l, old.x + l * SEEN * old.dim, SEEN, scratch);
 	assert_true(distance(new.x, old.x, inputs) < 1e-4);
 	free(x);
 	free(y);

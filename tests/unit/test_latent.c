@@ -51,7 +51,8 @@ static struct matrix *matrix_open(const struct codec *c)
 	put(m->quantized, c, m->w, &m->item.out);
 	m->shared = (struct latent_shared){ .steps = STEPS, .rate = 0.05, .scale_rate = 0.3, .flat = some(ROWS * COLS, sizeof(float)),
 					    .flat_scales = some(2 * ROWS * COLS, sizeof(float)) };
-	ok(latent_open(&m->latent, &m->item, overlay_source(m->quantized), overlay_source(m->original), m->value, m->grad, STRIDE, &m->shared, &e));
+	ok(latent_open(&m->latent, &m->item, overlay_source(m->quantized), overlay_source(m->original),
+		       &(struct latent_room){ m->value, m->grad, STRIDE, &m->shared }, &e));
 	return m;
 }
 

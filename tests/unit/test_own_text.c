@@ -38,6 +38,11 @@ static struct written *written_open(void)
 	return t;
 }
 
+static int write(const struct written *t, uint64_t seed, size_t first, size_t count, int32_t *out)
+{
+	return own_text_windows(&(struct own_text){ t->model, &t->text, FITTED, seed }, first, count, out, &e);
+}
+
 static void written_close(struct written *t)
 {
 	model_close(t->model);
@@ -51,7 +56,7 @@ static void starts_as_the_text_does(void **state)
 {
 	(void)state;
 	struct written *t = written_open();
-	ok(own_text_windows(t->model, &t->text, FITTED, 5, 0, COUNT, t->out, &e));
+	ok(write(t, 5, 0, COUNT, t->out));
 	for (size_t i = 0; i < COUNT; i++) {
 		const int32_t *w = t->out + i * CTX;
 		assert_int_equal(w[0], 1);
@@ -67,10 +72,10 @@ static void ends_no_text(void **state)
 {
 	(void)state;
 	struct written *t = written_open();
-	ok(own_text_windows(t->model, &t->text, FITTED, 5, 0, COUNT, t->out, &e));
+	ok(write(t, 5, 0, COUNT, t->out));
 	t->config.eos[0] = t->out[PIECE];
 	t->config.eos_count = 1;
-	ok(own_text_windows(t->model, &t->text, FITTED, 5, 0, COUNT, t->out, &e));
+	ok(write(t, 5, 0, COUNT, t->out));
 	for (size_t i = 0; i < COUNT; i++)
 		for (size_t k = PIECE; k < CTX; k++) {
 			int32_t id = t->out[i * CTX + k];
@@ -86,13 +91,13 @@ static void depends_on_seed_and_number(void **state)
 	struct written *t = written_open();
 	int32_t one[CTX], all[COUNT * CTX];
 	thread_set(3);
-	ok(own_text_windows(t->model, &t->text, FITTED, 5, 0, COUNT, t->out, &e));
+	ok(write(t, 5, 0, COUNT, t->out));
 	thread_set(1);
-	ok(own_text_windows(t->model, &t->text, FITTED, 5, 0, COUNT, all, &e));
+	ok(write(t, 5, 0, COUNT, all));
 	assert_memory_equal(all, t->out, sizeof all);
-	ok(own_text_windows(t->model, &t->text, FITTED, 5, 4, 1, one, &e));
+	ok(write(t, 5, 4, 1, one));
 	assert_memory_equal(one, t->out + 4 * CTX, sizeof one);
-	ok(own_text_windows(t->model, &t->text, FITTED, 6, 0, COUNT, all, &e));
+	ok(write(t, 6, 0, COUNT, all));
 	assert_memory_not_equal(all, t->out, sizeof all);
 	assert_memory_not_equal(t->out, t->out + CTX, CTX * sizeof *all);
 	written_close(t);
@@ -108,7 +113,7 @@ static void is_what_the_model_says(void **state)
 	double loss = 0;
 	struct model_run *run = model_run_new(t->model, 1, CTX, &e);
 	assert_non_null(run);
-	ok(own_text_windows(t->model, &t->text, FITTED, 7, 0, COUNT, t->out, &e));
+	ok(write(t, 7, 0, COUNT, t->out));
 	for (size_t i = 0; i < COUNT; i++) {
 		ok(model_forward(run, t->out + i * CTX, 1, CTX, NULL, NULL, hidden, &e));
 		ok(model_logits(run, hidden, CTX, logits, &e));

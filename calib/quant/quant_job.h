@@ -1,0 +1,16 @@
+#ifndef QUIRE_CALIB_QUANT_QUANT_JOB_H
+#define QUIRE_CALIB_QUANT_QUANT_JOB_H
+/* What a method works on. All of it outlives what is made from it. */
+#include "base/progress.h"
+#include "calib/run/evaluate.h"
+#include "plan/plan.h"
+
+struct quant_job {
+	const struct config *config;
+	struct tensor_source *source;  /* the model in floats */
+	struct plan *plan;
+	const struct windows *text;    /* of methods that run the model */
+	const struct progress *progress;
+};
+
+#endif
