@@ -10,6 +10,7 @@
 #include "cmd/command.h"
 #include "cmd/paths.h"
 #include "formats/file.h"
+#include "kernel/blas.h"
 #include "kernel/kernel.h"
 
 /* abort() goes on when this returns. */
@@ -111,29 +112,28 @@ static int choose_kernels(struct err *e)
 
 /*
  * A thread that waits for the others burns a core that another program could use, and on a busy machine the others may
- * wait for that very core. The libraries read how long to spin when they are loaded, which is before main: so the
- * program starts once more with its wishes in the environment. What the user has set stays.
+ * wait for that very core; and OpenBLAS takes a processor newer than itself for an old one, for which it multiplies five
+ * times as slowly. The libraries read what they are told when they are loaded, which is before main: so the program starts
+ * once more with its wishes in the environment. What the user has set stays.
  */
-static void wait_without_spinning(char **argv)
+static void start_as_wished(char **argv)
 {
-#ifdef _OPENMP
-	static const struct {
+	const struct {
 		const char *name, *value;
 	} wishes[] = {
+		{ "OPENBLAS_CORETYPE", blas_better_core() },
+#ifdef _OPENMP
 		{ "OMP_WAIT_POLICY", "passive" },
 		{ "GOMP_SPINCOUNT", "1000" },           /* 10 microseconds: as fast on an idle machine as spinning is */
 		{ "OPENBLAS_THREAD_TIMEOUT", "14" },    /* builds of OpenBLAS with threads of their own; cycles, as a power of two */
+#endif
 	};
+	size_t count = getenv("OMP_WAIT_POLICY") || thread_default() == 1 ? 1 : sizeof wishes / sizeof *wishes;
 	bool again = false;
-	if (getenv(wishes[0].name) || thread_default() == 1)
-		return;
-	for (size_t i = 0; i < sizeof wishes / sizeof *wishes; i++)
-		again |= !getenv(wishes[i].name) && !setenv(wishes[i].name, wishes[i].value, 0);
+	for (size_t i = 0; i < count; i++)
+		again |= wishes[i].value && !getenv(wishes[i].name) && !setenv(wishes[i].name, wishes[i].value, 0);
 	if (again)
 		execv("/proc/self/exe", argv); /* where it fails, as without /proc, the work is done all the same */
-#else
-	(void)argv;
-#endif
 }
 
 /* Everything a command printed must have arrived. */
@@ -227,7 +227,7 @@ int main(int argc, char **argv)
 {
 	struct err e = { 0 };
 	const struct command *c = NULL;
-	wait_without_spinning(argv);
+	start_as_wished(argv);
 	catch_signals();
 	int rc = dispatch(argc, argv, &c, &e);
 	/* a gate that failed has printed its result and may have nothing to add */

@@ -127,3 +127,17 @@ void blas_set_threads(int n)
 #endif
 	openblas_set_num_threads(n < 1 ? 1 : n);
 }
+
+const char *blas_better_core(void)
+{
+#if defined(__x86_64__)
+	if (strcmp(openblas_get_corename(), "Prescott"))
+		return NULL;
+	if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+	    __builtin_cpu_supports("avx512dq"))
+		return "SkylakeX";
+	if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"))
+		return "Haswell";
+#endif
+	return NULL;
+}

@@ -55,6 +55,13 @@ PASSIVE1000)
 *) if ldd "$QUIRE" 2>/dev/null | grep -q libgomp && [ "$(env -u OMP_NUM_THREADS nproc)" -gt 1 ]; then not_ok "waiting is passive (got '$(spin env)')"; else skip "waiting: no libgomp, or one core"; fi ;;
 esac
 
+# a processor that OpenBLAS does not know is not taken for one without AVX; what the user says stays
+core() { env -u OPENBLAS_CORETYPE OPENBLAS_VERBOSE=2 "$@" "$QUIRE" --version 2>&1 | sed -n 's/^Core: //p' | tail -n 1; }
+if [ -n "$(core env)" ] && grep -q '^flags.* avx2 ' /proc/cpuinfo 2>/dev/null; then
+	is "OpenBLAS computes for a processor with AVX2" "$(core env | grep -cE '^(Haswell|Zen|Excavator|SkylakeX|Cooperlake|SapphireRapids)$')" 1
+	is "a user's processor stays" "$(core env OPENBLAS_CORETYPE=Nehalem)" Nehalem
+else skip "OpenBLAS: one kind of processor, or no AVX2"; fi
+
 ln -s "$QUIRE" "$T/quire-inspect"
 ln -s "$QUIRE" "$T/quire-nothing"
 succeeds "quire-inspect" "$T/quire-inspect" --json --ctx 100 "$DEMO"
