@@ -8,19 +8,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "formats/gguf_model.h"
 #include "formats/hf.h"
 
 static bool begins(const char *key, const char *prefix)
 {
 	return !strncmp(key, prefix, strlen(prefix));
-}
-
-static bool any_of(const char *key, const char *const *names, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		if (!strcmp(key, names[i]))
-			return true;
-	return false;
 }
 
 /* Of the container that was read, not of the model. */
@@ -34,18 +27,6 @@ static bool of_values(const char *key)
 {
 	return begins(key, "quantize.") || begins(key, "quire.") || !strcmp(key, "general.file_type") ||
 	       !strcmp(key, "general.quantization_version");
-}
-
-/* Hyper-parameters that config.json says as well: what is behind "{arch}.". */
-static bool of_config(const char *suffix)
-{
-	static const char *const names[] = {
-		"block_count", "context_length", "embedding_length", "vocab_size", "feed_forward_length", "attention.head_count",
-		"attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.layer_norm_rms_epsilon",
-		"attention.sliding_window", "attention.sliding_window_pattern", "rope.dimension_count", "rope.freq_base",
-		"rope.scale_linear", "expert_count", "expert_used_count", "expert_feed_forward_length",
-	};
-	return begins(suffix, "rope.scaling.") || any_of(suffix, names, sizeof names / sizeof *names);
 }
 
 static const char *behind_arch(const char *key, const struct config *c)
@@ -64,7 +45,7 @@ static bool still_true(const struct carried *x, const char *key)
 	const char *suffix = behind_arch(key, x->config);
 	if (of_container(key) || (of_values(key) && !x->same_values))
 		return false;
-	return !suffix || !of_config(suffix) || x->same_model;
+	return !suffix || !gguf_key_of_config(x->config->arch, suffix) || x->same_model;
 }
 
 static int copy_keys(const struct gguf *g, const struct carried *x, struct strbuf *out, struct err *e)
@@ -160,7 +141,7 @@ int gguf_note_lost(const struct checkpoint *src, struct notes *n, struct err *e)
 		const char *key = g.kv[i].key;
 		/* what describes the file, the model and its vocabulary has its place in the folder's files */
 		if (of_values(key) || begins(key, "tokenizer.") || begins(key, "general.sampling.") || !strcmp(key, "general.architecture") ||
-		    !strcmp(key, "general.type") || (known && behind_arch(key, &c) && of_config(behind_arch(key, &c))))
+		    !strcmp(key, "general.type") || (known && behind_arch(key, &c) && gguf_key_of_config(c.arch, behind_arch(key, &c))))
 			continue;
 		if (lost++ < SHOWN)
 			strbuf_printf(&names, "%s%s", lost > 1 ? ", " : "", key);

@@ -8,6 +8,7 @@
 #include "base/json.h"
 #include "formats/gguf_model.h"
 #include "model/config_rope.h"
+#include "model/keys.h"
 
 static const double PI = 3.14159265358979323846;
 
@@ -326,27 +327,15 @@ static void put_flags(const struct gguf_model *m, struct json_writer *w)
 	jw_bool(w, "tie_word_embeddings", !gguf_model_tensor(m, "output.weight", NULL));
 }
 
-static void put_sizes(const struct gguf_model *m, struct json_writer *w)
+/* The vocabulary is what the embedding has rows for. */
+static void put_vocab(const struct gguf_model *m, const struct config_key *k, struct json_writer *w)
 {
-	uint64_t v, rd, hd = head_dim(m);
 	const struct gguf_tensor *embed = gguf_model_tensor(m, "token_embd.weight", NULL);
-	const struct gguf_kv *kv_heads = gguf_model_key(m, "attention.head_count_kv");
-	put_count(w, "hidden_size", gguf_model_key(m, "embedding_length"), NULL);
-	put_count(w, "intermediate_size", gguf_model_key(m, "feed_forward_length"), NULL);
-	put_count(w, "num_hidden_layers", gguf_model_key(m, "block_count"), NULL);
-	put_count(w, "num_attention_heads", gguf_model_key(m, "attention.head_count"), NULL);
-	put_count(w, "num_key_value_heads", kv_heads ? kv_heads : gguf_model_key(m, "attention.head_count"),
-		  "kv_heads_per_layer");
-	if (hd)
-		jw_uint(w, "head_dim", hd);
+	uint64_t v;
 	if (embed && embed->ndim == 2)
-		jw_uint(w, "vocab_size", embed->dim[1]);
-	else if (gguf_uint(gguf_model_key(m, "vocab_size"), 0, &v))
-		jw_uint(w, "vocab_size", v);
-	put_count(w, "max_position_embeddings", gguf_model_key(m, "context_length"), NULL);
-	put_float(w, "rms_norm_eps", gguf_model_key(m, "attention.layer_norm_rms_epsilon"));
-	if (gguf_uint(gguf_model_key(m, "rope.dimension_count"), 0, &rd) && hd && rd != hd)
-		jw_double(w, "partial_rotary_factor", (double)rd / (double)hd);
+		jw_uint(w, k->json, embed->dim[1]);
+	else if (gguf_uint(gguf_model_key(m, k->gguf), 0, &v))
+		jw_uint(w, k->json, v);
 }
 
 /* Readers of GGUF know one rule: every layer is a mixture, the weights of those chosen add up to one. */
@@ -363,19 +352,66 @@ static void put_experts(const struct gguf_model *m, struct json_writer *w)
 		jw_bool(w, "norm_topk_prob", true);
 }
 
-/* Numbers that only this family has, under its keys or as readers of GGUF know them. */
-static void put_own_keys(const struct gguf_model *m, struct json_writer *w)
+/* What readers of GGUF take where there is no key. */
+static void put_implied(const struct gguf_model *m, const struct config_key *k, struct json_writer *w)
 {
+	struct config c = { .heads = gguf_model_heads(m, 0, false), .head_dim = (uint32_t)head_dim(m) };
 	uint64_t layers = 0, hidden = 0;
-	double v;
-	uint32_t heads = gguf_model_heads(m, 0, false), hd = (uint32_t)head_dim(m);
 	gguf_uint(gguf_model_key(m, "block_count"), 0, &layers);
 	gguf_uint(gguf_model_key(m, "embedding_length"), 0, &hidden);
-	for (const struct config_key *k = m->arch->keys; k && k->json; k++)
-		if (k->gguf ? gguf_float(gguf_model_key(m, k->gguf), 0, &v) : heads > 0)
-			config_print_float(w, k->json, k->gguf ? (float)v : k->implied((uint32_t)layers, (uint32_t)hidden, heads, hd));
+	c.layers = (uint32_t)layers;
+	c.hidden = (uint32_t)hidden;
+	if (c.heads)
+		config_print_float(w, k->json, k->implied(&c));
+}
+
+static void put_row(const struct gguf_model *m, const struct config_key *k, struct json_writer *w)
+{
+	const struct gguf_kv *kv = k->gguf ? gguf_model_key(m, k->gguf) : NULL;
+	double v;
+	bool flag;
+	switch (k->kind) {
+	case KEY_COUNT: put_count(w, k->json, kv, NULL); break;
+	case KEY_PER_LAYER:
+		if (k->field == offsetof(struct config, kv_heads))
+			put_count(w, k->json, kv ? kv : gguf_model_key(m, "attention.head_count"), "kv_heads_per_layer");
+		else
+			put_count(w, k->json, kv, NULL);
+		break;
+	case KEY_NUMBER: put_float(w, k->json, kv); break;
+	case KEY_LIMIT:
+		if (gguf_float(kv, 0, &v))
+			config_print_float(w, k->json, (float)v);
 		else if (k->gguf)
 			jw_null(w, k->json);
+		break;
+	case KEY_FLAG:
+		if (gguf_bool(kv, &flag))
+			jw_bool(w, k->json, flag);
+		break;
+	default: break;
+	}
+	if (!k->gguf && k->implied)
+		put_implied(m, k, w);
+}
+
+/* The common values, or those that only this family has: a row of config.json each. */
+static void put_rows(const struct gguf_model *m, bool own, struct json_writer *w)
+{
+	uint64_t hd = head_dim(m), rd;
+	const struct config_key *k;
+	for (unsigned i = 0; (k = config_key_at(m->arch, i)); i++) {
+		if (!k->json || k->also || config_key_own(m->arch, k) != own)
+			continue;
+		if (k->field == offsetof(struct config, vocab))
+			put_vocab(m, k, w);
+		else if (k->field == offsetof(struct config, head_dim) && hd)
+			jw_uint(w, k->json, hd);
+		else if (k->field != offsetof(struct config, rope.theta))
+			put_row(m, k, w);
+		if (k->field == offsetof(struct config, rope.part) && gguf_uint(gguf_model_key(m, "rope.dimension_count"), 0, &rd) && hd && rd != hd)
+			jw_double(w, k->json, (double)rd / (double)hd);
+	}
 }
 
 int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e)
@@ -393,13 +429,13 @@ int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e)
 		jw_string(&w, NULL, m->arch->hf_class);
 		jw_end_array(&w);
 		jw_string(&w, "model_type", m->arch->name);
-		put_sizes(m, &w);
+		put_rows(m, false, &w);
 		gguf_float(gguf_model_key(m, "rope.freq_base"), 0, &theta);
-		config_print_float(&w, "rope_theta", (float)theta);
+		config_print_float(&w, config_key_of(m->arch, offsetof(struct config, rope.theta))->json, (float)theta);
 		rc = put_scaling(m, &w, e);
 		put_windows(m, &w);
 		put_flags(m, &w);
-		put_own_keys(m, &w);
+		put_rows(m, true, &w);
 		put_experts(m, &w);
 		put_tokens(m, &w);
 	} else {

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "formats/gguf_model.h"
+#include "model/keys.h"
 
 enum kind { COUNT, COUNTS /* one or one per layer */, NUMBER, FLAG, TEXT, TEXTS, NUMBERS, COUNTS_OR_FLAGS };
 static const char *const kind_names[] = {
@@ -20,15 +21,8 @@ struct key_row {
 	bool required;      /* of a model of an architecture that is known */
 };
 
+/* Behind "{architecture}.", beside those that are rows of keys.h. */
 static const struct key_row arch_keys[] = {
-	{ "context_length", COUNT, true },
-	{ "embedding_length", COUNT, true },
-	{ "block_count", COUNT, true },
-	{ "feed_forward_length", COUNTS, true },
-	{ "attention.head_count", COUNTS, true },
-	{ "attention.head_count_kv", COUNTS, false },
-	{ "attention.layer_norm_rms_epsilon", NUMBER, true },
-	{ "attention.key_length", COUNT, false },
 	{ "attention.value_length", COUNT, false },
 	{ "attention.sliding_window", COUNT, false },
 	{ "attention.sliding_window_pattern", COUNTS_OR_FLAGS, false },
@@ -36,7 +30,6 @@ static const struct key_row arch_keys[] = {
 	{ "expert_used_count", COUNT, false },
 	{ "expert_feed_forward_length", COUNT, false },
 	{ "rope.dimension_count", COUNT, false },
-	{ "rope.freq_base", NUMBER, false },
 	{ "rope.scale_linear", NUMBER, false },
 	{ "rope.scaling.type", TEXT, false },
 	{ "rope.scaling.factor", NUMBER, false },
@@ -44,7 +37,9 @@ static const struct key_row arch_keys[] = {
 	{ "rope.scaling.original_context_length", COUNT, false },
 	{ "rope.scaling.yarn_beta_fast", NUMBER, false },
 	{ "rope.scaling.yarn_beta_slow", NUMBER, false },
-	{ "vocab_size", COUNT, false },
+};
+static const enum kind kinds[] = {
+	[KEY_COUNT] = COUNT, [KEY_PER_LAYER] = COUNTS, [KEY_NUMBER] = NUMBER, [KEY_LIMIT] = NUMBER, [KEY_FLAG] = FLAG,
 };
 
 static const struct key_row keys[] = {
@@ -123,16 +118,43 @@ static int check_vocabulary(const struct gguf_model *m, struct err *e)
 	return ERR_OK;
 }
 
+bool gguf_key_of_config(const struct arch *a, const char *suffix)
+{
+	const struct config_key *k;
+	bool found = !strncmp(suffix, "rope.scaling.", 13);
+	for (unsigned i = 0; (k = config_key_at(a, i)) && !found; i++)
+		found = k->gguf && !strcmp(k->gguf, suffix);
+	for (size_t i = 0; i < sizeof arch_keys / sizeof *arch_keys && !found; i++)
+		found = !strcmp(arch_keys[i].key, suffix);
+	return found;
+}
+
+static int check_arch_key(const struct gguf_model *m, const struct key_row *row, struct err *e)
+{
+	char name[160];
+	snprintf(name, sizeof name, "%s.%s", m->arch_name, row->key);
+	return check_key(gguf_model_key(m, row->key), name, row, e);
+}
+
+static int check_arch_keys(const struct gguf_model *m, struct err *e)
+{
+	const struct config_key *k;
+	int rc = ERR_OK;
+	for (unsigned i = 0; !rc && (k = config_key_at(m->arch, i)); i++)
+		if (k->gguf)
+			rc = check_arch_key(m, &(struct key_row){ k->gguf, kinds[k->kind], k->gguf_required }, e);
+	for (size_t i = 0; i < sizeof arch_keys / sizeof *arch_keys && !rc; i++)
+		rc = check_arch_key(m, &arch_keys[i], e);
+	return rc;
+}
+
 int gguf_check_keys(const struct gguf_model *m, struct err *e)
 {
 	int rc = ERR_OK;
 	for (size_t i = 0; i < sizeof keys / sizeof *keys && !rc; i++)
 		rc = check_key(gguf_find(m->meta, keys[i].key), keys[i].key, &keys[i], e);
 	/* a vocabulary alone is no model */
-	for (size_t i = 0; i < sizeof arch_keys / sizeof *arch_keys && !rc && m->arch && m->part[0].g.tensor_count; i++) {
-		char name[160];
-		snprintf(name, sizeof name, "%s.%s", m->arch_name, arch_keys[i].key);
-		rc = check_key(gguf_model_key(m, arch_keys[i].key), name, &arch_keys[i], e);
-	}
+	if (!rc && m->arch && m->part[0].g.tensor_count)
+		rc = check_arch_keys(m, e);
 	return rc ? rc : check_vocabulary(m, e);
 }

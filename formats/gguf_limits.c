@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "formats/gguf_model.h"
+#include "model/keys.h"
 
 enum { MOST_LAYERS = 512 };
 
@@ -89,8 +90,8 @@ int gguf_expressible(const struct config *c, struct notes *n, struct err *e)
 		windows |= c->layer[i].window != 0;
 	if (!windows)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that no layer of %s has a window", c->arch->name);
-	for (const struct config_key *k = c->arch->keys; k && k->json; k++)
-		if (!k->gguf && config_key_value(c, k) != k->implied(c->layers, c->hidden, c->heads, c->head_dim))
+	for (const struct config_key *k = c->arch->keys; k && k->kind != KEY_END; k++)
+		if (!k->gguf && k->implied && config_key_value(c, k) != k->implied(c))
 			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for %s %g of %s", k->json, config_key_value(c, k),
 				       c->arch->name);
 	for (uint32_t i = 0; i < c->layers; i++) {

@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "formats/gguf_vocab.h"
+#include "model/keys.h"
 
 static const char *key_of(const struct config *c, const char *suffix, char buf[160])
 {
@@ -84,27 +85,45 @@ static void put_windows(struct gguf_writer *w, const struct config *c)
 		gguf_array_bool(w, c->layer[i].window != 0);
 }
 
+static int put_row(struct gguf_writer *w, const struct config *c, const struct config_key *k, struct err *e)
+{
+	char key[160];
+	if (!k->gguf || k->also)
+		return 0;
+	switch (k->kind) {
+	case KEY_PER_LAYER: return put_per_layer(w, c, k->gguf, k->layer_field, e);
+	case KEY_COUNT:
+		/* loaders divide the width by the heads of the first layer when there is no size of a head */
+		if (k->field == offsetof(struct config, head_dim) && (uint64_t)c->layer[0].heads * c->head_dim == c->hidden)
+			break;
+		put_count(w, c, k->gguf, config_key_count(c, k));
+		if (k->field == offsetof(struct config, head_dim))
+			put_count(w, c, "attention.value_length", c->head_dim);
+		break;
+	case KEY_NUMBER: put_float(w, c, k->gguf, config_key_value(c, k)); break;
+	case KEY_LIMIT:
+		if (config_key_value(c, k) > 0)
+			put_float(w, c, k->gguf, config_key_value(c, k));
+		break;
+	case KEY_FLAG: gguf_put_bool(w, key_of(c, k->gguf, key), config_key_flag(c, k)); break;
+	default: break;
+	}
+	return 0;
+}
+
 int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e)
 {
+#define F(name) offsetof(struct config, name)
+	static const size_t first[] = { F(layers), F(context), F(hidden), F(vocab), F(ffn), F(heads), F(kv_heads), F(head_dim), F(norm_eps) };
+#undef F
 	int rc = gguf_expressible(c, w->notes, e);
 	if (rc)
 		return rc;
-	put_count(w, c, "block_count", c->layers);
-	put_count(w, c, "context_length", c->context);
-	put_count(w, c, "embedding_length", c->hidden);
-	put_count(w, c, "vocab_size", c->vocab);
-	if ((rc = put_per_layer(w, c, "feed_forward_length", offsetof(struct layer_config, ffn), e)) ||
-	    (rc = put_per_layer(w, c, "attention.head_count", offsetof(struct layer_config, heads), e)) ||
-	    (rc = put_per_layer(w, c, "attention.head_count_kv", offsetof(struct layer_config, kv_heads), e)))
-		return rc;
-	/* loaders divide the width by the heads of the first layer when there is no size of a head */
-	if ((uint64_t)c->layer[0].heads * c->head_dim != c->hidden) {
-		put_count(w, c, "attention.key_length", c->head_dim);
-		put_count(w, c, "attention.value_length", c->head_dim);
-	}
-	put_float(w, c, "attention.layer_norm_rms_epsilon", c->norm_eps);
+	for (size_t i = 0; i < sizeof first / sizeof *first; i++)
+		if ((rc = put_row(w, c, config_key_of(c->arch, first[i]), e)))
+			return rc;
 	put_count(w, c, "rope.dimension_count", c->rope.dims);
-	put_float(w, c, "rope.freq_base", c->rope.theta);
+	put_row(w, c, config_key_of(c->arch, offsetof(struct config, rope.theta)), e);
 	put_scaling(w, c);
 	put_windows(w, c);
 	if (c->experts) {
@@ -113,9 +132,10 @@ int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e
 	}
 	if (c->experts && c->arch->mixture->width_key)
 		put_count(w, c, "expert_feed_forward_length", c->expert_ffn);
-	for (const struct config_key *k = c->arch->keys; k && k->json; k++)
-		if (k->gguf && config_key_value(c, k) > 0)
-			put_float(w, c, k->gguf, config_key_value(c, k));
+	const struct config_key *k;
+	for (unsigned i = 0; (k = config_key_at(c->arch, i)); i++)
+		if (config_key_own(c->arch, k))
+			put_row(w, c, k, e);
 	return 0;
 }
 

@@ -32,6 +32,8 @@ void gguf_shift(const uint8_t *src, uint8_t *dst, uint64_t n, float by);
 int gguf_model_init(struct gguf_model *m, struct err *e);
 /* Keys of another type, missing where a model needs them, lists that are not as long as the vocabulary. ERR_INPUT. */
 int gguf_check_keys(const struct gguf_model *m, struct err *e);
+/* Is "{arch}.suffix" a hyper-parameter, which config.json says as well? */
+bool gguf_key_of_config(const struct arch *a, const char *suffix);
 /* "{arch}.suffix" */
 const struct gguf_kv *gguf_model_key(const struct gguf_model *m, const char *suffix);
 const struct gguf_tensor *gguf_model_tensor(const struct gguf_model *m, const char *name, const uint8_t **data);

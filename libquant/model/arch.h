@@ -65,14 +65,6 @@ enum window_rule {
 	WINDOW_ALTERNATE,  /* the first layer and every second one, or layer_types */
 };
 
-/* A number in config.json that not every family has, where it goes in struct config (a float; null: 0), and its key in GGUF. */
-struct config_key {
-	const char *json, *gguf; /* "{architecture}.gguf"; NULL: */
-	float (*implied)(uint32_t layers, uint32_t hidden, uint32_t heads, uint32_t head_dim); /* what GGUF's readers take */
-	size_t field;
-	float absent;            /* when config.json does not say */
-};
-
 /* A tensor name that differs from role_rows; NULL: this architecture has no such tensor in that format. */
 struct role_name {
 	enum role role;
@@ -116,17 +108,12 @@ struct arch {
 	uint32_t default_context;
 	int32_t default_bos, default_eos; /* -1: none */
 	bool partial_rotary;         /* partial_rotary_factor is honoured */
-	const struct config_key *keys; /* NULL, or ended by one without a name */
-	const char *act_key;         /* of the activation; NULL: hidden_act */
+	const struct config_key *keys; /* NULL, or ended by KEY_END: rows beside the common ones, or in their place (keys.h) */
 	const struct role_name *names; /* NULL, or ended by ROLE_UNKNOWN */
 	const struct role_layout *gguf_layouts; /* the same, of what does not lie as it does elsewhere */
 	bool gelu_is_tanh;           /* config.json's "gelu" always meant the tanh form here */
 	const struct mixture *mixture; /* NULL: no experts */
 };
-static inline float config_key_value(const struct config *c, const struct config_key *k)
-{
-	return *(const float *)(const void *)((const char *)c + k->field);
-}
 extern const struct arch *const arch_rows[];
 extern const unsigned arch_row_count;
 const struct arch *arch_find(const char *model_type);

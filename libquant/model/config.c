@@ -8,9 +8,9 @@
 #include "model/arch.h"
 #include "model/config_experts.h"
 #include "model/config_rope.h"
+#include "model/keys.h"
 
-/* Far beyond any model; they keep every product of two sizes within 64 bits and allocations sane. */
-enum { MAX_SIZE = 1 << 20, MAX_VOCAB = 1 << 24 };
+enum { MAX_SIZE = 1 << 20 }; /* as in keys.c */
 
 /* The first name of an activation is the one written. */
 static const struct {
@@ -32,66 +32,14 @@ const char *activation_name(enum activation a)
 	return "?";
 }
 
-/*
- * Keys of other architectures that change the computation: refused unless null,
- * false or 0, or unless the row says it implements them.
- */
-static const char *const refused_keys[] = {
-	"attn_logit_softcapping", "final_logit_softcapping", "query_pre_attn_scalar", "num_local_experts", "num_experts",
-	"n_routed_experts", "num_kv_shared_layers", "block_configs", "no_rope_layers", "embedding_multiplier",
-	"logits_scaling", "residual_multiplier", "attention_multiplier", "rope_local_base_freq", "attention_sinks",
-	"layer_scale_init_value", "alibi", "use_bidirectional_attention", "kv_lora_rank", "q_lora_rank",
-};
-
-static bool row_implements(const struct arch *a, const char *key)
+bool activation_find(const char *name, enum activation *out)
 {
-	for (const struct config_key *k = a->keys; k && k->json; k++)
-		if (!strcmp(k->json, key))
+	for (int i = 0; i < ACT_NAMES; i++)
+		if (!strcmp(name, act_names[i].name)) {
+			*out = act_names[i].act;
 			return true;
+		}
 	return false;
-}
-
-static int refuse_foreign(const struct json *root, const struct arch *a, struct err *e)
-{
-	for (size_t i = 0; i < sizeof refused_keys / sizeof *refused_keys; i++) {
-		const struct json *j = json_get(root, refused_keys[i]);
-		double d = 1;
-		bool b = true;
-		if (json_is_null(j) || (json_bool(j, &b) && !b) || (json_number(j, &d) && d == 0) ||
-		    row_implements(a, refused_keys[i]) || config_experts_key(a, refused_keys[i]))
-			continue;
-		return err_set(e, ERR_UNSUPPORTED, "config.json: %s is set, which quire's %s does not implement",
-			       refused_keys[i], a->name);
-	}
-	return ERR_OK;
-}
-
-/* A whole number in [1, max]. Missing or null: `absent`, or an error when that is 0. */
-static int get_size(const struct json *root, const char *key, uint32_t max, uint32_t absent, uint32_t *out, struct err *e)
-{
-	const struct json *j = json_get(root, key);
-	int64_t v;
-	if (json_is_null(j)) {
-		if (!absent)
-			return err_set(e, ERR_INPUT, "config.json: %s is missing", key);
-		*out = absent;
-		return ERR_OK;
-	}
-	if (!json_int(j, &v))
-		return err_set(e, ERR_INPUT, "config.json: %s is not a whole number", key);
-	if (v < 1 || v > max)
-		return err_set(e, ERR_INPUT, "config.json: %s is %lld, not within 1 to %u", key, (long long)v, max);
-	*out = (uint32_t)v;
-	return ERR_OK;
-}
-
-static int get_bool(const struct json *root, const char *key, bool absent, bool *out, struct err *e)
-{
-	const struct json *j = json_get(root, key);
-	*out = absent;
-	if (!json_is_null(j) && !json_bool(j, out))
-		return err_set(e, ERR_INPUT, "config.json: %s is not true or false", key);
-	return ERR_OK;
 }
 
 static int parse_arch(const struct json *root, struct config *c, struct err *e)
@@ -109,61 +57,7 @@ static int parse_arch(const struct json *root, struct config *c, struct err *e)
 	if (!c->arch)
 		return err_set(e, ERR_UNSUPPORTED, "config.json: model_type \"%.100s\" is not supported (supported: %s)",
 			       type ? type : class, arch_list(known, sizeof known));
-	return refuse_foreign(root, c->arch, e);
-}
-
-static int parse_activation(const struct json *root, struct config *c, struct err *e)
-{
-	const char *key = c->arch->act_key ? c->arch->act_key : "hidden_act";
-	const struct json *j = json_get(root, key);
-	const char *name = json_string(j);
-	c->act = c->arch->act;
-	if (json_is_null(j))
-		return ERR_OK;
-	for (int i = 0; name && i < ACT_NAMES; i++)
-		if (!strcmp(name, act_names[i].name)) {
-			c->act = act_names[i].act;
-			if (c->arch->gelu_is_tanh && c->act == ACT_GELU_ERF)
-				c->act = ACT_GELU_TANH;
-			return ERR_OK;
-		}
-	return err_set(e, ERR_UNSUPPORTED,
-		       "config.json: %s \"%.100s\" is not supported (supported: silu, gelu, gelu_pytorch_tanh)", key,
-		       name ? name : "?");
-}
-
-static int parse_sizes(const struct json *root, struct config *c, struct err *e)
-{
-	const struct arch *a = c->arch;
-	double eps = a->default_eps;
-	int rc;
-	if ((rc = get_size(root, "vocab_size", MAX_VOCAB, 0, &c->vocab, e)) ||
-	    (rc = get_size(root, "hidden_size", MAX_SIZE, 0, &c->hidden, e)) ||
-	    (rc = get_size(root, "num_hidden_layers", MAX_LAYERS, 0, &c->layers, e)) ||
-	    (rc = get_size(root, "num_attention_heads", MAX_SIZE, 0, &c->heads, e)) ||
-	    (rc = get_size(root, "intermediate_size", MAX_SIZE, 0, &c->ffn, e)) ||
-	    (rc = get_size(root, "max_position_embeddings", INT32_MAX, a->default_context, &c->context, e)))
-		return rc;
-	/* absent and null differ: an absent key means the class default, null means one KV head per head */
-	uint32_t kv = a->default_kv_heads && !json_get(root, "num_key_value_heads") ? a->default_kv_heads : c->heads;
-	if ((rc = get_size(root, "num_key_value_heads", MAX_SIZE, kv, &c->kv_heads, e)))
-		return rc;
-	uint32_t hd = a->default_head_dim ? a->default_head_dim : c->hidden / c->heads;
-	bool given = !json_is_null(json_get(root, "head_dim"));
-	if (!given && !a->default_head_dim && c->hidden % c->heads)
-		return err_set(e, ERR_INPUT, "config.json: hidden_size %u is not a multiple of num_attention_heads %u",
-			       c->hidden, c->heads);
-	if ((rc = get_size(root, "head_dim", MAX_SIZE, hd, &c->head_dim, e)))
-		return rc;
-	if ((uint64_t)c->heads * c->head_dim > MAX_SIZE)
-		return err_set(e, ERR_INPUT, "config.json: %u heads of %u are too large", c->heads, c->head_dim);
-	const struct json *j = json_get(root, "rms_norm_eps");
-	if (!json_is_null(j) && !json_number(j, &eps))
-		return err_set(e, ERR_INPUT, "config.json: rms_norm_eps is not a number");
-	if (!(eps >= 0 && eps < 1))
-		return err_set(e, ERR_INPUT, "config.json: rms_norm_eps %g is not within 0 to 1", eps);
-	c->norm_eps = (float)eps;
-	return ERR_OK;
+	return config_keys_known(c->arch, root, e);
 }
 
 static bool bias(enum bias_rule rule, bool key)
@@ -171,35 +65,24 @@ static bool bias(enum bias_rule rule, bool key)
 	return rule == BIAS_ALWAYS || (rule == BIAS_CONFIG && key);
 }
 
-static int parse_own_keys(const struct json *root, struct config *c, struct err *e)
-{
-	for (const struct config_key *k = c->arch->keys; k && k->json; k++) {
-		const struct json *j = json_get(root, k->json);
-		double v = j ? 0 : (double)k->absent;
-		if (!json_is_null(j) && !json_number(j, &v))
-			return err_set(e, ERR_INPUT, "config.json: %s is not a number", k->json);
-		if (!(v >= 0 && v < 1e9))
-			return err_set(e, ERR_INPUT, "config.json: %s %g is out of range", k->json, v);
-		*(float *)(void *)((char *)c + k->field) = (float)v;
-	}
-	return ERR_OK;
-}
-
-static int parse_flags(const struct json *root, struct config *c, struct err *e)
+/* What one key leaves open, or two contradict each other in. */
+static int check_keys(const struct json *root, struct config *c, struct err *e)
 {
 	const struct arch *a = c->arch;
-	bool attn, mlp;
-	int rc;
-	if ((rc = get_bool(root, "tie_word_embeddings", a->default_tied, &c->tied, e)) ||
-	    (rc = get_bool(root, "attention_bias", false, &attn, e)) || (rc = get_bool(root, "mlp_bias", false, &mlp, e)))
-		return rc;
-	if ((attn && a->qkv_bias == BIAS_NEVER) || (mlp && a->mlp_bias == BIAS_NEVER))
-		return err_set(e, ERR_UNSUPPORTED, "config.json: %s is true, but %s has no such biases",
-			       attn ? "attention_bias" : "mlp_bias", a->name);
+	const struct config_key *dim = config_key_of(a, offsetof(struct config, head_dim));
+	bool given = dim->json && !json_is_null(json_get(root, dim->json)), attn = c->qkv_bias;
+	if (!given && !a->default_head_dim && c->hidden % c->heads)
+		return err_set(e, ERR_INPUT, "config.json: the width %u is not a multiple of its %u heads", c->hidden, c->heads);
+	if ((uint64_t)c->heads * c->head_dim > MAX_SIZE)
+		return err_set(e, ERR_INPUT, "config.json: %u heads of %u are too large", c->heads, c->head_dim);
+	if ((attn && a->qkv_bias == BIAS_NEVER) || (c->mlp_bias && a->mlp_bias == BIAS_NEVER))
+		return err_set(e, ERR_UNSUPPORTED, "config.json: %s is true, but %s has no such biases", attn ? "attention_bias" : "mlp_bias", a->name);
 	c->qkv_bias = bias(a->qkv_bias, attn);
 	c->o_bias = bias(a->o_bias, attn);
-	c->mlp_bias = bias(a->mlp_bias, mlp);
-	return parse_own_keys(root, c, e);
+	c->mlp_bias = bias(a->mlp_bias, c->mlp_bias);
+	if (a->gelu_is_tanh && c->act == ACT_GELU_ERF)
+		c->act = ACT_GELU_TANH;
+	return ERR_OK;
 }
 
 /* Negative ids stand for "none" in old files. */
@@ -237,6 +120,15 @@ static int parse_tokens(const struct json *root, struct config *c, struct err *e
 	return ERR_OK;
 }
 
+static int get_bool(const struct json *root, const char *key, bool absent, bool *out, struct err *e)
+{
+	const struct json *j = json_get(root, key);
+	*out = absent;
+	if (!json_is_null(j) && !json_bool(j, out))
+		return err_set(e, ERR_INPUT, "config.json: %s is not true or false", key);
+	return ERR_OK;
+}
+
 static int list_of_layers(const struct json *j, const char *key, const struct config *c, struct err *e)
 {
 	if (json_kind(j) != JSON_ARRAY || json_count(j) != c->layers)
@@ -256,7 +148,13 @@ static int parse_window(const struct json *root, const struct config *c, uint32_
 		return rc;
 	if (!use || (j && json_is_null(j)) || (!j && !a->default_window))
 		return ERR_OK;
-	return get_size(root, "sliding_window", INT32_MAX, a->default_window, window, e);
+	int64_t v = a->default_window;
+	if (j && !json_int(j, &v))
+		return err_set(e, ERR_INPUT, "config.json: sliding_window is not a whole number");
+	if (v < 1 || v > INT32_MAX)
+		return err_set(e, ERR_INPUT, "config.json: sliding_window is %lld, not a length", (long long)v);
+	*window = (uint32_t)v;
+	return ERR_OK;
 }
 
 static int parse_types(const struct json *types, struct config *c, uint32_t window, struct err *e)
@@ -380,8 +278,8 @@ int config_parse(struct config *c, const char *json, size_t len, struct err *e)
 		return code;
 	}
 	int rc = json_kind(root) == JSON_OBJECT ? ERR_OK : err_set(e, ERR_INPUT, "config.json: not a JSON object");
-	if (!rc && !(rc = parse_arch(root, c, e)) && !(rc = parse_activation(root, c, e)) && !(rc = parse_sizes(root, c, e)) &&
-	    !(rc = parse_flags(root, c, e)) && !(rc = parse_tokens(root, c, e)) && !(rc = parse_layers(root, c, e)))
+	if (!rc && !(rc = parse_arch(root, c, e)) && !(rc = config_keys_read(c, root, e)) && !(rc = check_keys(root, c, e)) &&
+	    !(rc = parse_tokens(root, c, e)) && !(rc = parse_layers(root, c, e)))
 		rc = config_parse_rope(c, root, e);
 	json_free(root);
 	if (rc)

@@ -20,6 +20,7 @@ enum rope_scaling { ROPE_NONE, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROP
 
 struct rope {
 	float theta;
+	float part;                     /* of a head's dimensions that are rotated: dims */
 	uint32_t dims;                  /* rotated dimensions of a head, even */
 	enum rope_scaling scaling;
 	float factor, low_freq, high_freq; /* llama3 */

@@ -3,28 +3,7 @@
 #include "model/arch.h"
 #include "model/config_experts.h"
 #include "model/config_rope.h"
-
-/* Keys that are written from the struct; whatever the base says about them is replaced. */
-static const char *const own_keys[] = {
-	"architectures", "model_type", "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
-	"num_attention_heads", "num_key_value_heads", "head_dim", "max_position_embeddings", "rms_norm_eps", "hidden_act",
-	"attention_bias", "mlp_bias", "tie_word_embeddings", "bos_token_id", "eos_token_id", "rope_theta", "rope_scaling",
-	"rope_parameters", "partial_rotary_factor", "original_max_position_embeddings", "rope_divisors", "sliding_window",
-	"use_sliding_window", "max_window_layers", "layer_types", "window_per_layer", "kv_heads_per_layer", "kv_source_layer",
-};
-
-static bool own_key(const struct arch *a, const char *key)
-{
-	for (const struct config_key *k = a->keys; k && k->json; k++)
-		if (!strcmp(key, k->json))
-			return true;
-	if ((a->act_key && !strcmp(key, a->act_key)) || config_experts_key(a, key))
-		return true;
-	for (size_t i = 0; i < sizeof own_keys / sizeof *own_keys; i++)
-		if (!strcmp(key, own_keys[i]))
-			return true;
-	return false;
-}
+#include "model/keys.h"
 
 static void print_tokens(const struct config *c, struct json_writer *w)
 {
@@ -52,7 +31,7 @@ static void print_rope(const struct config *c, struct json_writer *w, bool param
 		config_print_rope(c, w, true);
 		jw_end_object(w);
 	} else {
-		config_print_float(w, "rope_theta", r->theta);
+		config_key_print(c, config_key_of(c->arch, offsetof(struct config, rope.theta)), w);
 		if (r->scaling == ROPE_NONE)
 			jw_null(w, "rope_scaling");
 		else {
@@ -62,7 +41,7 @@ static void print_rope(const struct config *c, struct json_writer *w, bool param
 		}
 	}
 	if (r->dims != c->head_dim)
-		config_print_float(w, "partial_rotary_factor", (float)r->dims / (float)c->head_dim);
+		config_key_print(c, config_key_of(c->arch, offsetof(struct config, rope.part)), w);
 	if (!r->divisors)
 		return;
 	jw_array(w, "rope_divisors");
@@ -118,12 +97,12 @@ static int find_pattern(const struct config *c, struct pattern *p, struct err *e
 	return ERR_OK;
 }
 
-static void print_layers(const struct config *c, const struct pattern *p, struct json_writer *w)
+static void print_layers(const struct config *c, const struct pattern *p, const char *key, struct json_writer *w)
 {
 	uint32_t most = 0;
 	for (uint32_t i = 0; i < c->layers; i++)
 		most = c->layer[i].kv_heads > most ? c->layer[i].kv_heads : most;
-	jw_uint(w, "num_key_value_heads", most);
+	jw_uint(w, key, most);
 	if (!p->same_kv) {
 		jw_array(w, "kv_heads_per_layer");
 		for (uint32_t i = 0; i < c->layers; i++)
@@ -143,7 +122,7 @@ static int copy_others(struct json_writer *w, const struct arch *a, const struct
 {
 	struct strbuf value = { 0 };
 	for (const struct json *j = json_first(base); j; j = json_next(j))
-		if (!own_key(a, json_key(j))) {
+		if (!config_key_reads(a, json_key(j))) {
 			strbuf_clear(&value);
 			json_print(j, &value);
 			jw_raw(w, json_key(j), value.data ? value.data : "null");
@@ -151,6 +130,31 @@ static int copy_others(struct json_writer *w, const struct arch *a, const struct
 	bool failed = value.failed;
 	strbuf_release(&value);
 	return failed ? err_nomem(e) : ERR_OK;
+}
+
+/* Flags that a family has always or never have no key there. */
+static bool written(const struct arch *a, const struct config_key *k)
+{
+	return !(k->field == offsetof(struct config, qkv_bias) && a->qkv_bias != BIAS_CONFIG) &&
+	       !(k->field == offsetof(struct config, mlp_bias) && a->mlp_bias != BIAS_CONFIG);
+}
+
+/* A family's own keys stand in front of those of positions. */
+static void print_keys(const struct config *c, const struct pattern *p, bool parameters, struct json_writer *w)
+{
+	const struct config_key *k;
+	for (unsigned i = 0; (k = config_key_at(c->arch, i)); i++) {
+		if (k->field == offsetof(struct config, kv_heads))
+			print_layers(c, p, k->json, w);
+		else if (k->field == offsetof(struct config, rope.theta)) {
+			for (unsigned own = i; config_key_at(c->arch, own); own++)
+				if (config_key_own(c->arch, config_key_at(c->arch, own)))
+					config_key_print(c, config_key_at(c->arch, own), w);
+			config_print_experts(c, w);
+			print_rope(c, w, parameters);
+		} else if (k->field != offsetof(struct config, rope.part) && !config_key_own(c->arch, k) && written(c->arch, k))
+			config_key_print(c, k, w);
+	}
 }
 
 int config_print(const struct config *c, const char *base, size_t base_len, struct strbuf *out, struct err *e)
@@ -169,30 +173,7 @@ int config_print(const struct config *c, const char *base, size_t base_len, stru
 	jw_string(&w, NULL, a->hf_class);
 	jw_end_array(&w);
 	jw_string(&w, "model_type", a->name);
-	jw_uint(&w, "hidden_size", c->hidden);
-	jw_uint(&w, "intermediate_size", c->layer[0].ffn);
-	jw_uint(&w, "num_hidden_layers", c->layers);
-	jw_uint(&w, "num_attention_heads", c->layer[0].heads);
-	print_layers(c, &p, &w);
-	jw_uint(&w, "head_dim", c->head_dim);
-	jw_uint(&w, "vocab_size", c->vocab);
-	jw_uint(&w, "max_position_embeddings", c->context);
-	config_print_float(&w, "rms_norm_eps", c->norm_eps);
-	jw_string(&w, a->act_key ? a->act_key : "hidden_act", activation_name(c->act));
-	for (const struct config_key *k = a->keys; k && k->json; k++) {
-		float v = config_key_value(c, k);
-		if (v > 0)
-			config_print_float(&w, k->json, v);
-		else
-			jw_null(&w, k->json);
-	}
-	config_print_experts(c, &w);
-	print_rope(c, &w, !json_is_null(json_get(old, "rope_parameters")));
-	if (a->qkv_bias == BIAS_CONFIG)
-		jw_bool(&w, "attention_bias", c->qkv_bias);
-	if (a->mlp_bias == BIAS_CONFIG)
-		jw_bool(&w, "mlp_bias", c->mlp_bias);
-	jw_bool(&w, "tie_word_embeddings", c->tied);
+	print_keys(c, &p, !json_is_null(json_get(old, "rope_parameters")), &w);
 	print_tokens(c, &w);
 	rc = copy_others(&w, a, old, e);
 	jw_end_object(&w);

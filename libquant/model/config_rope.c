@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "model/arch.h"
+#include "model/keys.h"
 
 /*
  * Two spellings: `rope_theta` + `rope_scaling` (an object or null), and since
@@ -14,14 +15,8 @@
  */
 struct source {
 	const struct json *root, *dict;
-	struct err *e;
+	struct err *err;
 };
-
-static const struct json *find(const struct source *s, const char *key)
-{
-	const struct json *j = json_get(s->dict, key);
-	return json_is_null(j) ? json_get(s->root, key) : j;
-}
 
 /* A finite number > 0 from the dictionary alone; missing or null: absent, or an error when that is 0. */
 static int number(const struct source *s, const char *key, double absent, float *out)
@@ -29,11 +24,11 @@ static int number(const struct source *s, const char *key, double absent, float 
 	const struct json *j = json_get(s->dict, key);
 	double v = absent;
 	if (!json_is_null(j) && !json_number(j, &v))
-		return err_set(s->e, ERR_INPUT, "config.json: rope %s is not a number", key);
+		return err_set(s->err, ERR_INPUT, "config.json: rope %s is not a number", key);
 	if (json_is_null(j) && absent == 0)
-		return err_set(s->e, ERR_INPUT, "config.json: rope %s is missing", key);
+		return err_set(s->err, ERR_INPUT, "config.json: rope %s is missing", key);
 	if (!(v > 0 && v < 1e12))
-		return err_set(s->e, ERR_INPUT, "config.json: rope %s %g is out of range", key, v);
+		return err_set(s->err, ERR_INPUT, "config.json: rope %s %g is out of range", key, v);
 	*out = (float)v;
 	return ERR_OK;
 }
@@ -45,7 +40,7 @@ static int original_context(const struct source *s, struct config *c)
 	if (json_is_null(j))
 		j = json_get(s->dict, "original_max_position_embeddings");
 	if (!json_is_null(j) && (!json_int(j, &v) || v < 1 || v > INT32_MAX))
-		return err_set(s->e, ERR_INPUT, "config.json: original_max_position_embeddings is not a length");
+		return err_set(s->err, ERR_INPUT, "config.json: original_max_position_embeddings is not a length");
 	c->rope.original_context = (uint32_t)v;
 	return ERR_OK;
 }
@@ -70,7 +65,7 @@ static int parse_llama3(const struct source *s, struct config *c)
 	    (rc = number(s, "high_freq_factor", 0, &r->high_freq)))
 		return rc;
 	if (r->high_freq <= r->low_freq)
-		return err_set(s->e, ERR_INPUT, "config.json: rope high_freq_factor %g is not above low_freq_factor %g",
+		return err_set(s->err, ERR_INPUT, "config.json: rope high_freq_factor %g is not above low_freq_factor %g",
 			       r->high_freq, r->low_freq);
 	return original_context(s, c);
 }
@@ -90,7 +85,7 @@ static int parse_yarn(const struct source *s, struct config *c)
 	    (rc = number(s, "beta_fast", 32, &r->beta_fast)) || (rc = number(s, "beta_slow", 1, &r->beta_slow)))
 		return rc;
 	if (!json_is_null(json_get(s->dict, "truncate")) && !json_bool(json_get(s->dict, "truncate"), &r->truncate))
-		return err_set(s->e, ERR_INPUT, "config.json: rope truncate is not true or false");
+		return err_set(s->err, ERR_INPUT, "config.json: rope truncate is not true or false");
 	bool both = json_number(json_get(s->dict, "mscale"), &ms) && json_number(json_get(s->dict, "mscale_all_dim"), &all) &&
 		    ms != 0 && all != 0;
 	double a = both ? yarn_scale(r->factor, ms) / yarn_scale(r->factor, all) : yarn_scale(r->factor, 1);
@@ -116,33 +111,54 @@ static int parse_divisors(const struct source *s, struct config *c)
 		return ERR_OK;
 	size_t n = c->rope.dims / 2, i = 0;
 	if (json_kind(list) != JSON_ARRAY || json_count(list) != n)
-		return err_set(s->e, ERR_INPUT, "config.json: rope_divisors is not a list of %zu numbers", n);
+		return err_set(s->err, ERR_INPUT, "config.json: rope_divisors is not a list of %zu numbers", n);
 	if (c->rope.scaling != ROPE_NONE)
-		return err_set(s->e, ERR_INPUT, "config.json: rope_divisors and a rope type exclude each other");
+		return err_set(s->err, ERR_INPUT, "config.json: rope_divisors and a rope type exclude each other");
 	float *d = arena_array(&c->arena, n, sizeof *d);
 	if (!d)
-		return err_nomem(s->e);
+		return err_nomem(s->err);
 	for (const struct json *j = json_first(list); j; j = json_next(j), i++) {
 		double v;
 		if (!json_number(j, &v) || !(v > 1e-12 && v < 1e12))
-			return err_set(s->e, ERR_INPUT, "config.json: rope_divisors[%zu] is not a number above 0", i);
+			return err_set(s->err, ERR_INPUT, "config.json: rope_divisors[%zu] is not a number above 0", i);
 		d[i] = (float)v;
 	}
 	c->rope.divisors = d;
 	return ERR_OK;
 }
 
-static int parse_dims(const struct source *s, struct config *c)
+/* The object may say a value again that has a key of its own. */
+static int own_value(const struct source *s, const struct arch *a, const char *key, size_t field, float *out)
 {
-	const struct json *j = find(s, "partial_rotary_factor");
-	double part = 1;
-	if (!json_is_null(j) && (!json_number(j, &part) || !(part > 0 && part <= 1)))
-		return err_set(s->e, ERR_INPUT, "config.json: partial_rotary_factor is not within 0 to 1");
+	const struct json *j = json_get(s->dict, key);
+	return json_is_null(j) ? ERR_OK : config_key_number(config_key_of(a, field), j, out, s->err);
+}
+
+static int parse_dims(struct config *c, struct err *e)
+{
+	float part = c->rope.part;
 	if (part != 1 && !c->arch->partial_rotary)
-		return err_set(s->e, ERR_UNSUPPORTED, "config.json: partial_rotary_factor %g is not part of %s", part, c->arch->name);
-	c->rope.dims = (uint32_t)(c->head_dim * part);
+		return err_set(e, ERR_UNSUPPORTED, "config.json: partial_rotary_factor %g is not part of %s", part, c->arch->name);
+	c->rope.dims = (uint32_t)(c->head_dim * (double)part);
 	if (c->rope.dims < 2 || c->rope.dims % 2)
-		return err_set(s->e, ERR_INPUT, "config.json: heads of %u cannot be rotated in pairs", c->head_dim);
+		return err_set(e, ERR_INPUT, "config.json: heads of %u cannot be rotated in pairs", c->head_dim);
+	return ERR_OK;
+}
+
+/* Members that no type reads could be anything. */
+static int check_members(const struct source *s)
+{
+	static const char *const read[] = { "rope_type", "type", "rope_theta", "partial_rotary_factor", "factor", "low_freq_factor",
+					    "high_freq_factor", "original_max_position_embeddings", "beta_fast", "beta_slow", "mscale",
+					    "mscale_all_dim", "attention_factor", "truncate", "short_factor", "long_factor",
+					    "finetuned" /* says how the model was made */ };
+	for (const struct json *j = json_first(s->dict); j; j = json_next(j)) {
+		bool known = json_is_null(j);
+		for (size_t i = 0; i < sizeof read / sizeof *read && !known; i++)
+			known = !strcmp(read[i], json_key(j));
+		if (!known)
+			return err_set(s->err, ERR_UNSUPPORTED, "config.json: rope %.60s is set, which quire does not read", json_key(j));
+	}
 	return ERR_OK;
 }
 
@@ -155,24 +171,25 @@ int config_parse_rope(struct config *c, const struct json *root, struct err *e)
 			return err_set(e, ERR_INPUT, "config.json: %s is not an object", keys[i]);
 	if (!json_first(s.dict))
 		s.dict = json_get(root, "rope_parameters");
-	const struct json *name = json_get(s.dict, "rope_type"), *theta = find(&s, "rope_theta");
-	double base = c->arch->default_theta;
+	const struct json *name = json_get(s.dict, "rope_type");
+	float base = c->rope.theta, part = c->rope.part;
 	int rc;
 	if (json_is_null(name))
 		name = json_get(s.dict, "type");
-	if (!json_is_null(theta) && !json_number(theta, &base))
-		return err_set(e, ERR_INPUT, "config.json: rope_theta is not a number");
-	if (!(base > 1 && base < 1e15))
-		return err_set(e, ERR_INPUT, "config.json: rope_theta %g is out of range", base);
-	c->rope = (struct rope){ .theta = (float)base, .factor = 1, .attention_factor = 1, .truncate = true,
+	if ((rc = own_value(&s, c->arch, "rope_theta", offsetof(struct config, rope.theta), &base)) ||
+	    (rc = own_value(&s, c->arch, "partial_rotary_factor", offsetof(struct config, rope.part), &part)))
+		return rc;
+	c->rope = (struct rope){ .theta = base, .part = part, .factor = 1, .attention_factor = 1, .truncate = true,
 				 .original_context = c->context };
-	if ((rc = parse_dims(&s, c)))
+	if ((rc = parse_dims(c, e)))
 		return rc;
 	const char *type = json_is_null(name) ? "default" : json_string(name);
 	for (int i = 0; type && i < TYPES; i++)
 		if (!strcmp(type, types[i].name)) {
 			c->rope.scaling = types[i].scaling;
 			rc = types[i].parse(&s, c);
+			if (!rc)
+				rc = check_members(&s);
 			return rc ? rc : parse_divisors(&s, c);
 		}
 	return err_set(e, ERR_UNSUPPORTED,

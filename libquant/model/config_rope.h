@@ -4,12 +4,13 @@
 #include "base/json.h"
 #include "model/config.h"
 
-/* Reads rope_theta, rope_scaling, rope_parameters, partial_rotary_factor and rope_divisors; c's sizes are known. */
+/* Reads rope_scaling, rope_parameters and rope_divisors; sizes, rope.theta and rope.part are known from their keys. */
 int config_parse_rope(struct config *c, const struct json *root, struct err *e);
 /* Writes the members of a rope_scaling object. */
 void config_print_rope(const struct config *c, struct json_writer *w, bool with_theta);
 /* The shortest decimal that reads back as this float. */
 void config_print_float(struct json_writer *w, const char *key, float v);
 const char *activation_name(enum activation a);
+bool activation_find(const char *name, enum activation *out);
 
 #endif

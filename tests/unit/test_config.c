@@ -246,6 +246,35 @@ static void hostile_texts(void **state)
 	config_release(&c);
 }
 
+/* What nobody here has read about may be anything; what is known to leave the numbers alone is not looked at. */
+static void unknown_keys(void **state)
+{
+	static const char *const odd[] = {
+		"\"n_embd\":64", "\"rotary_pct\":0.5", "\"use_parallel_residual\":true", "\"logit_scale\":0.0625", "\"norm_type\":\"layer\"",
+		"\"layers\":[1]", "\"ffn\":{\"act\":\"relu\"}", "\"vision_config\":{\"depth\":2}", "\"hidden_activation\":\"relu\"",
+	};
+	static const char *const harmless[] = {
+		"\"torch_dtype\":\"bfloat16\"", "\"transformers_version\":\"4.40.1\"", "\"_name_or_path\":\"x\"", "\"use_cache\":true",
+		"\"initializer_range\":0.02", "\"attention_dropout\":0.1", "\"resid_pdrop\":0.1", "\"pad_token_id\":3", "\"pretraining_tp\":1",
+		"\"id2label\":{\"0\":\"a\"}", "\"top_k\":50", "\"is_llama_config\":true", "\"rope_interleaved\":false", "\"mystery\":null",
+		"\"mystery\":0", "\"mystery\":[]", "\"mystery\":{}", "\"mystery\":\"\"", "\"max_window_layers\":3",
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+		char name[40];
+		snprintf(name, sizeof name, "%.*s", (int)strcspn(odd[i] + 1, "\""), odd[i] + 1);
+		refuses("llama", odd[i], ERR_UNSUPPORTED, name);
+	}
+	for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++) {
+		struct config c = good("llama", harmless[i]);
+		config_release(&c);
+	}
+	refuses("llama", "\"rope_scaling\":{\"type\":\"default\",\"mrope_section\":[1,1,2]}", ERR_UNSUPPORTED, "mrope_section");
+	struct config c = good("gemma2", "\"num_key_value_heads\":2,\"hidden_act\":\"gelu\",\"cache_implementation\":\"hybrid\"");
+	assert_int_equal(c.act, ACT_GELU_TANH);
+	config_release(&c);
+}
+
 static bool same(const struct config *a, const struct config *b)
 {
 	bool ok = a->arch == b->arch && a->query_scalar == b->query_scalar && a->attn_softcap == b->attn_softcap &&
@@ -297,13 +326,13 @@ static void printing_round_trips(void **state)
 			char old[2000];
 			struct strbuf out = { 0 };
 			struct config a = good(texts[i][0], texts[i][1]), b;
-			snprintf(old, sizeof old, "{\"model_type\":\"x\",\"head_dim\":3,\"rope_parameters\":{},\"own\":[1,{\"a\":null}]}");
+			snprintf(old, sizeof old, "{\"model_type\":\"x\",\"head_dim\":3,\"rope_parameters\":{},\"_own\":[1,{\"a\":null}]}");
 			assert_int_equal(config_print(&a, base ? old : NULL, strlen(old), &out, &e), 0);
 			if (config_parse(&b, out.data, out.len, &e))
 				fail_msg("%s: %s", out.data, e.message);
 			if (!same(&a, &b))
 				fail_msg("%s reads back otherwise", out.data);
-			assert_int_equal(strstr(out.data, "\"own\": [1,{\"a\":null}]") != NULL, base);
+			assert_int_equal(strstr(out.data, "\"_own\": [1,{\"a\":null}]") != NULL, base);
 			config_release(&a);
 			config_release(&b);
 			strbuf_release(&out);
@@ -397,6 +426,7 @@ int main(void)
 		cmocka_unit_test(special_tokens),
 		cmocka_unit_test(shared_kv_caches),
 		cmocka_unit_test(hostile_texts),
+		cmocka_unit_test(unknown_keys),
 		cmocka_unit_test(printing_round_trips),
 		cmocka_unit_test(no_key_for_it),
 		cmocka_unit_test(names_round_trip),

@@ -2,6 +2,7 @@
 #define QUIRE_MODEL_FAMILY_H
 /* One family a file: its row, and the function that writes a layer. A new one is declared here and listed in families.c. */
 #include "model/graph.h"
+#include "model/keys.h"
 
 extern const struct arch family_gemma, family_gemma2, family_llama, family_mistral, family_mixtral, family_qwen2, family_qwen3,
 	family_qwen3_moe;

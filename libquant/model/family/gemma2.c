@@ -18,16 +18,19 @@ static const struct role_layout layouts[] = {
 };
 
 /* GGUF has no key: readers know the largest of these models, of 46 layers, by that number. */
-static float query_scalar(uint32_t layers, uint32_t hidden, uint32_t heads, uint32_t head_dim)
+static float query_scalar(const struct config *c)
 {
-	return layers == 46 ? (float)(hidden / heads) : (float)head_dim;
+	return c->layers == 46 ? (float)(c->hidden / c->heads) : (float)c->head_dim;
 }
 
+#define F(name) .field = offsetof(struct config, name)
 static const struct config_key keys[] = {
-	{ "query_pre_attn_scalar", NULL, query_scalar, offsetof(struct config, query_scalar), 256 },
-	{ "attn_logit_softcapping", "attn_logit_softcapping", NULL, offsetof(struct config, attn_softcap), 50 },
-	{ "final_logit_softcapping", "final_logit_softcapping", NULL, offsetof(struct config, final_softcap), 30 },
-	{ NULL, NULL, NULL, 0, 0 },
+	{ "hidden_activation", NULL, KEY_ACT, F(act), .absent = ACT_GELU_TANH },
+	{ "query_pre_attn_scalar", NULL, KEY_LIMIT, F(query_scalar), .most = 1e9, .absent = 256, .implied = query_scalar },
+	{ "attn_logit_softcapping", "attn_logit_softcapping", KEY_LIMIT, F(attn_softcap), .most = 1e9, .absent = 50 },
+	{ "final_logit_softcapping", "final_logit_softcapping", KEY_LIMIT, F(final_softcap), .most = 1e9, .absent = 30 },
+	{ "hidden_act", .kind = KEY_LISTED, .field = NO_FIELD }, /* its class reads hidden_activation */
+	{ .kind = KEY_END },
 };
 
 static void layer(struct build *b)
@@ -40,7 +43,7 @@ static void layer(struct build *b)
 
 const struct arch family_gemma2 = {
 	.name = "gemma2", .hf_class = "Gemma2ForCausalLM", .gguf = "gemma2", .gguf_layouts = layouts, .names = names, .keys = keys,
-	.norm = NORM_RMS_PLUS_ONE, .act = ACT_GELU_TANH, .act_key = "hidden_activation", .scale_embedding = true, .layer = layer,
+	.norm = NORM_RMS_PLUS_ONE, .act = ACT_GELU_TANH, .scale_embedding = true, .layer = layer,
 	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG,
 	.window = WINDOW_ALTERNATE, .default_window = 4096, .default_kv_heads = 4, .default_head_dim = 256,
 	.default_eps = 1e-6f, .default_theta = 10000,
