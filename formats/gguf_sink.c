@@ -106,7 +106,7 @@ static int check_complete(const struct sink *k, struct err *e)
 			uint32_t count = role_count(k->config, (enum role)r, i);
 			uint64_t at;
 			for (uint32_t x = 0; x < count && !rc; x++)
-				if (role_hf_name(k->config->arch, (enum role)r, role_rows[r].per_expert ? place_of(i, x) : i, name) &&
+				if (role_hf_name(k->config->arch, (enum role)r, role_place((enum role)r, i, x), name) &&
 				    !map_get(&have, name, strlen(name), &at))
 					rc = err_set(e, ERR_INPUT, "tensor '%s' is missing", name);
 		}

@@ -56,11 +56,16 @@ static void add_config(struct sha256 *h, const struct config *c)
 	if (c->query_scalar > 0)
 		add_f32(h, c->query_scalar);
 	add_f32(h, c->rope.theta);
+	const uint64_t mixture[] = { c->experts, c->experts_used, c->expert_ffn, c->experts_sum_to_one };
+	for (size_t i = 0; i < sizeof mixture / sizeof *mixture && c->experts; i++)
+		add_u64(h, mixture[i]);
 	for (uint32_t i = 0; i < c->layers; i++) {
 		const struct layer_config *l = &c->layer[i];
 		const uint64_t row[] = { l->heads, l->kv_heads, l->window, l->kv_source, l->rope, l->ffn };
 		for (size_t k = 0; k < sizeof row / sizeof *row; k++)
 			add_u64(h, row[k]);
+		if (c->experts)
+			add_u64(h, l->mixture);
 	}
 }
 
@@ -93,12 +98,12 @@ static int add_rows(struct sha256 *h, struct tensor_source *s, const struct tens
 	return rc;
 }
 
-static int add_role(struct sha256 *h, const struct config *c, struct tensor_source *s, enum role r, uint32_t layer, struct err *e)
+static int add_role(struct sha256 *h, const struct config *c, struct tensor_source *s, enum role r, uint32_t place, struct err *e)
 {
 	char name[96];
 	uint64_t dim[2];
-	uint32_t ndim = role_shape(c, r, layer, dim);
-	if (!ndim || !role_hf_name(c->arch, r, layer, name) || (r == ROLE_HEAD && c->tied))
+	uint32_t ndim = role_shape(c, r, place, dim);
+	if (!ndim || !role_hf_name(c->arch, r, place, name) || (r == ROLE_HEAD && c->tied))
 		return ERR_OK;
 	const struct tensor *t = source_find(s, name);
 	if (!t)
@@ -119,7 +124,8 @@ int identity_model(const struct config *c, struct tensor_source *s, char out[IDE
 		if (!role_rows[r].per_layer)
 			rc = add_role(&h, c, s, (enum role)r, UINT32_MAX, e);
 		for (uint32_t layer = 0; role_rows[r].per_layer && layer < c->layers && !rc; layer++)
-			rc = add_role(&h, c, s, (enum role)r, layer, e);
+			for (uint32_t i = 0; i < role_places(c, (enum role)r) && !rc; i++)
+				rc = add_role(&h, c, s, (enum role)r, role_place((enum role)r, layer, i), e);
 	}
 	identity_finish(&h, out);
 	return rc;

@@ -57,25 +57,24 @@ static int name_input(const struct run *r, size_t input, struct err *e)
 	size_t last = r->batch_first + batch_windows(r, r->batch_first) - 1;
 	if (in->layer == UINT32_MAX)
 		return err_prefix(e, "input of %s, windows %zu to %zu", name, r->batch_first, last);
-	return err_prefix(e, "layer %u, %s of %s, windows %zu to %zu", in->layer, in->output ? "output" : "input", name, r->batch_first,
+	return err_prefix(e, "layer %u, %s of %s, windows %zu to %zu", role_layer(in->role, in->layer), in->output ? "output" : "input", name, r->batch_first,
 			  last);
 }
 
-static void gather_at(struct run *r, enum role role, uint32_t layer, bool output, const float *x, size_t n)
+static void gather_at(struct run *r, enum role role, uint32_t place, bool output, const float *x, size_t n)
 {
-	for (size_t i = 0; i < r->p->input_count && !r->rc; i++)
-		if (r->p->inputs[i].role == role && r->p->inputs[i].layer == layer && r->p->inputs[i].output == output) {
-			r->rc = input_sums_add(&r->gather[i], x, n, r->scratch, r->e);
-			if (r->rc == ERR_INPUT)
-				name_input(r, i, r->e);
-			return;
-		}
+	size_t id = site_id(&r->l->config, role, place), at = id == SIZE_MAX ? 0 : r->p->input_at[2 * id + output];
+	if (!at || r->rc)
+		return;
+	r->rc = input_sums_add(&r->gather[at - 1], x, n, r->scratch, r->e);
+	if (r->rc == ERR_INPUT)
+		name_input(r, at - 1, r->e);
 }
 
-static void tap_input(void *arg, enum role role, uint32_t layer, const float *x, size_t n, size_t dim)
+static void tap_input(void *arg, enum role role, uint32_t place, const float *x, size_t n, size_t dim)
 {
 	(void)dim;
-	gather_at(arg, role, layer, false, x, n);
+	gather_at(arg, role, place, false, x, n);
 }
 
 static void tap_qkv(void *arg, uint32_t layer, const float *q, const float *k, const float *v, size_t n)
@@ -99,7 +98,8 @@ static uint32_t group_end(const struct config *c, uint32_t first)
 
 static bool in_group(const struct config *c, const struct stats_input *in, uint32_t first, uint32_t end)
 {
-	return in->layer == UINT32_MAX ? end == c->layers : in->layer >= first && in->layer < end;
+	uint32_t layer = role_layer(in->role, in->layer);
+	return layer == UINT32_MAX ? end == c->layers : layer >= first && layer < end;
 }
 
 static int one_batch(struct run *r, uint32_t first, uint32_t end, uint64_t step, size_t at, struct err *e)
@@ -166,11 +166,12 @@ static int put_fields(struct run *r, size_t input, struct err *e)
 
 static void drop_layer(const struct run *r, uint32_t layer)
 {
-	for (int role = 0; role < ROLE_COUNT; role++) {
-		const struct weight *w = role_rows[role].per_layer ? model_weight(r->l->model, (enum role)role, layer) : NULL;
-		if (w && w->bytes.data)
-			source_drop(r->l->checkpoint->source, w->bytes.data, w->bytes.size);
-	}
+	for (int role = 0; role < ROLE_COUNT; role++)
+		for (uint32_t i = 0; role_rows[role].per_layer && i < role_places(&r->l->config, (enum role)role); i++) {
+			const struct weight *w = model_weight(r->l->model, (enum role)role, role_place((enum role)role, layer, i));
+			if (w->bytes.data)
+				source_drop(r->l->checkpoint->source, w->bytes.data, w->bytes.size);
+		}
 }
 
 static int one_group(struct run *r, uint32_t first, uint32_t end, uint64_t step, struct err *e)
@@ -222,7 +223,7 @@ static int check_left(struct run *r, uint32_t layers, struct err *e)
 	for (size_t i = 0; i < r->p->input_count && !rc; i++) {
 		static const enum field order[] = { FIELD_SUM_SQUARES, FIELD_ABS_SUM, FIELD_ABS_MAX, FIELD_COUNT, FIELD_MOMENT };
 		const struct stats_input *in = &r->p->inputs[i];
-		if (in->layer == UINT32_MAX ? layers < c->layers : in->layer >= layers)
+		if (in->layer == UINT32_MAX ? layers < c->layers : role_layer(in->role, in->layer) >= layers)
 			continue;
 		for (size_t f = 0; f < FIELDS && !rc; f++) {
 			const struct st_entry *t = stats_field(&r->p->layout, i, order[f]);

@@ -32,6 +32,7 @@ struct collect_plan {
 	size_t batch, batches;        /* windows per batch; the last one may have fewer */
 	struct stats_input *inputs;
 	size_t input_count, widest;
+	size_t *input_at;             /* [2 * site_count]: which input (even) or output (odd) a site has, 1 + its number; 0: none */
 	struct stats_layout layout;
 	uint64_t hidden_bytes;        /* hidden states of all tokens */
 	uint64_t memory, file_bytes, work_bytes; /* peak, output, working file */

@@ -87,14 +87,16 @@ static uint64_t peak_memory(const struct collect_plan *p, const struct loaded *l
 		const struct layer_config *x = &c->layer[i];
 		uint64_t heads = (uint64_t)x->heads * c->head_dim, pair = (uint64_t)x->kv_heads * c->head_dim, bytes = 0, sum = 0;
 		for (int r = 0; r < ROLE_COUNT; r++)
-			bytes += role_rows[r].per_layer ? tensor_bytes_of(l, (enum role)r, i) : 0;
+			for (uint32_t k = 0; role_rows[r].per_layer && k < role_places(c, (enum role)r); k++)
+				bytes += tensor_bytes_of(l, (enum role)r, role_place((enum role)r, i, k));
 		for (size_t k = 0; k < p->input_count; k++)
-			if (p->inputs[k].layer == i)
+			if (role_layer(p->inputs[k].role, p->inputs[k].layer) == i)
 				sum += 20 * (uint64_t)p->inputs[k].n +
 				       (field_present(FIELD_MOMENT, p->head.collect, p->inputs[k].role) ? 8 * (uint64_t)triangle(p->inputs[k].n) : 0);
 		q = heads > q ? heads : q;
 		kv = pair > kv ? pair : kv;
-		ffn = x->ffn > ffn ? x->ffn : ffn;
+		uint64_t wide = x->mixture ? c->expert_ffn + (c->hidden + c->experts) / 2 : x->ffn;
+		ffn = wide > ffn ? wide : ffn;
 		/* layers that read another's KV run together with it */
 		bool shared = x->kv_source != i;
 		layer_bytes = shared ? layer_bytes + bytes : bytes > layer_bytes ? bytes : layer_bytes;
@@ -149,6 +151,13 @@ int collect_plan_make(struct collect_plan *p, const struct loaded *l, const stru
 		collect_plan_release(p);
 		return rc;
 	}
+	p->input_at = calloc(2 * site_count(&l->config), sizeof *p->input_at);
+	if (!p->input_at) {
+		collect_plan_release(p);
+		return err_nomem(e);
+	}
+	for (size_t i = 0; i < p->input_count; i++)
+		p->input_at[2 * site_id(&l->config, p->inputs[i].role, p->inputs[i].layer) + p->inputs[i].output] = i + 1;
 	for (size_t i = 0; i < p->input_count; i++)
 		p->widest = p->inputs[i].n > p->widest ? p->inputs[i].n : p->widest;
 	p->hidden_bytes = (uint64_t)p->text.count * p->text.ctx * l->config.hidden * sizeof(float);
@@ -165,5 +174,6 @@ void collect_plan_release(struct collect_plan *p)
 	stats_layout_release(&p->layout);
 	free(p->windows);
 	free(p->inputs);
+	free(p->input_at);
 	*p = (struct collect_plan){ 0 };
 }

@@ -204,17 +204,19 @@ static int check_entry(struct stats *s, struct stats_entry *x, struct err *e)
 	}
 	x->n = (size_t)n;
 	x->count = load_u64(stats_data(s, x->field[FIELD_COUNT]));
-	if (!x->count || x->count > (uint64_t)1 << 53)
+	bool may_be_none = role != ROLE_UNKNOWN && role_rows[role].per_expert;
+	if ((!x->count && !may_be_none) || x->count > (uint64_t)1 << 53)
 		return err_set(e, ERR_INPUT, "'%.200s.count' is not a number of tokens", x->key);
 	x->importance = arena_array(&s->arena, x->n, sizeof *x->importance);
 	if (!x->importance)
 		return err_nomem(e);
 	for (size_t i = 0; i < x->n; i++) {
 		double v = get_f64(stats_data(s, sums), i);
-		if (!(v >= 0) || v / (double)x->count > 3e38)
+		if (!(v >= 0) || v / (double)x->count > 3e38 || (!x->count && v > 0))
 			return err_set(e, ERR_INPUT, "'%.200s.sum_squares': the value of channel %zu is not a sum of squares", x->key, i);
-		x->importance[i] = (float)(v / (double)x->count);
+		x->importance[i] = x->count ? (float)(v / (double)x->count) : 0;
 	}
+	x->mats = 1;
 	return ERR_OK;
 }
 
@@ -241,7 +243,27 @@ static int parse_native(struct stats *s, const uint8_t *data, size_t size, struc
 	return ERR_OK;
 }
 
-/* Keys are GGUF names; the mean of experts is not theirs, so entries of several matrices are left out. */
+/* Means, and how many tokens they are over; a count of 0 has no mean, and 1 everywhere is what readers use then. */
+static int copy_means(struct stats *s, struct stats_entry *x, const struct imatrix_entry *from, struct err *e)
+{
+	x->n = from->n;
+	x->mats = from->mats;
+	x->key = arena_strdup(&s->arena, from->name);
+	x->importance = arena_array(&s->arena, x->n * x->mats, sizeof *x->importance);
+	x->counts = arena_array(&s->arena, x->mats, sizeof *x->counts);
+	if (!x->key || !x->importance || !x->counts)
+		return err_nomem(e);
+	for (size_t i = 0; i < x->mats; i++) {
+		float count = from->counts[i];
+		x->counts[i] = count < 1e15f ? count : 0;
+		for (size_t k = 0; k < x->n; k++)
+			x->importance[i * x->n + k] = count > 0 ? from->sum_squares[i * x->n + k] / count : 1;
+	}
+	x->count = x->mats == 1 && x->counts[0] < 1 ? 1 : (uint64_t)x->counts[0];
+	return ERR_OK;
+}
+
+/* Keys are GGUF names. */
 static int parse_foreign(struct stats *s, const uint8_t *data, size_t size, struct err *e)
 {
 	struct imatrix m;
@@ -254,20 +276,12 @@ static int parse_foreign(struct stats *s, const uint8_t *data, size_t size, stru
 	for (size_t i = 0; i < m.count && s->entries && !rc; i++) {
 		const struct imatrix_entry *from = &m.entries[i];
 		struct stats_entry *x = &s->entries[s->count];
-		if (from->mats != 1)
-			continue;
-		x->n = from->n;
-		x->key = arena_strdup(&s->arena, from->name);
-		x->importance = arena_array(&s->arena, x->n, sizeof *x->importance);
-		if (!x->key || !x->importance || map_add(&s->index, x->key, strlen(x->key), s->count) < 0)
+		rc = copy_means(s, x, from, e);
+		if (!rc && map_add(&s->index, x->key, strlen(x->key), s->count) < 0)
 			rc = err_nomem(e);
-		float count = from->counts[0];
-		x->count = count >= 1 && count < 1e15f ? (uint64_t)count : 1;
-		for (size_t k = 0; k < x->n && !rc; k++)
-			x->importance[k] = count > 0 ? from->sum_squares[k] / count : 1;
-		/* the older form does not say how many tokens there were */
-		if (m.chunk_size && (uint64_t)count > s->info.tokens)
-			s->info.tokens = (uint64_t)count;
+		/* the older form does not say how many tokens there were; of several experts none has seen all */
+		if (!rc && m.chunk_size && x->mats == 1 && x->count > s->info.tokens)
+			s->info.tokens = x->count;
 		s->count++;
 	}
 	if (!s->entries)
@@ -319,6 +333,8 @@ void stats_close(struct stats *s)
 	if (s->map)
 		mapped_close(s->map);
 	free(s->map);
+	for (int i = 0; i < 2; i++)
+		free(s->pooled[i].m);
 	arena_release(&s->arena);
 	free(s);
 }
@@ -334,28 +350,18 @@ const struct stats_entry *stats_find(const struct stats *s, const char *key)
 	return map_get(&s->index, key, strlen(key), &at) ? &s->entries[at] : NULL;
 }
 
-/* An importance matrix has an entry for each weight, ours one for each input. */
-static const struct stats_entry *entry_of(const struct stats *s, enum role r, uint32_t layer)
-{
-	char name[96];
-	if (!s->config || r >= ROLE_COUNT)
-		return NULL;
-	enum role leader = stats_leader(s->config, r);
-	if (!s->info.foreign)
-		return stats_find(s, stats_key(leader, layer, name));
-	const struct stats_entry *x = role_gguf_name(s->config->arch, r, layer, name) ? stats_find(s, name) : NULL;
-	return x || !role_gguf_name(s->config->arch, leader, layer, name) ? x : stats_find(s, name);
-}
-
-static int check_sizes(const struct stats *s, struct err *e)
+static int check_sizes(struct stats *s, struct err *e)
 {
 	struct stats_input *in;
 	size_t count, found = 0;
 	char key[STATS_KEY];
 	int rc = stats_inputs(s->config, s->info.collect, &in, &count, e);
+	if (rc)
+		return rc;
+	rc = stats_index(s, e);
 	for (size_t i = 0; i < count && !rc; i++) {
 		stats_input_key(&in[i], key);
-		const struct stats_entry *x = in[i].output ? stats_find(s, key) : entry_of(s, in[i].role, in[i].layer);
+		const struct stats_entry *x = in[i].output ? stats_find(s, key) : stats_site(s, in[i].role, in[i].layer);
 		if (x && x->n != in[i].n)
 			rc = err_set(e, s->info.foreign ? ERR_NOT_COMPARABLE : ERR_INPUT,
 				     "'%s' has %zu channels where the model has %zu", key, x->n, in[i].n);
@@ -408,23 +414,23 @@ int stats_check_kv(struct stats *s, const struct config *c, struct tensor_source
 	return check_model(s, c, source, t, e);
 }
 
-const float *stats_importance(const struct stats *s, enum role r, uint32_t layer, size_t *n)
+const float *stats_importance(const struct stats *s, enum role r, uint32_t place, size_t *n)
 {
-	const struct stats_entry *x = entry_of(s, r, layer);
+	const struct stats_entry *x = stats_site(s, r, place);
 	if (x && n)
 		*n = x->n;
 	return x ? x->importance : NULL;
 }
 
-uint64_t stats_count(const struct stats *s, enum role r, uint32_t layer)
+uint64_t stats_count(const struct stats *s, enum role r, uint32_t place)
 {
-	const struct stats_entry *x = entry_of(s, r, layer);
+	const struct stats_entry *x = stats_site(s, r, place);
 	return x ? x->count : 0;
 }
 
-bool stats_magnitudes(const struct stats *s, enum role r, uint32_t layer, float **largest, float **mean, size_t *n)
+bool stats_magnitudes(const struct stats *s, enum role r, uint32_t place, float **largest, float **mean, size_t *n)
 {
-	const struct stats_entry *x = s->info.foreign ? NULL : entry_of(s, r, layer);
+	const struct stats_entry *x = s->info.foreign ? NULL : stats_site(s, r, place);
 	if (!x)
 		return false;
 	*n = x->n;
@@ -442,48 +448,62 @@ bool stats_magnitudes(const struct stats *s, enum role r, uint32_t layer, float 
 	return true;
 }
 
-bool stats_has_moment(const struct stats *s, enum role r, uint32_t layer)
+bool stats_has_moment(const struct stats *s, enum role r, uint32_t place)
 {
-	const struct stats_entry *x = entry_of(s, r, layer);
+	const struct stats_entry *x = stats_site(s, r, place);
 	return x && x->field[FIELD_MOMENT];
 }
 
-/* The packed triangle of an entry as a full matrix of means. */
-static int read_moment(const struct stats *s, const struct stats_entry *x, double **out, struct err *e)
+int stats_add_moment(const struct stats *s, const struct stats_entry *x, double scale, double **out, struct err *e)
 {
 	const struct st_entry *t = x->field[FIELD_MOMENT];
 	size_t size = x->n;
-	double *m = size <= SIZE_MAX / size / sizeof *m ? malloc(size * size * sizeof *m) : NULL;
+	double *m = *out ? *out : size <= SIZE_MAX / size / sizeof *m ? calloc(size * size, sizeof *m) : NULL;
 	if (!m)
 		return err_nomem(e);
+	*out = m;
 	const uint8_t *data = stats_data(s, t);
 	bool wide = t->dtype->bits == 64;
-	double scale = 1 / (double)x->count;
 	for (size_t i = 0; i < size; i++)
 		for (size_t j = 0; j <= i; j++) {
 			size_t at = triangle(i) + j;
 			double v = wide ? get_f64(data, at) : (double)get_f32(data, at);
-			if (!isfinite(v)) {
-				free(m);
+			if (!isfinite(v))
 				return err_set(e, ERR_INPUT, "'%s.moment': the value of channels %zu and %zu is not finite", x->key, i, j);
-			}
-			m[i * size + j] = m[j * size + i] = v * scale;
+			m[i * size + j] += v * scale;
+			m[j * size + i] = m[i * size + j];
 		}
 	if (s->map)
 		mapped_drop(s->map, data, (size_t)(t->end - t->begin));
-	*out = m;
 	return ERR_OK;
 }
 
-int stats_moment(const struct stats *s, enum role r, uint32_t layer, double **out, size_t *n, struct err *e)
+/* E[x x^T] of an entry. */
+static int read_moment(const struct stats *s, const struct stats_entry *x, double **out, struct err *e)
 {
-	const struct stats_entry *x = entry_of(s, r, layer);
+	*out = NULL;
+	int rc = stats_add_moment(s, x, x->count ? 1 / (double)x->count : 0, out, e);
+	if (rc) {
+		free(*out);
+		*out = NULL;
+	}
+	return rc;
+}
+
+int stats_moment(struct stats *s, enum role r, uint32_t place, double **out, size_t *n, struct err *e)
+{
+	const struct stats_entry *x = stats_site(s, r, place);
 	char key[STATS_KEY];
 	if (!x || !x->field[FIELD_MOMENT])
 		return err_set(e, ERR_INPUT, "the statistics hold no second moments of '%s'; make them with calibrate --collect full",
-			       r < ROLE_COUNT ? stats_key(r, layer, key) : "?");
+			       r < ROLE_COUNT ? stats_key(r, place, key) : "?");
 	*n = x->n;
-	return read_moment(s, x, out, e);
+	int rc = read_moment(s, x, out, e);
+	if (!rc && role_rows[r].per_expert && x->count < x->n && (rc = stats_borrow(s, x, r, place, *out, e))) {
+		free(*out);
+		*out = NULL;
+	}
+	return rc;
 }
 
 int stats_kv(const struct stats *s, uint32_t layer, struct fold_moments *out, struct err *e)

@@ -63,18 +63,25 @@ int stats_check_kv(struct stats *s, const struct config *c, struct tensor_source
  */
 int stats_kv(const struct stats *s, uint32_t layer, struct fold_moments *out, struct err *e);
 
-/* Mean squares per input channel, [*n], owned by s; NULL when there are none for this role. Thread-safe. */
-const float *stats_importance(const struct stats *s, enum role r, uint32_t layer, size_t *n);
-/* Tokens that its sums are over; 0 when missing. */
-uint64_t stats_count(const struct stats *s, enum role r, uint32_t layer);
+/*
+ * Mean squares per input channel, [*n], owned by s; NULL when there are none for this role. Thread-safe.
+ *
+ * An expert may have seen too few tokens. A mean square over T tokens is known to sqrt(2 / T), that is a tenth at
+ * STATS_FEW; second moments of n channels have no more than rank T. What is lacking of STATS_FEW tokens here, and of n in
+ * stats_moment, is taken from the mean over all tokens of the layer's experts.
+ */
+enum { STATS_FEW = 200 };
+const float *stats_importance(const struct stats *s, enum role r, uint32_t place, size_t *n);
+/* Tokens that its sums are over, its own; 0 when missing. */
+uint64_t stats_count(const struct stats *s, enum role r, uint32_t place);
 /* Largest and mean magnitude per input channel, malloc'ed [*n]; false when missing. */
-bool stats_magnitudes(const struct stats *s, enum role r, uint32_t layer, float **largest, float **mean, size_t *n);
-bool stats_has_moment(const struct stats *s, enum role r, uint32_t layer);
+bool stats_magnitudes(const struct stats *s, enum role r, uint32_t place, float **largest, float **mean, size_t *n);
+bool stats_has_moment(const struct stats *s, enum role r, uint32_t place);
 /*
  * E[x x^T] as a full symmetric matrix [*n, *n], malloc'ed; only this one is brought into memory. ERR_INPUT when the
  * file has none (the message says how to make one) or it holds a value that is not finite.
  */
-int stats_moment(const struct stats *s, enum role r, uint32_t layer, double **out, size_t *n, struct err *e);
+int stats_moment(struct stats *s, enum role r, uint32_t place, double **out, size_t *n, struct err *e);
 /* The tokens that were run, for methods that run the model again; every position counts. Release with windows_release. */
 int stats_windows(const struct stats *s, struct windows *w, struct err *e);
 
@@ -95,7 +102,7 @@ int stats_write_imatrix(const struct stats *s, const char *path, const char *con
  */
 struct stats_input {
 	enum role role;            /* the first of those that share it */
-	uint32_t layer;            /* UINT32_MAX for the head */
+	uint32_t layer;            /* its place; UINT32_MAX for the head */
 	size_t n;
 	bool output;               /* what the role puts out */
 };
@@ -103,8 +110,8 @@ int stats_inputs(const struct config *c, enum collect collect, struct stats_inpu
 /* The role whose entry serves role r: Q for K and V, GATE for UP; the head for a tied embedding. */
 enum role stats_leader(const struct config *c, enum role r);
 enum { STATS_KEY = 64 };
-/* "layers.3.attn_q" or "head"; buf has STATS_KEY bytes. */
-char *stats_key(enum role r, uint32_t layer, char *buf);
+/* "layers.3.attn_q", "layers.3.experts.17.ffn_gate_exps" or "head"; buf has STATS_KEY bytes. */
+char *stats_key(enum role r, uint32_t place, char *buf);
 /* The same of any entry: "layers.3.attn_k.out" for an output; and back, but for n. */
 char *stats_input_key(const struct stats_input *in, char *buf);
 bool stats_input_parse(const char *key, struct stats_input *out);

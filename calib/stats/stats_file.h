@@ -77,7 +77,10 @@ struct stats_entry {
 	size_t n;
 	uint64_t count;
 	const struct st_entry *field[FIELDS];
-	float *importance;        /* [n] mean squares */
+	float *importance;        /* [n] mean squares, filled up where an expert's own are of too few tokens */
+	float *own;               /* [n] before that; NULL: the same */
+	size_t mats;              /* of an importance matrix: so many, one behind the other; else 1 */
+	float *counts;            /* their counts; NULL: one */
 };
 struct stats {
 	struct stats_info info;
@@ -89,8 +92,19 @@ struct stats {
 	size_t count;
 	struct map index;
 	const struct config *config; /* set by stats_check */
+	struct stats_entry **at;      /* by site_id: what serves it, or NULL */
+	struct pooled { uint32_t layer; enum role role; double *m; } pooled[2]; /* moments over all experts of a layer, that came last */
 	struct arena arena;
 };
+/* What serves each site of s->config, and what experts that saw too few tokens borrow (stats_sites.c). */
+int stats_index(struct stats *s, struct err *e);
+const struct stats_entry *stats_site(const struct stats *s, enum role r, uint32_t place);
+/* Mean squares as they were gathered. */
+const float *stats_own(const struct stats_entry *x);
+/* The packed triangle of an entry: *out += scale times it, as a full matrix; NULL: is made. */
+int stats_add_moment(const struct stats *s, const struct stats_entry *x, double scale, double **out, struct err *e);
+/* Fills up *m, the means of an expert's moments. */
+int stats_borrow(struct stats *s, const struct stats_entry *x, enum role r, uint32_t place, double *m, struct err *e);
 const struct stats_entry *stats_find(const struct stats *s, const char *key);
 static inline const uint8_t *stats_data(const struct stats *s, const struct st_entry *t)
 {

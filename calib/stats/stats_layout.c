@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "base/map.h"
 #include "calib/stats/stats_file.h"
 #include "model/graph.h"
 
@@ -45,15 +46,22 @@ enum role stats_leader(const struct config *c, enum role r)
 	struct block b;
 	if (r >= ROLE_COUNT || !role_rows[r].per_layer)
 		return r == ROLE_EMBED && c->tied ? ROLE_HEAD : r;
-	/* of the first layer, which has keys and values of its own: one that reads another layer's has none to lead */
-	block_make(c, 0, &b);
-	return block_leader(&b, r);
+	/* of the first layer that reads it: one that reads another layer's keys and values has none of its own to lead */
+	for (uint32_t i = 0; i < c->layers; i++) {
+		block_make(c, i, &b);
+		if (block_op(&b, r))
+			return block_leader(&b, r);
+	}
+	return r;
 }
 
-char *stats_key(enum role r, uint32_t layer, char *buf)
+char *stats_key(enum role r, uint32_t place, char *buf)
 {
-	if (role_rows[r].per_layer)
-		snprintf(buf, STATS_KEY, "layers.%" PRIu32 ".%s", layer, role_rows[r].name);
+	if (role_rows[r].per_expert)
+		snprintf(buf, STATS_KEY, "layers.%" PRIu32 ".experts.%" PRIu32 ".%s", place_layer(place), place_expert(place),
+			 role_rows[r].name);
+	else if (role_rows[r].per_layer)
+		snprintf(buf, STATS_KEY, "layers.%" PRIu32 ".%s", place, role_rows[r].name);
 	else
 		snprintf(buf, STATS_KEY, "%s", role_rows[r].name);
 	return buf;
@@ -77,9 +85,15 @@ bool stats_input_parse(const char *key, struct stats_input *out)
 	if (n >= sizeof again)
 		return false;
 	snprintf(again, sizeof again, "%.*s", (int)(output ? n - 4 : n), key);
-	const char *dot = strrchr(again, '.');
-	*out = (struct stats_input){ .role = role_find(dot ? dot + 1 : again), .output = output,
-				     .layer = per_layer ? (uint32_t)strtoul(key + 7, NULL, 10) : UINT32_MAX };
+	const char *dot = strrchr(again, '.'), *experts = strstr(again, ".experts.");
+	uint32_t place = per_layer ? (uint32_t)strtoul(key + 7, NULL, 10) : UINT32_MAX;
+	*out = (struct stats_input){ .role = role_find(dot ? dot + 1 : again), .output = output, .layer = place };
+	if (out->role != ROLE_UNKNOWN && role_rows[out->role].per_expert) {
+		unsigned long expert = experts ? strtoul(experts + 9, NULL, 10) : NO_EXPERT;
+		if (place >= MAX_LAYERS || expert >= MAX_EXPERTS)
+			return false;
+		out->layer = place_of(place, (uint32_t)expert);
+	}
 	return out->role != ROLE_UNKNOWN && !strcmp(stats_input_key(out, again), key);
 }
 
@@ -107,21 +121,29 @@ int stats_inputs(const struct config *c, enum collect collect, struct stats_inpu
 {
 	if (collect == COLLECT_KV)
 		return kv_outputs(c, out, count, e);
-	struct stats_input *p = calloc((size_t)c->layers * BLOCK_GROUPS + 1, sizeof *p);
 	struct group group[BLOCK_GROUPS];
 	struct block b;
-	if (!p)
-		return err_nomem(e);
-	size_t n = 0;
+	size_t n = 1, at = 0;
 	for (uint32_t layer = 0; layer < c->layers; layer++) {
 		block_make(c, layer, &b);
 		unsigned groups = block_groups(&b, group);
 		for (unsigned i = 0; i < groups; i++)
-			p[n++] = (struct stats_input){ group[i].role[0], layer, block_width(&b, group[i].role[0]), false };
+			n += group_places(&group[i]);
 	}
-	p[n++] = (struct stats_input){ ROLE_HEAD, UINT32_MAX, c->hidden, false };
+	struct stats_input *p = calloc(n, sizeof *p);
+	if (!p)
+		return err_nomem(e);
+	for (uint32_t layer = 0; layer < c->layers; layer++) {
+		block_make(c, layer, &b);
+		unsigned groups = block_groups(&b, group);
+		for (unsigned i = 0; i < groups; i++)
+			for (uint32_t k = 0; k < group_places(&group[i]); k++)
+				p[at++] = (struct stats_input){ group[i].role[0], group_place(&group[i], layer, k),
+								block_width(&b, group[i].role[0]), false };
+	}
+	p[at++] = (struct stats_input){ ROLE_HEAD, UINT32_MAX, c->hidden, false };
 	*out = p;
-	*count = n;
+	*count = at;
 	return ERR_OK;
 }
 
@@ -142,19 +164,34 @@ static int put(struct stats_layout *l, const char *name, const char *dtype, uint
 	return ERR_OK;
 }
 
-static size_t position(const struct stats_layout *l, const char *name)
-{
-	for (size_t i = 0; i < l->count; i++)
-		if (!strcmp(l->entries[i].name, name))
-			return i;
-	return SIZE_MAX;
-}
-
 static char *field_name(const struct stats_input *in, enum field f, char *buf)
 {
 	char key[STATS_KEY];
 	snprintf(buf, 2 * STATS_KEY, "%s.%s", stats_input_key(in, key), field_rows[f].suffix);
 	return buf;
+}
+
+static size_t position(const struct map *names, const char *name)
+{
+	uint64_t at;
+	return map_get(names, name, strlen(name), &at) ? (size_t)at : SIZE_MAX;
+}
+
+static int find_places(struct stats_layout *l, const struct stats_input *inputs, size_t count, struct err *e)
+{
+	struct map names = { 0 };
+	char name[2 * STATS_KEY];
+	int rc = ERR_OK;
+	for (size_t i = 0; i < l->count && !rc; i++)
+		if (map_add(&names, l->entries[i].name, strlen(l->entries[i].name), i) < 0)
+			rc = err_nomem(e);
+	l->tokens = position(&names, "tokens");
+	l->windows = position(&names, "windows");
+	for (size_t i = 0; i < count && !rc; i++)
+		for (int f = 0; f < FIELDS; f++)
+			l->place[i * FIELDS + (size_t)f] = position(&names, field_name(&inputs[i], (enum field)f, name));
+	map_release(&names);
+	return rc;
 }
 
 int stats_layout_make(struct stats_layout *l, const struct stats_input *inputs, size_t count, const struct stats_head *h,
@@ -182,15 +219,12 @@ int stats_layout_make(struct stats_layout *l, const struct stats_input *inputs, 
 		}
 	if (!rc)
 		rc = st_layout(l->entries, l->count, e);
+	if (!rc)
+		rc = find_places(l, inputs, count, e);
 	if (rc) {
 		stats_layout_release(l);
 		return rc;
 	}
-	l->tokens = position(l, "tokens");
-	l->windows = position(l, "windows");
-	for (size_t i = 0; i < count; i++)
-		for (int f = 0; f < FIELDS; f++)
-			l->place[i * FIELDS + (size_t)f] = position(l, field_name(&inputs[i], (enum field)f, name));
 	l->bytes = l->entries[l->count - 1].end;
 	return ERR_OK;
 }

@@ -287,27 +287,32 @@ out:
 	return rc;
 }
 
+/* One entry for a tensor of GGUF: of a matrix, or of all experts. */
 static int add_weight(struct imatrix *im, const struct stats *s, enum role r, uint32_t layer, struct err *e)
 {
 	char name[96];
 	uint64_t dim[2];
-	size_t n;
 	const struct config *c = s->config;
-	if (!role_rows[r].linear || role_shape(c, r, layer, dim) != 2 || (r == ROLE_HEAD && c->tied) || !role_required(c, r, layer))
+	uint32_t mats = role_places(c, r);
+	if (!role_rows[r].linear || !mats || role_shape(c, r, role_place(r, layer, 0), dim) != 2 || (r == ROLE_HEAD && c->tied) ||
+	    !role_required(c, r, role_place(r, layer, 0)))
 		return ERR_OK;
-	const float *mean = stats_importance(s, r, layer, &n);
-	if (!mean || !role_gguf_name(c->arch, r, layer, name))
+	const struct stats_entry *first = stats_site(s, r, role_place(r, layer, 0));
+	if (!first || !role_gguf_name(c->arch, r, layer, name))
 		return ERR_OK;
 	struct imatrix_entry *x = &im->entries[im->count++];
-	*x = (struct imatrix_entry){ .name = arena_strdup(&im->arena, name), .n = n, .mats = 1 };
-	x->sum_squares = arena_array(&im->arena, n, sizeof *x->sum_squares);
-	x->counts = arena_array(&im->arena, 1, sizeof *x->counts);
+	*x = (struct imatrix_entry){ .name = arena_strdup(&im->arena, name), .n = first->n, .mats = mats };
+	x->sum_squares = arena_array(&im->arena, x->n * mats, sizeof *x->sum_squares);
+	x->counts = arena_array(&im->arena, mats, sizeof *x->counts);
 	if (!x->name || !x->sum_squares || !x->counts)
 		return err_nomem(e);
-	double tokens = (double)stats_count(s, r, layer);
-	x->counts[0] = (float)tokens;
-	for (size_t i = 0; i < n; i++)
-		x->sum_squares[i] = (float)((double)mean[i] * tokens);
+	for (uint32_t k = 0; k < mats; k++) {
+		const struct stats_entry *from = stats_site(s, r, role_place(r, layer, k));
+		uint64_t tokens = from && from->n == x->n ? from->count : 0;
+		x->counts[k] = (float)tokens;
+		for (size_t i = 0; i < x->n; i++)
+			x->sum_squares[k * x->n + i] = tokens ? (float)((double)stats_own(from)[i] * (double)tokens) : 0;
+	}
 	return ERR_OK;
 }
 

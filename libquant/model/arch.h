@@ -147,6 +147,21 @@ bool role_required(const struct config *c, enum role r, uint32_t place);
 /* How many tensors of this role a layer has: 1, or as many as there are experts; 0: none is required. */
 uint32_t role_count(const struct config *c, enum role r, uint32_t layer);
 
+/* To go through the places of a role in a layer: i from 0 to role_places. A dense layer has no use for those of experts. */
+static inline uint32_t role_places(const struct config *c, enum role r)
+{
+	return role_rows[r].per_expert ? c->experts : 1;
+}
+static inline uint32_t role_place(enum role r, uint32_t layer, uint32_t i)
+{
+	return role_rows[r].per_expert ? place_of(layer, i) : layer;
+}
+/* Of whatever role. */
+static inline uint32_t role_layer(enum role r, uint32_t place)
+{
+	return r < ROLE_COUNT && role_rows[r].per_expert ? place_layer(place) : place;
+}
+
 /* Numbers from 0 to site_count() for every place of every role: what is kept for each tensor is an array of these. */
 size_t site_id(const struct config *c, enum role r, uint32_t place); /* SIZE_MAX: there is no such place */
 size_t site_count(const struct config *c);

@@ -2,7 +2,8 @@
 
 #include <string.h>
 
-enum { MOST_WIDE = 1 << 20 };
+/* Far beyond any model; they keep sizes within 64 bits and what is kept for each expert within memory. */
+enum { MOST_WIDE = 1 << 20, MOST_OF_ALL_LAYERS = 1 << 18 };
 
 bool config_experts_key(const struct arch *a, const char *key)
 {
@@ -64,6 +65,9 @@ int config_parse_experts(struct config *c, const struct json *root, struct err *
 	if ((rc = get_count(root, count, MAX_EXPERTS, m->default_experts, &c->experts, e)) ||
 	    (rc = get_count(root, "num_experts_per_tok", c->experts, m->default_used, &c->experts_used, e)))
 		return rc;
+	if ((uint64_t)c->experts * c->layers > MOST_OF_ALL_LAYERS)
+		return err_set(e, ERR_INPUT, "config.json: %u layers of %u experts are more than %d experts", c->layers, c->experts,
+			       (int)MOST_OF_ALL_LAYERS);
 	c->expert_ffn = c->ffn;
 	if (m->width_key && (rc = get_count(root, m->width_key, MOST_WIDE, m->default_width, &c->expert_ffn, e)))
 		return rc;

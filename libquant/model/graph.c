@@ -441,7 +441,7 @@ static const struct site *find_site(const struct config *c, enum role r, uint32_
 {
 	if (site_id(c, r, place) == SIZE_MAX)
 		return NULL;
-	block_make(c, role_rows[r].per_expert ? place_layer(place) : role_rows[r].per_layer ? place : OUTSIDE, b);
+	block_make(c, role_rows[r].per_layer ? role_layer(r, place) : OUTSIDE, b);
 	return block_site(b, r);
 }
 
@@ -466,7 +466,7 @@ uint32_t role_count(const struct config *c, enum role r, uint32_t layer)
 	struct block b;
 	if (r >= ROLE_COUNT || (role_rows[r].per_expert && !c->experts))
 		return 0;
-	const struct site *s = find_site(c, r, role_rows[r].per_expert ? place_of(layer, 0) : layer, &b);
+	const struct site *s = find_site(c, r, role_place(r, layer, 0), &b);
 	return s && s->required ? s->count : 0;
 }
 

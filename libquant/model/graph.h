@@ -91,6 +91,10 @@ struct group {
 	bool adds;         /* what it puts out goes to the stream as it is */
 	uint32_t experts;  /* 0: the layer has it once; else each of so many experts has it */
 };
+static inline uint32_t group_places(const struct group *g)
+{
+	return g->experts ? g->experts : 1;
+}
 /* The place of a group's matrices; i: the expert, or 0. */
 static inline uint32_t group_place(const struct group *g, uint32_t layer, uint32_t i)
 {

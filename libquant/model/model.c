@@ -50,9 +50,13 @@ struct complaints {
 	bool no_head;
 };
 
+/* Lists longer than this would push the rest out of the message. */
+enum { LIST = 300 };
+
 static void complain(struct strbuf *b, const char *text)
 {
-	strbuf_printf(b, "%s%s", b->len ? ", " : "", text);
+	if (b->len < 2 * (size_t)LIST) /* a config can name far more tensors than a message has room for */
+		strbuf_printf(b, "%s%s", b->len ? ", " : "", text);
 }
 
 static bool shape_is(const struct tensor *t, uint32_t ndim, const uint64_t dim[2])
@@ -93,7 +97,7 @@ static void find_missing(struct model *m, struct complaints *x)
 			uint32_t count = x->carried && r == ROLE_HEAD ? 0 : role_count(c, (enum role)r, l);
 			for (uint32_t i = 0; i < count; i++) {
 				char name[96];
-				uint32_t place = role_rows[r].per_expert ? place_of(l, i) : l;
+				uint32_t place = role_place((enum role)r, l, i);
 				if (model_weight(m, (enum role)r, place)->tensor)
 					continue;
 				x->missing_count++;
@@ -121,9 +125,6 @@ static void bind_names(struct model *m, struct complaints *x)
 	}
 	find_missing(m, x);
 }
-
-/* Lists longer than this would push the rest out of the message. */
-enum { LIST = 300 };
 
 static int report(struct complaints *x, struct err *e)
 {

@@ -360,8 +360,7 @@ static bool glob(const char *p, const char *s)
 
 static bool layer_rule(enum recipe_when when, const struct recipe_query *q)
 {
-	bool expert = q->role < ROLE_COUNT && role_rows[q->role].per_expert;
-	uint32_t i = expert ? place_layer(q->layer) : q->layer, n = q->config ? q->config->layers : 0;
+	uint32_t i = role_layer(q->role, q->layer), n = q->config ? q->config->layers : 0;
 	switch (when) {
 	case WHEN_ALWAYS: return true;
 	case WHEN_MORE: return i < n / 8 || i >= 7 * (uint64_t)n / 8 || (i - n / 8) % 3 == 2;

@@ -41,6 +41,7 @@ static void reads_what_the_reference_writer_wrote(void **state)
 	assert_int_equal(i->windows, 2);
 	assert_int_equal(i->windows_total, 3);
 	s->config = &config;
+	assert_int_equal(stats_index(s, &e), ERR_OK);
 	const float *v = stats_importance(s, ROLE_V, 0, &n);
 	assert_non_null(v);
 	assert_int_equal(n, 3);
@@ -150,6 +151,7 @@ static void refuses_values_that_cannot_be(void **state)
 	store_u64(moment, 0x7ff8000000000000ull);
 	assert_int_equal(stats_parse((const uint8_t *)b.data, b.len, &s, &e), ERR_OK);
 	s->config = &config;
+	assert_int_equal(stats_index(s, &e), ERR_OK);
 	assert_int_equal(stats_moment(s, ROLE_HEAD, UINT32_MAX, &m, &n, &e), ERR_INPUT);
 	assert_non_null(strstr(e.message, "not finite"));
 	stats_close(s);
