@@ -4,13 +4,14 @@
 head -c 60000 "$ROOT/examples/demo.calib.txt" >"$T/text"
 head -c 40000 "$ROOT/examples/demo.eval.txt" >"$T/eval"
 succeeds "statistics" "$QUIRE" calibrate "$DEMO" --data "$T/text" -o "$T/stats" --collect full --samples 12 -q
+succeeds "statistics of less text" "$QUIRE" calibrate "$DEMO" --data "$T/text" -o "$T/brief" --collect full --samples 4 -q
 succeeds "importance only" "$QUIRE" calibrate "$DEMO" --data "$T/text" -o "$T/small" --samples 4 -q
 succeeds "importance matrix" "$QUIRE" calibrate "$DEMO" --data "$T/text" -o "$T/llama.gguf" --samples 12 -q
 
 # the same type and size, closer and closer on text that calibration did not see
 for m in rtn imatrix awq gptq best; do
 	stats="--stats $T/stats"
-	case $m in rtn) stats= ;; best) stats="$stats --distill 6" ;; esac
+	case $m in rtn) stats= ;; best) stats="$stats --distill 1" ;; esac
 	succeeds "$m" "$QUIRE" quantize "$DEMO" -s q3_k -m $m $stats -o "$T/$m.gguf" --report "$T/$m.json" --json
 	is "$m: the proof saw every tensor" "$(sed -n '/"proof"/,/}/p' "$T/out" | sed -n 's/.*"tensors": *\([0-9]*\).*/\1/p')" 47
 	is "$m: the same size" "$(stat -c %s "$T/$m.gguf")" "$(stat -c %s "$T/rtn.gguf")"
@@ -25,22 +26,22 @@ below "best is closer than gptq" "$kl_best" "$kl_gptq"
 below "best is far closer than rounding" "$kl_best" "$(awk -v a="$kl_rtn" 'BEGIN { print .5 * a }')"
 
 # training: judged on windows that it does not see, and left out where it cannot be done
-succeeds "best without training" "$QUIRE" quantize "$DEMO" -s q3_k --stats "$T/stats" --distill 0 -o "$T/untrained.gguf" --json
+succeeds "best without training" "$QUIRE" quantize "$DEMO" -s q3_k --stats "$T/brief" --distill 0 -o "$T/untrained.gguf" --json
 is "best without training: nothing is said of it" "$(grep -c distilled "$T/out")" 0
 # on text enough that what is held out can tell
 small=$SHARED/models/stories260K
 if [ -d "$small" ]; then
-	succeeds "training: statistics" "$QUIRE" calibrate "$small" --data "$SHARED/text/tinystories.calib.txt" --samples 64 --ctx 256 -o "$T/small.full" -q --collect full
-	for passes in 0 12; do
+	succeeds "training: statistics" "$QUIRE" calibrate "$small" --data "$SHARED/text/tinystories.calib.txt" --samples 32 --ctx 256 -o "$T/small.full" -q --collect full
+	for passes in 0 8; do
 		succeeds "training: $passes passes" "$QUIRE" quantize "$small" -s q4_0 --stats "$T/small.full" --distill $passes -o "$T/small.gguf" -f -q
 		succeeds "training: $passes passes judged" "$QUIRE" verify "$T/small.gguf" --against "$small" --data "$SHARED/text/tinystories.eval.txt" --ctx 256 --chunks 24 --json
 		eval "kl_passes_$passes=$(json "$T/out" kl_mean)"
 	done
-	below "training brings best closer" "$kl_passes_12" "$(awk -v a="$kl_passes_0" 'BEGIN { print .9 * a }')"
+	below "training brings best closer" "$kl_passes_8" "$(awk -v a="$kl_passes_0" 'BEGIN { print .97 * a }')"
 else
 	skip "training: no $small"
 fi
-succeeds "training too short to help" "$QUIRE" quantize "$DEMO" -s q8_0 --stats "$T/stats" --distill 1 -o "$T/idle.quire"
+succeeds "training too short to help" "$QUIRE" quantize "$DEMO" -s q8_0 --stats "$T/brief" --distill 1 -o "$T/idle.quire"
 prints "training too short to help: says so" '^training: '
 exits 2 "training by another method" "$QUIRE" quantize "$DEMO" -s q4_k -m gptq --stats "$T/stats" --distill 2 -o "$T/no.gguf"
 says "training by another method: reason" "--distill goes with method best"
@@ -53,7 +54,7 @@ parts() { "$QUIRE" verify "$1" --against "$DEMO" --data "$T/eval" --ctx 256 --ch
 exits 7 "other channels, matrix by matrix" parts "$T/untrained.gguf" roles
 says "other channels, matrix by matrix: reason" "another order.*--keep-channels"
 succeeds "other channels, layer by layer" parts "$T/untrained.gguf" layers
-succeeds "channels as they were" "$QUIRE" quantize "$DEMO" -s q3_k --stats "$T/stats" --distill 0 --keep-channels -o "$T/kept.gguf" -q
+succeeds "channels as they were" "$QUIRE" quantize "$DEMO" -s q3_k --stats "$T/brief" --distill 0 --keep-channels -o "$T/kept.gguf" -q
 succeeds "channels as they were, matrix by matrix" parts "$T/kept.gguf" roles
 exits 2 "channels as they were by another method" "$QUIRE" quantize "$DEMO" -s q3_k -m awq --stats "$T/stats" --keep-channels -o "$T/no.gguf"
 says "channels as they were by another method: reason" "--keep-channels goes with method best"
@@ -74,9 +75,9 @@ exits 2 "a report of another kind" "$QUIRE" quantize "$DEMO" -s q4_0 -o "$T/x.gg
 few="-t *.layers.[2-4].*=keep"
 set -f
 for m in imatrix awq gptq best; do
-	case $m in best) train="--distill 2" ;; *) train= ;; esac
-	succeeds "$m: one thread" "$QUIRE" quantize "$DEMO" -s q4_k -m $m $train --stats "$T/stats" $few -o "$T/t1.quire" -f --threads 1 -q
-	succeeds "$m: three threads" "$QUIRE" quantize "$DEMO" -s q4_k -m $m $train --stats "$T/stats" $few -o "$T/t3.quire" -f --threads 3 -q
+	case $m in best) train="--distill 1" ;; *) train= ;; esac
+	succeeds "$m: one thread" "$QUIRE" quantize "$DEMO" -s q4_k -m $m $train --stats "$T/brief" $few -o "$T/t1.quire" -f --threads 1 -q
+	succeeds "$m: three threads" "$QUIRE" quantize "$DEMO" -s q4_k -m $m $train --stats "$T/brief" $few -o "$T/t3.quire" -f --threads 3 -q
 	if cmp -s "$T/t1.quire" "$T/t3.quire"; then ok "$m: the same bytes"; else not_ok "$m: the same bytes"; fi
 done
 set +f
@@ -86,12 +87,12 @@ succeeds "best is the default with statistics" "$QUIRE" quantize "$DEMO" -s q4_k
 prints "best is the default with statistics: method and memory" '^method best, peak memory [0-9.]+ [KMG]iB$'
 succeeds "imatrix is the default with an importance matrix" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/llama.gguf" -n
 prints "imatrix is the default with an importance matrix: method" '^method imatrix,'
-succeeds "a plan with text runs nothing" "$QUIRE" quantize "$DEMO" -s q4_k -d "$T/text" -n --json
+succeeds "a plan with text runs nothing" "$QUIRE" quantize "$DEMO" -s q4_0 -d "$T/text" -n --json
 planned=$(json "$T/out" peak_memory)
-succeeds "text instead of statistics" "$QUIRE" quantize "$DEMO" -s q4_k -d "$T/text" --samples 4 --distill 1 -o "$T/data.quire" --json
+succeeds "text instead of statistics" "$QUIRE" quantize "$DEMO" -s q4_0 -d "$T/text" --samples 4 --distill 1 -o "$T/data.quire" --json
 if [ -n "${SANITIZED:-}" ]; then skip "memory stays below the plan's: a sanitizer adds its own"; elif [ "$(($(json "$T/out" peak_kib) * 1024))" -le "$planned" ]; then ok "memory stays below the plan's"; else not_ok "memory: $(json "$T/out" peak_kib) KiB, planned $planned"; fi
 is "nothing is left of gathering" "$(ls "$T" | grep -c 'stats$')" 1
-succeeds "the same from a file" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/small" --distill 1 -o "$T/file.quire" -q
+succeeds "the same from a file" "$QUIRE" quantize "$DEMO" -s q4_0 --stats "$T/small" --distill 1 -o "$T/file.quire" -q
 if cmp -s "$T/data.quire" "$T/file.quire"; then ok "text and statistics give the same file"; else not_ok "text and statistics give the same file"; fi
 succeeds "an importance matrix" "$QUIRE" quantize "$DEMO" -s q4_k -m imatrix --stats "$T/llama.gguf" -o "$T/foreign.gguf"
 succeeds "awq from an importance matrix" "$QUIRE" quantize "$DEMO" -s q4_k -m awq --stats "$T/llama.gguf" -o "$T/foreign2.gguf"
@@ -166,7 +167,7 @@ succeeds "few tokens" "$QUIRE" calibrate "$DEMO" --data "$T/text" -o "$T/few" --
 succeeds "gptq from few tokens" "$QUIRE" quantize "$DEMO" -s q4_k -m gptq --stats "$T/few" -o "$T/few.gguf"
 says "gptq from few tokens: warning" "64 tokens are too few for the second moments of 512 channels; damping is raised"
 
-succeeds "best from few tokens" "$QUIRE" quantize "$DEMO" -s q4_k -m best --stats "$T/few" -o "$T/few2.gguf"
+succeeds "best from few tokens" "$QUIRE" quantize "$DEMO" -s q4_0 -m best --stats "$T/few" -o "$T/few2.gguf"
 says "best from few tokens: warning" "64 tokens are too few .*damping is raised"
 
 # a row of 256 that its type cannot hold (its scales are below f16's smallest) or that was one value before: said by every method
