@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -64,26 +65,28 @@ char *path_dirname(const char *path)
 
 /* What is mapped now, for a signal handler: records are never freed, and used again. */
 struct map_record {
-	struct map_record *next;
-	atomic_bool used;
+	struct map_record *next, *spare;
 	_Atomic(const char *) path; /* NULL: holds no map */
 	atomic_uintptr_t from, to;
 };
-static _Atomic(struct map_record *) maps;
+static _Atomic(struct map_record *) records;
+static struct map_record *spares;
+static pthread_mutex_t records_lock = PTHREAD_MUTEX_INITIALIZER; /* for those who change the lists */
 
-static bool map_note(const struct mapped *m)
+static bool map_note(struct mapped *m)
 {
-	struct map_record *r = atomic_load(&maps);
-	while (r && atomic_exchange(&r->used, true))
-		r = r->next;
-	if (!r) {
-		if (!(r = calloc(1, sizeof *r)))
-			return false;
-		atomic_init(&r->used, true);
-		r->next = atomic_load(&maps);
-		while (!atomic_compare_exchange_weak(&maps, &r->next, r))
-			;
+	pthread_mutex_lock(&records_lock);
+	struct map_record *r = spares;
+	if (r) {
+		spares = r->spare;
+	} else if ((r = calloc(1, sizeof *r))) {
+		r->next = atomic_load(&records);
+		atomic_store(&records, r);
 	}
+	pthread_mutex_unlock(&records_lock);
+	m->record = r;
+	if (!r)
+		return false;
 	atomic_store(&r->from, (uintptr_t)m->base);
 	atomic_store(&r->to, (uintptr_t)m->base + m->size);
 	atomic_store(&r->path, m->path);
@@ -92,19 +95,20 @@ static bool map_note(const struct mapped *m)
 
 static void map_forget(const struct mapped *m)
 {
-	struct map_record *r = atomic_load(&maps);
-	while (r && atomic_load(&r->path) != m->path)
-		r = r->next;
-	if (r) {
-		atomic_store(&r->path, NULL);
-		atomic_store(&r->used, false);
-	}
+	struct map_record *r = m->record;
+	if (!r)
+		return;
+	atomic_store(&r->path, NULL);
+	pthread_mutex_lock(&records_lock);
+	r->spare = spares;
+	spares = r;
+	pthread_mutex_unlock(&records_lock);
 }
 
 const char *mapped_at(const void *address)
 {
 	uintptr_t at = (uintptr_t)address;
-	for (struct map_record *r = atomic_load(&maps); r; r = r->next) {
+	for (struct map_record *r = atomic_load(&records); r; r = r->next) {
 		const char *path = atomic_load(&r->path);
 		if (path && at >= atomic_load(&r->from) && at < atomic_load(&r->to))
 			return path;
@@ -178,6 +182,32 @@ void mapped_drop(const struct mapped *m, const void *data, size_t size)
 		to = at + size;
 	if (to > from)
 		madvise((char *)m->base + (from - base), to - from, MADV_DONTNEED);
+}
+
+static int by_base(const void *a, const void *b)
+{
+	uintptr_t x = (uintptr_t)(*(const struct mapped *const *)a)->base, y = (uintptr_t)(*(const struct mapped *const *)b)->base;
+	return x < y ? -1 : x > y;
+}
+
+void mapped_sort(const struct mapped **maps, size_t count)
+{
+	qsort(maps, count, sizeof *maps, by_base);
+}
+
+void mapped_drop_in(const struct mapped *const *sorted, size_t count, const void *data, size_t size)
+{
+	size_t low = 0;
+	/* the last that does not begin behind it */
+	for (size_t high = count; low + 1 < high;) {
+		size_t mid = low + (high - low) / 2;
+		if ((uintptr_t)sorted[mid]->base <= (uintptr_t)data)
+			low = mid;
+		else
+			high = mid;
+	}
+	if (count)
+		mapped_drop(sorted[low], data, size);
 }
 
 static int too_large(const char *path, size_t limit, struct err *e)

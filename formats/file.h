@@ -20,11 +20,15 @@ struct mapped {
 	size_t size;
 	char *path;
 	void *base;
+	void *record;          /* for mapped_at */
 };
 int mapped_open(struct mapped *m, const char *path, struct err *e);
 void mapped_close(struct mapped *m);
 /* Tells the kernel that the range can leave memory; a range outside the map is ignored. */
 void mapped_drop(const struct mapped *m, const void *data, size_t size);
+/* The same for the one of several maps that holds the range, found by its place: sort them once. */
+void mapped_sort(const struct mapped **maps, size_t count);
+void mapped_drop_in(const struct mapped *const *sorted, size_t count, const void *data, size_t size);
 /* Async-signal-safe: the path of the mapped file that holds this address, NULL when none does. */
 const char *mapped_at(const void *address);
 

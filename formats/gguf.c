@@ -24,6 +24,7 @@ struct reader {
 	struct tensor_source base; /* first: the source is cast back to this */
 	struct gguf_model m;
 	struct view *view;         /* [count] */
+	const struct mapped **maps; /* [parts], by place */
 };
 
 /* GGUF row n*h + 2j + p is Hugging Face row n*h + p*h/2 + j, for heads of h rows. */
@@ -69,8 +70,7 @@ static int reader_get(struct tensor_source *s, size_t i, struct tensor_bytes *ou
 static void reader_drop(struct tensor_source *s, const void *data, size_t size)
 {
 	const struct reader *r = (const struct reader *)s;
-	for (size_t i = 0; i < r->m.parts; i++)
-		mapped_drop(&r->m.part[i].map, data, size); /* ignores what is not its own */
+	mapped_drop_in(r->maps, r->m.parts, data, size);
 }
 
 static void gguf_close(struct checkpoint *c)
@@ -243,8 +243,12 @@ static int list_tensors(struct checkpoint *c, struct reader *r, struct err *e)
 			count += 1 + experts_in(r, &r->m.part[p].g.tensors[i]);
 	struct tensor *tensors = arena_array(&c->arena, count + 1, sizeof *tensors);
 	r->view = arena_array(&c->arena, count + 1, sizeof *r->view);
-	if (!tensors || !r->view)
+	r->maps = arena_array(&c->arena, r->m.parts, sizeof *r->maps);
+	if (!tensors || !r->view || !r->maps)
 		return err_nomem(e);
+	for (size_t p = 0; p < r->m.parts; p++)
+		r->maps[p] = &r->m.part[p].map;
+	mapped_sort(r->maps, r->m.parts);
 	for (size_t p = 0; p < r->m.parts; p++) {
 		const struct gguf_part *part = &r->m.part[p];
 		for (size_t i = 0; i < part->g.tensor_count; i++) {

@@ -47,6 +47,7 @@ struct hf {
 	struct tensor_source base; /* first: the source is cast back to this */
 	struct shard *shards;
 	size_t shard_count;
+	const struct mapped **maps; /* [shard_count], by place */
 	const uint8_t **views;     /* [count] where each tensor's bytes begin */
 };
 
@@ -62,8 +63,7 @@ static int hf_get(struct tensor_source *s, size_t i, struct tensor_bytes *out, s
 static void hf_drop(struct tensor_source *s, const void *data, size_t size)
 {
 	const struct hf *h = (const struct hf *)s;
-	for (size_t i = 0; i < h->shard_count; i++)
-		mapped_drop(&h->shards[i].map, data, size); /* ignores what is not its own */
+	mapped_drop_in(h->maps, h->shard_count, data, size);
 }
 
 static void hf_close(struct checkpoint *c)
@@ -193,8 +193,12 @@ static int gather(struct checkpoint *c, struct hf *h, struct err *e)
 		count += h->shards[i].st.count;
 	struct tensor *tensors = arena_array(&c->arena, count + 1, sizeof *tensors);
 	h->views = arena_array(&c->arena, count + 1, sizeof *h->views);
-	if (!tensors || !h->views)
+	h->maps = arena_array(&c->arena, h->shard_count, sizeof *h->maps);
+	if (!tensors || !h->views || !h->maps)
 		return err_nomem(e);
+	for (size_t i = 0; i < h->shard_count; i++)
+		h->maps[i] = &h->shards[i].map;
+	mapped_sort(h->maps, h->shard_count);
 	for (size_t i = 0; i < h->shard_count; i++) {
 		const struct shard *s = &h->shards[i];
 		for (size_t j = 0; j < s->st.count; j++, at++) {

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 
@@ -41,6 +42,48 @@ static void maps(void **state)
 	assert_int_equal(m.size, 0);
 	assert_non_null(m.data);
 	mapped_close(&m);
+}
+
+static long faults_of(const struct mapped *m)
+{
+	struct rusage before, after;
+	volatile uint8_t sum = 0;
+	getrusage(RUSAGE_SELF, &before);
+	for (size_t i = 0; i < m->size; i += 512)
+		sum = (uint8_t)(sum + m->data[i]);
+	getrusage(RUSAGE_SELF, &after);
+	return after.ru_minflt - before.ru_minflt;
+}
+
+/* A range is let go by the map that holds it, whichever of them that is: its pages come back by a fault. */
+static void drops_in_one_of_several(void **state)
+{
+	enum { MAPS = 5, SIZE = 1 << 16, NOTHING = 2 };
+	(void)state;
+	struct mapped m[MAPS];
+	const struct mapped *sorted[MAPS];
+	static uint8_t data[SIZE];
+	for (int i = 0; i < MAPS; i++) {
+		memset(data, i + 1, sizeof data);
+		scratch_put(scratch("several"), data, i == NOTHING ? 0 : sizeof data);
+		assert_int_equal(mapped_open(&m[i], scratch("several"), &e), ERR_OK);
+		unlink(scratch("several"));
+		sorted[i] = &m[i];
+	}
+	mapped_sort(sorted, MAPS);
+	for (int i = 0; i < MAPS; i++) {
+		faults_of(&m[i]);
+		mapped_drop_in(sorted, MAPS, m[i].data, m[i].size);
+		assert_true(i == NOTHING || (faults_of(&m[i]) > 0 && m[i].data[0] == i + 1 && m[i].data[SIZE - 1] == i + 1));
+	}
+	mapped_drop_in(sorted, MAPS, data, sizeof data);
+	mapped_drop_in(sorted, 0, data, sizeof data);
+	for (int i = 0; i < MAPS; i++) {
+		assert_true(i == NOTHING || mapped_at(m[i].data + 9) == m[i].path);
+		const uint8_t *was = m[i].data;
+		mapped_close(&m[i]);
+		assert_null(mapped_at(was));
+	}
 }
 
 static void refuses_to_map(void **state)
@@ -312,7 +355,7 @@ static void names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		row(maps), row(refuses_to_map), row(reads_whole_files), row(commits), row(large_writes), row(aborts),
+		row(maps), row(drops_in_one_of_several), row(refuses_to_map), row(reads_whole_files), row(commits), row(large_writes), row(aborts),
 		row(refuses_targets), row(writes_through_links), row(full_disk), row(folders), row(folder_filled_meanwhile),
 		row(cleanup), row(names),
 	};
