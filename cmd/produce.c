@@ -25,7 +25,8 @@ struct state {
 	struct plan plan;
 	struct source_hash *hash;
 	struct calibrated calibrated;
-	struct notes notes;              /* of the writer */
+	struct notes notes;              /* of reader, method and writer */
+	size_t told;                     /* of these */
 	struct tensor_sink *sink;        /* of the output while it has no name yet */
 	struct proof *proof;
 	struct proof_result proved;
@@ -162,6 +163,14 @@ static int make_plan(struct state *s, struct err *e)
 	return rc ? rc : check_quantizes(s, e);
 }
 
+static void json_notes(const struct notes *n, struct json_writer *w)
+{
+	jw_array(w, "warnings");
+	for (size_t i = 0; i < n->count; i++)
+		jw_string(w, NULL, n->line[i]);
+	jw_end_array(w);
+}
+
 static void plan_json(const struct state *s, struct strbuf *out)
 {
 	struct json_writer w = { .out = out, .indent = 2 };
@@ -177,6 +186,7 @@ static void plan_json(const struct state *s, struct strbuf *out)
 		jw_string(&w, "method", s->calibrated.row->name);
 		jw_uint(&w, "peak_memory", s->calibrated.memory);
 	}
+	json_notes(&s->notes, &w);
 	jw_array(&w, "tensors");
 	for (size_t i = 0; i < s->plan.count; i++) {
 		const struct plan_item *item = &s->plan.items[i];
@@ -263,37 +273,59 @@ static const char *source_fact(const struct checkpoint *c, const char *key)
 	return NULL;
 }
 
-static int write_options(struct state *s, struct write_options *o, struct err *e)
+static struct write_options write_options(struct state *s)
 {
 	const struct produce *p = s->p;
 	const char *before = p->keep ? source_fact(s->in, "recipe") : NULL;
-	*o = (struct write_options){ .recipe = before ? before : recipe_name(p->recipe), .tool_version = "quire " QUIRE_VERSION,
-				     .compress = p->compress, .shard_size = p->shard_size,
-				     .notes = &s->notes, .same_values = p->keep && !p->source && !p->config };
-	o->gguf_file_type = p->keep ? main_file_type(&s->plan) : recipe_file_type(p->recipe);
-	if (p->no_source_hash || strcmp(s->format->name, "quire"))
-		return ERR_OK;
-	int rc = source_hash_start(p->input, &s->hash, e);
+	return (struct write_options){ .recipe = before ? before : recipe_name(p->recipe), .tool_version = "quire " QUIRE_VERSION,
+				       .compress = p->compress, .shard_size = p->shard_size,
+				       .notes = &s->notes, .same_values = p->keep && !p->source && !p->config,
+				       .gguf_file_type = p->keep ? main_file_type(&s->plan) : recipe_file_type(p->recipe) };
+}
+
+/* Before the work: whoever minds can stop it; with --quiet, too. */
+static void tell(struct state *s)
+{
+	for (; s->told < s->notes.count; s->told++)
+		warn("%s", s->notes.line[s->told]);
+}
+
+/* What the writer will say and refuse is known before anything is worked out, or where nothing else is done. */
+static int foresee(struct state *s, struct err *e)
+{
+	struct write_options o = write_options(s);
+	struct tensor_sink *none;
+	for (size_t i = 0; i < s->in->notes.count; i++)
+		notes_add(&s->notes, "%s", s->in->notes.line[i]);
+	if (s->format && (s->p->dry_run || s->p->calibration) &&
+	    s->format->create(NULL, s->in, described(s), &s->plan, &o, &none, e))
+		return err_prefix(e, "%.600s", s->p->output ? s->p->output : s->p->input);
+	tell(s);
+	return ERR_OK;
+}
+
+static int open_output(struct state *s, struct err *e)
+{
+	struct write_options o = write_options(s);
+	if (!s->p->no_source_hash && !strcmp(s->format->name, "quire")) {
+		if (source_hash_start(s->p->input, &s->hash, e))
+			return e->code;
+		o.facts = source_hash_facts(s->hash, &o.fact_count);
+	}
+	int rc = s->format->create(s->p->output, s->in, described(s), &s->plan, &o, &s->sink, e);
 	if (!rc)
-		o->facts = source_hash_facts(s->hash, &o->fact_count);
+		tell(s);
 	return rc;
 }
 
 static int write_all(struct state *s, struct err *e)
 {
-	for (size_t i = 0; i < s->in->notes.count; i++)
-		notes_add(&s->notes, "%s", s->in->notes.line[i]);
-	struct write_options o;
 	struct quantizer *q = s->calibrated.q;
 	int rc = q ? calibrated_prepare(&s->calibrated, s->p, e) : ERR_OK;
 	if (!rc)
-		rc = write_options(s, &o, e);
-	if (!rc)
-		rc = s->format->create(s->p->output, s->in, described(s), &s->plan, &o, &s->sink, e);
+		rc = open_output(s, e);
 	if (rc)
 		return rc;
-	/* before the work: whoever minds can stop it; with --quiet, too */
-	warn_notes(&s->notes);
 	if (s->p->proof)
 		rc = proof_new(&s->plan, s->sink, &s->proof, e);
 	progress_start(s->p->common, s->p->method ? "quantize" : "convert", "bytes", 0);
@@ -331,14 +363,6 @@ static int examine(struct state *s, struct err *e)
 	if (!rc && p->report)
 		rc = quantize_report(p, path, &s->plan, source, &s->calibrated, s->proof, e);
 	return rc ? rc : s->sink->finish(s->sink, e);
-}
-
-static void json_notes(const struct notes *n, struct json_writer *w)
-{
-	jw_array(w, "warnings");
-	for (size_t i = 0; i < n->count; i++)
-		jw_string(w, NULL, n->line[i]);
-	jw_end_array(w);
 }
 
 static long peak_kib(void)
@@ -454,10 +478,12 @@ int produce(const struct produce *p, struct err *e)
 		rc = read_config(&s, e);
 	if (!rc && described(&s))
 		rc = checkpoint_check(s.in, described(&s), s.source, e);
-	if (!rc && p->calibration)
-		rc = calibrated_open(&s.calibrated, p, s.have_config ? &s.config : NULL, s.in, e);
 	if (!rc)
 		rc = make_plan(&s, e);
+	if (!rc)
+		rc = foresee(&s, e);
+	if (!rc && p->calibration)
+		rc = calibrated_open(&s.calibrated, p, s.have_config ? &s.config : NULL, s.in, e);
 	if (!rc && p->calibration)
 		rc = calibrated_plan(&s.calibrated, p, &s.config, s.in, &s.plan, e);
 	if (!rc && p->dry_run)

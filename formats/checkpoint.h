@@ -73,7 +73,10 @@ struct format {
 	int (*check)(struct checkpoint *c, const struct progress *progress, struct err *e);
 	/* Can it hold this codec? */
 	bool (*holds)(const struct codec *c);
-	/* Opens a sink. `src` gives side files; the plan must outlive the sink. NULL: the format is only read. */
+	/*
+	 * Opens a sink. `src` gives side files; the plan must outlive the sink. path NULL: only what it would refuse and what goes
+	 * to o->notes, nothing is written and *out stays NULL. NULL: the format is only read.
+	 */
 	int (*create)(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
 		      const struct write_options *o, struct tensor_sink **out, struct err *e);
 };

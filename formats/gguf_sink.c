@@ -446,9 +446,9 @@ static int prepare(struct sink *k, const char *path, const struct checkpoint *sr
 		rc = put_metadata(&w, src, k->config, o, e);
 	if (!rc)
 		rc = place_tensors(k, &w, &divisors_at, e);
-	if (!rc)
+	if (!rc && path)
 		rc = out_open(path, &k->file, e);
-	if (!rc)
+	if (!rc && path)
 		rc = write_front(k, &w, divisors_at, e);
 	gguf_writer_release(&w);
 	return rc;
@@ -457,8 +457,9 @@ static int prepare(struct sink *k, const char *path, const struct checkpoint *sr
 int gguf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
 		const struct write_options *o, struct tensor_sink **out, struct err *e)
 {
+	*out = NULL;
 	if (!config)
-		return err_set(e, ERR_UNSUPPORTED, "%.500s: GGUF needs to know the architecture of the model", path);
+		return err_set(e, ERR_UNSUPPORTED, "%.500s%sGGUF needs to know the architecture of the model", path ? path : "", path ? ": " : "");
 	struct sink *k = calloc(1, sizeof *k);
 	if (!k)
 		return err_nomem(e);
@@ -468,10 +469,9 @@ int gguf_create(const char *path, const struct checkpoint *src, const struct con
 	k->now = SIZE_MAX;
 	k->slot = calloc(p->count + 1, sizeof *k->slot);
 	int rc = k->slot ? prepare(k, path, src, o, e) : err_nomem(e);
-	if (rc) {
+	if (rc || !path)
 		sink_close(&k->base);
-		return rc == ERR_IO ? rc : err_prefix(e, "%.500s", path);
-	}
-	*out = &k->base;
-	return 0;
+	else
+		*out = &k->base;
+	return rc && rc != ERR_IO && path ? err_prefix(e, "%.500s", path) : rc;
 }

@@ -496,12 +496,19 @@ int hf_create(const char *path, const struct checkpoint *src, const struct confi
 	      const struct write_options *o, struct tensor_sink **out, struct err *e)
 {
 	bool compress = ct_wanted(p);
+	*out = NULL;
+	if (compress && !config && !checkpoint_has(src, "config.json"))
+		return err_set(e, ERR_UNSUPPORTED, "%.500s%show a folder's quantized weights are stored stands in its config.json, and the model has "
+			       "none; put it beside the model, or write .quire", path ? path : "", path ? ": " : "");
 	struct st_sink *k = sink_new(p, o && o->shard_size ? o->shard_size : SHARD_SIZE, compress, e);
 	if (!k)
 		return e->code;
-	int rc = out_dir_open(path, &k->dir, e);
-	if (!rc)
-		rc = gguf_note_lost(src, o ? o->notes : NULL, e);
+	int rc = gguf_note_lost(src, o ? o->notes : NULL, e);
+	if (rc || !path) {
+		sink_close(&k->base);
+		return rc;
+	}
+	rc = out_dir_open(path, &k->dir, e);
 	if (!rc)
 		rc = write_sides(k->dir, src, config, p, e);
 	if (!rc)
@@ -524,6 +531,9 @@ int st_create(const char *path, const struct checkpoint *src, const struct confi
 	(void)src;
 	(void)config;
 	(void)o;
+	*out = NULL;
+	if (!path)
+		return ERR_OK;
 	struct st_sink *k = sink_new(p, 0, false, e);
 	if (!k)
 		return e->code;

@@ -164,7 +164,7 @@ static int reserve(struct quire_sink *s, struct err *e)
 			add_overflows(most, quire_chunks(raw) * 4 * QUIRE_MAX_PLANES + QUIRE_ALIGN, &most);
 	}
 	if (over)
-		return err_set(e, ERR_UNSUPPORTED, "%s: the file would be too large", s->path);
+		return err_set(e, ERR_UNSUPPORTED, "the file would be too large");
 	s->entries = calloc(all ? all : 1, sizeof *s->entries);
 	if (!s->entries)
 		return err_nomem(e);
@@ -475,19 +475,19 @@ int quire_create(const char *path, const struct checkpoint *src, const struct co
 	s->sink = (struct tensor_sink){ sink_item, sink_bytes, sink_seal, sink_finish, sink_close };
 	s->plan = p;
 	s->options = *o;
-	s->path = strdup(path);
+	s->path = strdup(path ? path : "");
 	int rc = s->path ? gather_files(s, src, config, o, e) : err_nomem(e);
 	if (!rc)
 		rc = prepare_items(s, e);
 	if (!rc)
 		rc = reserve(s, e);
-	if (!rc)
+	if (!rc && path)
 		rc = out_open(path, &s->out, e);
-	if (!rc)
+	if (!rc && path)
 		rc = put_zeros(s, s->start, e);
-	if (!rc)
+	if (!rc && path)
 		rc = put_files(s, e);
-	if (rc)
+	if (rc || !path)
 		sink_close(&s->sink);
 	else
 		*out = &s->sink;

@@ -39,6 +39,20 @@ succeeds "--dry-run" "$QUIRE" convert "$DEMO" -o "$T/dry/x.quire" --dry-run
 prints "the plan" '^model\.norm\.weight +\[256\] +bf16 +-> bf16 '
 is "--dry-run writes nothing" "$(left "$T/dry")" 0
 
+# what a format does not keep is known before it is written: a dry run says what the run will
+mkdir "$T/window" && cp "$DEMO"/* "$T/window/"
+sed -i 's/LlamaForCausalLM/MistralForCausalLM/; s/"model_type": *"llama"/"model_type": "mistral", "sliding_window": 100/' "$T/window/config.json"
+for command in "convert" "quantize -s q8_0" "fold --kv-heads 4 --method mean"; do
+	name=${command%% *}
+	succeeds "what is lost: $name" "$QUIRE" $command "$T/window" -o "$T/dry/x.gguf" -q
+	says "what is lost: $name: said" "warning: 5 of 5 layers have a sliding window of 100 tokens"
+	cp "$T/err" "$T/said" && rm "$T/dry/x.gguf"
+	succeeds "what is lost: $name --dry-run" "$QUIRE" $command "$T/window" -o "$T/dry/x.gguf" -q --dry-run --json
+	is "what is lost: $name --dry-run: the same" "$(cat "$T/err")" "$(cat "$T/said")"
+	is "what is lost: $name --dry-run: in JSON" "$(sed -n '/"warnings"/,/]/p' "$T/out" | grep -c '5 of 5 layers')" 1
+	is "what is lost: $name --dry-run: nothing is written" "$(left "$T/dry")" 0
+done
+
 exits 2 "no output" "$QUIRE" convert "$DEMO"
 exits 2 "exists" "$QUIRE" convert "$DEMO" -o "$T/a.quire"
 says "exists: message" "a\.quire' exists; --force"

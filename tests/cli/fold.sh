@@ -60,7 +60,7 @@ says "and says so" "kv.stats: the statistics were gathered with another model"
 "$QUIRE" calibrate "$DEMO" --data "$calib" --ctx 128 --samples 1 -q -o "$T/im.stats"
 exits 3 "statistics without keys and values" "$QUIRE" fold "$DEMO" -o "$T/no" --kv-heads 4 --stats "$T/im.stats"
 says "and says how to make them" "make them with calibrate --collect kv"
-exits 3 "quantizing with statistics of keys and values" "$QUIRE" quantize "$DEMO" -o "$T/no" --scheme q4_0 --stats "$T/kv.stats"
+exits 3 "quantizing with statistics of keys and values" "$QUIRE" quantize "$DEMO" -o "$T/no.gguf" --scheme q4_0 --stats "$T/kv.stats"
 says "and says how to make others" "for fold; make others with calibrate --collect full"
 exits 2 "no importance matrix of kind kv" "$QUIRE" calibrate "$DEMO" --data "$calib" --collect kv -o "$T/no.gguf"
 

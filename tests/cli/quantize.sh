@@ -69,6 +69,15 @@ succeeds "no fallback, no word" "$QUIRE" quantize "$DEMO" -o "$T/none/x.quire" -
 is "no fallback, no word: nothing" "$(wc -c <"$T/err")" 0
 exits 5 "GGUF cannot hold groups" "$QUIRE" quantize "$DEMO" -o "$T/none/x.gguf" -s int4-g128
 says "GGUF cannot hold groups: what does" "would be int[48]-g128, which gguf cannot hold; write --to quire or hf$"
+# a folder's codes are described by config.json: without one, nobody could read them
+mkdir "$T/bare" && cp "$DEMO/model.safetensors" "$T/bare/"
+for dry in "" --dry-run; do
+	exits 5 "weights alone to a folder $dry" "$QUIRE" quantize "$T/bare/model.safetensors" -o "$T/none/x" -s int8-g32 $dry
+	says "weights alone to a folder $dry: why" "none/x: how a folder's quantized weights are stored stands in its config.json, and the model has none"
+	exits 5 "weights alone to GGUF $dry" "$QUIRE" quantize "$T/bare/model.safetensors" -o "$T/none/x.gguf" -s q8_0 $dry
+	says "weights alone to GGUF $dry: why" "none/x.gguf: GGUF needs to know the architecture of the model"
+done
+succeeds "weights alone to .quire" "$QUIRE" quantize "$T/bare/model.safetensors" -o "$T/bare/x.quire" -s int8-g32
 is "nothing was written" "$(ls -A "$T/none" | wc -l)" 0
 succeeds "--requantize" "$QUIRE" quantize "$T/Q8_0.quire" -o "$T/again.gguf" -s Q4_K_M --requantize
 
