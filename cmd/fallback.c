@@ -15,10 +15,9 @@ static bool has_bf16(const struct tensor_source *s)
 
 void fallback_recipe(struct recipe *r, const struct fallback_source *s)
 {
-	/* GGUF runtimes want norms and biases in f32 */
-	if (s->format && !strcmp(s->format->name, "gguf"))
-		recipe_vectors(r, codec_find("f32"));
-	if (s->format && !strcmp(s->format->name, "hf") && s->method)
+	if (s->format && s->format->vectors)
+		recipe_vectors(r, codec_find(s->format->vectors));
+	if (s->format && s->format->one_float && s->method)
 		recipe_folder(r, has_bf16(s->tensors));
 }
 

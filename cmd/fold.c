@@ -473,19 +473,28 @@ static int plan_budget(struct work *w, struct err *e)
 	return rc ? rc : sharing_given(&w->sharing, &w->to, e);
 }
 
-static int check_gguf(const struct work *w, const struct produce *p, struct err *e)
+/* What the output cannot say is said before the work, in which it is found which layers change. A window that is not heeded is no fold. */
+static int check_format(const struct work *w, const struct produce *p, struct err *e)
 {
+	struct layer_config *layer = w->to.layer;
+	uint32_t last = w->to.layers - 1, source = layer[last].kv_source;
 	const struct format *f;
+	struct notes before = { 0 }, after = { 0 };
 	int rc = produce_format(p->output, p->to, &f, e);
-	if (!rc && f && !strcmp(f->name, "gguf") && w->windowing.window && w->to.arch->window == WINDOW_NONE)
-		return err_set(e, ERR_UNSUPPORTED, "other readers of a GGUF file of architecture %s take no notice of windows; write a folder "
-			       "or .quire file", w->to.arch->gguf);
-	if (!rc && f && !strcmp(f->name, "gguf") && sharing_any(&w->to))
-		return err_set(e, ERR_UNSUPPORTED, "a GGUF file of architecture %s cannot say that a layer reads another layer's KV cache; write a "
-			       "folder or .quire file", w->to.arch->gguf);
-	if (!rc && f && !strcmp(f->name, "gguf") && !uniform(&w->to))
-		return err_set(e, ERR_UNSUPPORTED, "a GGUF file of architecture %s takes one KV head count for all layers; write a folder or "
-			       ".quire file, or fold all layers alike", w->to.arch->gguf);
+	if (rc || !f || !f->describes)
+		return rc;
+	for (uint32_t i = 0; i <= last && w->windowing.window; i++)
+		layer[i].window = (i + 1) % w->windowing.every ? w->windowing.window : 0;
+	if (w->sharing.automatic)
+		layer[last].kv_source = 0;
+	rc = f->describes(&w->to, &after, e);
+	layer[last].kv_source = source;
+	for (uint32_t i = 0; i <= last; i++)
+		layer[i].window = w->in.config.layer[i].window;
+	if (!rc && w->windowing.window && !f->describes(&w->in.config, &before, e) && after.count > before.count)
+		rc = err_set(e, ERR_UNSUPPORTED, "%.400s; write a Hugging Face folder or .quire file", after.line[0]);
+	notes_release(&before);
+	notes_release(&after);
 	return rc;
 }
 
@@ -517,7 +526,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	if (!rc && o->kv_budget && !w.budget.shares)
 		rc = plan_budget(&w, e);
 	if (!rc)
-		rc = check_gguf(&w, &p, e);
+		rc = check_format(&w, &p, e);
 	if (!rc && !w.changed && !sharing_any(&w.to) && !w.sharing.automatic && !o->window)
 		note(&o->common, "the model has these KV heads already; it is written as it is");
 	if (!rc)

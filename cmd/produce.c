@@ -80,7 +80,7 @@ static int check_output(const struct state *s, struct err *e)
 	const struct produce *p = s->p;
 	if (!p->output)
 		return p->dry_run ? ERR_OK : err_set(e, ERR_USAGE, "give the output with -o");
-	if (p->compress && strcmp(s->format->name, "quire"))
+	if (p->compress && !s->format->deflates)
 		return err_set(e, ERR_USAGE, "--compress is for .quire files");
 	if (p->shard_size && s->format->suffix)
 		return err_set(e, ERR_USAGE, "--shard-size is for Hugging Face folders");
@@ -95,7 +95,7 @@ static int read_config(struct state *s, struct err *e)
 		return ERR_OK;
 	int rc = checkpoint_config(s->in, &s->config, e);
 	s->have_config = !rc;
-	if (rc != ERR_UNSUPPORTED || (s->format && !strcmp(s->format->name, "gguf")))
+	if (rc != ERR_UNSUPPORTED || (s->format && s->format->describes))
 		return rc;
 	if (!s->p->common->quiet)
 		warn("%s; tensors are judged by their names", e->message);
@@ -307,7 +307,7 @@ static int foresee(struct state *s, struct err *e)
 static int open_output(struct state *s, struct err *e)
 {
 	struct write_options o = write_options(s);
-	if (!s->p->no_source_hash && !strcmp(s->format->name, "quire")) {
+	if (!s->p->no_source_hash && s->format->keeps_origin) {
 		if (source_hash_start(s->p->input, &s->hash, e))
 			return e->code;
 		o.facts = source_hash_facts(s->hash, &o.fact_count);

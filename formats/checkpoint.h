@@ -74,6 +74,15 @@ struct format {
 	/* Can it hold this codec? */
 	bool (*holds)(const struct codec *c);
 	/*
+	 * Can it, and what loads it, say all of this model? ERR_UNSUPPORTED where not; n takes what other readers will do
+	 * otherwise. NULL: it keeps config.json as it is, and needs none.
+	 */
+	int (*describes)(const struct config *c, struct notes *n, struct err *e);
+	const char *vectors;         /* what those who load it want norms and biases in, or NULL */
+	bool one_float;              /* those who load it give all floats one type */
+	bool deflates;               /* can write_options.compress */
+	bool keeps_origin;           /* has room for hashes of what it was made from */
+	/*
 	 * Opens a sink. `src` gives side files; the plan must outlive the sink. path NULL: only what it would refuse and what goes
 	 * to o->notes, nothing is written and *out stays NULL. NULL: the format is only read.
 	 */

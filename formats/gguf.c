@@ -394,5 +394,7 @@ const struct format format_gguf = {
 	.open = gguf_open,
 	.close = gguf_close,
 	.holds = gguf_holds,
+	.describes = gguf_expressible,
+	.vectors = "f32",
 	.create = gguf_create,
 };

@@ -96,7 +96,7 @@ int gguf_expressible(const struct config *c, struct notes *n, struct err *e)
 				       c->arch->name);
 	for (uint32_t i = 0; i < c->layers; i++) {
 		if (c->layer[i].kv_source != i)
-			return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that layer %u reads the KV cache of layer %u", i,
+			return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that layer %u reads the KV cache of layer %u; write a Hugging Face folder or .quire file", i,
 				       c->layer[i].kv_source);
 		if (!c->layer[i].rope)
 			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for layer %u without positions", i);

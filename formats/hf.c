@@ -456,6 +456,7 @@ const struct format format_hf = {
 	.open = hf_open,
 	.close = hf_close,
 	.holds = hf_holds,
+	.one_float = true,
 	.create = hf_create,
 };
 const struct format format_safetensors = {

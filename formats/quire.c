@@ -506,5 +506,7 @@ const struct format format_quire = {
 	.close = quire_close,
 	.check = quire_check,
 	.holds = quire_holds,
+	.deflates = true,
+	.keeps_origin = true,
 	.create = quire_create,
 };

@@ -71,7 +71,7 @@ succeeds "and does" "$QUIRE" verify "$T/per" --data "$eval" --ctx 128 --chunks 2
 succeeds "some layers" "$QUIRE" fold "$DEMO" -o "$T/some" --kv-heads 4 --layers 1-2,4 --method mean
 prints "the others keep theirs" "KV heads +8 -> 8,4,4,8,4"
 exits 5 "GGUF has one count" "$QUIRE" fold "$DEMO" -o "$T/per.gguf" --kv-heads 4 --layers 1-2 --method mean
-says "and the message says so" "takes one KV head count for all layers"
+says "and the message says so" "layers of different heads"
 
 # fold, quantize, verify
 succeeds "quantize what was folded" "$QUIRE" quantize "$T/pca.quire" -o "$T/q.gguf" --scheme Q8_0

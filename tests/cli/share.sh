@@ -33,7 +33,7 @@ succeeds "then verify" "$QUIRE" verify "$T/q.quire" --data "$calib" --ctx 64 --c
 
 exits 5 "quantized before" "$QUIRE" fold "$T/q.quire" -o "$T/no.quire" --share-layers suffix:1 --data "$calib"
 exits 5 "GGUF" fold -o "$T/no.gguf" --share-layers suffix:1
-says "GGUF: says why" "cannot say that a layer reads another layer's KV cache"
+says "GGUF: says why" "reads the KV cache of layer"
 exits 2 "forward reference" fold -o "$T/no.quire" --share-layers 0,2,2,3,4
 says "forward reference: says which" "layer 1 cannot read layer 2: it comes later"
 exits 2 "a reader that is read" fold -o "$T/no.quire" --share-layers 0,0,1,3,4
