@@ -285,7 +285,7 @@ static const char *who_loads(const struct config *c)
 	if (sharing_any(c))
 		return "quire itself only: no other runtime has a key for layers that read another layer's KV cache (kv_source_layer)";
 	if (windowed(c))
-		return c->arch->window == WINDOW_FROM_LAYER || c->arch->window == WINDOW_ALTERNATE
+		return c->arch->window == WINDOW_FROM_LAYER || c->arch->window == WINDOW_PERIOD
 			       ? "quire itself, and runtimes that take layer_types for this architecture"
 			       : "quire itself only: other runtimes have no key for windows of single layers (window_per_layer)";
 	return uniform(c) ? "everything that loads the original: only the count of KV heads differs"

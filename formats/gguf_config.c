@@ -255,7 +255,7 @@ static void put_windows(const struct gguf_model *m, struct json_writer *w)
 	const struct gguf_kv *pattern = gguf_model_key(m, "attention.sliding_window_pattern");
 	uint64_t window;
 	bool some = gguf_uint(gguf_model_key(m, "attention.sliding_window"), 0, &window) && window > 0;
-	bool from = m->arch->window == WINDOW_FROM_LAYER, types = from || m->arch->window == WINDOW_ALTERNATE;
+	bool from = m->arch->window == WINDOW_FROM_LAYER, types = from || m->arch->window == WINDOW_PERIOD;
 	if (from || m->arch->window == WINDOW_SWITCHED)
 		jw_bool(w, "use_sliding_window", some);
 	if (!some)
@@ -265,8 +265,12 @@ static void put_windows(const struct gguf_model *m, struct json_writer *w)
 		jw_uint(w, "sliding_window", window);
 	if (from)
 		jw_uint(w, "max_window_layers", 0);
-	if (!each)
+	if (!each) {
+		uint64_t period;
+		if (types && !from && gguf_uint(pattern, 0, &period))
+			jw_uint(w, "sliding_window_pattern", period);
 		return;
+	}
 	jw_array(w, types ? "layer_types" : "window_per_layer");
 	for (uint64_t i = 0; i < pattern->count; i++)
 		if (types)
@@ -362,7 +366,7 @@ static void put_implied(const struct gguf_model *m, const struct config_key *k, 
 	c.layers = (uint32_t)layers;
 	c.hidden = (uint32_t)hidden;
 	if (c.heads)
-		config_print_float(w, k->json, k->implied(&c));
+		config_key_print_value(k, k->implied(&c), w);
 }
 
 static void put_row(const struct gguf_model *m, const struct config_key *k, struct json_writer *w)
@@ -381,7 +385,7 @@ static void put_row(const struct gguf_model *m, const struct config_key *k, stru
 	case KEY_NUMBER: put_float(w, k->json, kv); break;
 	case KEY_LIMIT:
 		if (gguf_float(kv, 0, &v))
-			config_print_float(w, k->json, (float)v);
+			config_key_print_value(k, (float)v, w);
 		else if (k->gguf)
 			jw_null(w, k->json);
 		break;

@@ -22,6 +22,7 @@ static const struct loader {
 	{ .arch = "qwen3moe", .head_dim = true },
 	{ .arch = "gemma", .head_dim = true, .only_tied = true },
 	{ .arch = "gemma2", .head_dim = true, .only_tied = true },
+	{ .arch = "gemma3", .head_dim = true },
 };
 
 static int loads(const struct config *c, struct err *e)
@@ -63,7 +64,7 @@ static void note_differences(const struct config *c, struct notes *n)
 {
 	const struct rope *r = &c->rope;
 	uint32_t least = 0, count = 0;
-	for (uint32_t i = 0; i < c->layers && c->arch->window != WINDOW_ALTERNATE; i++) {
+	for (uint32_t i = 0; i < c->layers && c->arch->window != WINDOW_PERIOD; i++) {
 		uint32_t window = c->layer[i].window;
 		if (!window || window >= c->context)
 			continue;
@@ -85,7 +86,7 @@ int gguf_expressible(const struct config *c, struct notes *n, struct err *e)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF models have at most %d layers, this one has %u", MOST_LAYERS, c->layers);
 	if (c->act != c->arch->act)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for another activation of %s", c->arch->name);
-	bool windows = c->arch->window != WINDOW_ALTERNATE;
+	bool windows = c->arch->window != WINDOW_PERIOD;
 	for (uint32_t i = 0; i < c->layers; i++)
 		windows |= c->layer[i].window != 0;
 	if (!windows)

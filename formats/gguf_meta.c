@@ -78,7 +78,7 @@ static void put_windows(struct gguf_writer *w, const struct config *c)
 	if (!with)
 		return;
 	put_count(w, c, "attention.sliding_window", window);
-	if (with == c->layers && c->arch->window != WINDOW_ALTERNATE)
+	if (with == c->layers && c->arch->window != WINDOW_PERIOD)
 		return;
 	gguf_put_bools(w, key_of(c, "attention.sliding_window_pattern", key), c->layers);
 	for (uint32_t i = 0; i < c->layers; i++)

@@ -51,7 +51,7 @@ static uint64_t cache_bytes(const struct config *c, uint64_t tokens, double elem
 static bool alike(const struct config *c, uint32_t a, uint32_t b)
 {
 	const struct layer_config *x = &c->layer[a], *y = &c->layer[b];
-	return x->window == y->window && x->heads == y->heads && x->rope == y->rope;
+	return x->window == y->window && x->heads == y->heads && x->rope == y->rope && x->local == y->local;
 }
 
 /* One head in each layer that cannot read another one. */

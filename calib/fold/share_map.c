@@ -96,6 +96,8 @@ int share_check(const struct config *c, struct tensor_source *source, const uint
 				       b->kv_heads);
 		if (a->rope != b->rope)
 			return err_set(e, ERR_UNSUPPORTED, "layer %u cannot read layer %u: only one of them has positions", i, s);
+		if (a->local != b->local)
+			return err_set(e, ERR_UNSUPPORTED, "layer %u cannot read layer %u: their positions turn at different rates", i, s);
 	}
 	return ERR_OK;
 }

@@ -52,7 +52,8 @@ static int try_map(struct search *s, const uint32_t *map, double *kl, struct err
 static bool alike(const struct config *c, uint32_t a, uint32_t b)
 {
 	const struct layer_config *x = &c->layer[a], *y = &c->layer[b];
-	return x->window == y->window && x->heads == y->heads && x->kv_heads == y->kv_heads && x->rope == y->rope;
+	return x->window == y->window && x->heads == y->heads && x->kv_heads == y->kv_heads && x->rope == y->rope &&
+	       x->local == y->local;
 }
 
 /* The map in which `layer` and its readers read `owner`. */

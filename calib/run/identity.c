@@ -59,6 +59,8 @@ static void add_config(struct sha256 *h, const struct config *c)
 	const uint64_t mixture[] = { c->experts, c->experts_used, c->expert_ffn, c->experts_sum_to_one };
 	for (size_t i = 0; i < sizeof mixture / sizeof *mixture && c->experts; i++)
 		add_u64(h, mixture[i]);
+	if (c->local_theta > 0)
+		add_f32(h, c->local_theta);
 	for (uint32_t i = 0; i < c->layers; i++) {
 		const struct layer_config *l = &c->layer[i];
 		const uint64_t row[] = { l->heads, l->kv_heads, l->window, l->kv_source, l->rope, l->ffn };

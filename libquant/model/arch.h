@@ -62,7 +62,7 @@ enum window_rule {
 	WINDOW_ALL,        /* sliding_window */
 	WINDOW_SWITCHED,   /* the same, if use_sliding_window */
 	WINDOW_FROM_LAYER, /* max_window_layers, layer_types */
-	WINDOW_ALTERNATE,  /* the first layer and every second one, or layer_types */
+	WINDOW_PERIOD,     /* all but every window_period'th layer, or layer_types */
 };
 
 /* A tensor name that differs from role_rows; NULL: this architecture has no such tensor in that format. */
@@ -101,6 +101,8 @@ struct arch {
 	void (*layer)(struct build *b); /* writes the operations of a layer */
 	enum bias_rule qkv_bias, o_bias, mlp_bias;
 	enum window_rule window;
+	uint32_t window_period;      /* WINDOW_PERIOD */
+	bool local_theta;            /* layers with a window have a rotary base of their own */
 	uint32_t default_window, default_kv_heads /* 0: = heads */, default_head_dim /* 0: hidden / heads */;
 	float default_eps, default_theta;
 	bool scale_embedding;        /* times sqrt(hidden) */

@@ -173,6 +173,7 @@ static int parse_types(const struct json *types, struct config *c, uint32_t wind
 		if (sliding && !window)
 			return err_set(e, ERR_INPUT, "config.json: layer_types[%u] is sliding_attention without a sliding_window", i);
 		c->layer[i].window = sliding ? window : 0;
+		c->layer[i].local = sliding && c->arch->local_theta;
 	}
 	return ERR_OK;
 }
@@ -202,7 +203,7 @@ static int parse_windows(const struct json *root, struct config *c, struct err *
 		return rc;
 	if (!json_is_null(own))
 		return parse_own_windows(own, c, e);
-	if ((c->arch->window == WINDOW_FROM_LAYER || c->arch->window == WINDOW_ALTERNATE) && !json_is_null(types))
+	if ((c->arch->window == WINDOW_FROM_LAYER || c->arch->window == WINDOW_PERIOD) && !json_is_null(types))
 		return parse_types(types, c, window, e);
 	if (c->arch->window == WINDOW_FROM_LAYER) {
 		const struct json *j = json_get(root, "max_window_layers");
@@ -210,8 +211,15 @@ static int parse_windows(const struct json *root, struct config *c, struct err *
 		if (window && !json_is_null(j) && (!json_int(j, &first) || first < 0))
 			return err_set(e, ERR_INPUT, "config.json: max_window_layers is not a count of layers");
 	}
-	for (uint32_t i = 0; i < c->layers; i++)
-		c->layer[i].window = i < first || (c->arch->window == WINDOW_ALTERNATE && i % 2) ? 0 : window;
+	int64_t period = c->arch->window_period;
+	const struct json *j = period && config_key_reads(c->arch, "sliding_window_pattern") ? json_get(root, "sliding_window_pattern") : NULL;
+	if (!json_is_null(j) && (!json_int(j, &period) || period < 1 || period > INT32_MAX))
+		return err_set(e, ERR_INPUT, "config.json: sliding_window_pattern is not a count of layers");
+	for (uint32_t i = 0; i < c->layers; i++) {
+		bool sliding = i >= first && !(period && (i + 1) % period == 0);
+		c->layer[i].window = sliding ? window : 0;
+		c->layer[i].local = sliding && c->arch->local_theta;
+	}
 	return ERR_OK;
 }
 

@@ -39,6 +39,7 @@ struct layer_config {
 	uint32_t window;                /* 0: full attention; W: keys k with q - W < k <= q */
 	uint32_t kv_source;             /* layer whose KV cache this layer reads; its own index when it owns one */
 	bool rope;                      /* false: no positions in this layer */
+	bool local;                     /* its positions turn with local_theta */
 	uint32_t ffn;
 	bool mixture;                   /* the feed-forward is one of experts */
 };
@@ -51,6 +52,7 @@ struct config {
 	float attn_softcap, final_softcap; /* 0: none */
 	float query_scalar;             /* scores are divided by its root; 0: by that of head_dim */
 	struct rope rope;
+	float local_theta;              /* of layers with a window, unscaled; 0: all layers turn alike */
 	bool tied;                      /* the output head is the embedding */
 	bool qkv_bias, o_bias, mlp_bias;
 	uint32_t experts, experts_used, expert_ffn; /* of a mixture: how many, chosen per token, how wide; 0: no mixture */

@@ -28,7 +28,16 @@ static void print_rope(const struct config *c, struct json_writer *w, bool param
 	const struct rope *r = &c->rope;
 	if (parameters) {
 		jw_object(w, "rope_parameters");
+		if (c->arch->local_theta)
+			jw_object(w, "full_attention");
 		config_print_rope(c, w, true);
+		if (c->arch->local_theta) {
+			jw_end_object(w);
+			jw_object(w, "sliding_attention");
+			jw_string(w, "rope_type", "default");
+			config_print_float(w, "rope_theta", c->local_theta);
+			jw_end_object(w);
+		}
 		jw_end_object(w);
 	} else {
 		config_key_print(c, config_key_of(c->arch, offsetof(struct config, rope.theta)), w);
@@ -53,7 +62,7 @@ static void print_rope(const struct config *c, struct json_writer *w, bool param
 static void print_windows(const struct config *c, struct json_writer *w, uint32_t window, bool all)
 {
 	const struct arch *a = c->arch;
-	bool from = a->window == WINDOW_FROM_LAYER, types = from || a->window == WINDOW_ALTERNATE;
+	bool from = a->window == WINDOW_FROM_LAYER, types = from || a->window == WINDOW_PERIOD;
 	bool plain = !window || types || (all && (a->window == WINDOW_ALL || a->window == WINDOW_SWITCHED));
 	if (from || a->window == WINDOW_SWITCHED)
 		jw_bool(w, "use_sliding_window", window != 0);
@@ -85,7 +94,7 @@ static int find_pattern(const struct config *c, struct pattern *p, struct err *e
 	*p = (struct pattern){ .all_windowed = true, .same_kv = true };
 	for (uint32_t i = 0; i < c->layers; i++) {
 		const struct layer_config *l = &c->layer[i];
-		if (l->heads != c->layer[0].heads || l->ffn != c->layer[0].ffn || !l->rope ||
+		if ((c->arch->local_theta && l->local != (l->window != 0)) || l->heads != c->layer[0].heads || l->ffn != c->layer[0].ffn || !l->rope ||
 		    (l->window && p->window && l->window != p->window))
 			return err_set(e, ERR_UNSUPPORTED, "config.json: no key says that layer %u differs in its heads, FFN width, "
 				       "positions or window length", i);

@@ -162,18 +162,37 @@ static int check_members(const struct source *s)
 	return ERR_OK;
 }
 
+/* One object for each type of layer; those with a window turn unscaled. */
+static int parse_local(struct source *s, struct config *c)
+{
+	const struct json *full = json_get(s->dict, "full_attention"), *local = json_get(s->dict, "sliding_attention");
+	const char *type = json_string(json_get(local, "rope_type"));
+	if (!full && !local)
+		return ERR_OK;
+	if (type && strcmp(type, "default"))
+		return err_set(s->err, ERR_UNSUPPORTED, "config.json: rope type \"%.60s\" of layers with a window is not supported", type);
+	s->dict = local;
+	int rc = check_members(s);
+	if (!rc)
+		rc = own_value(s, c->arch, "rope_theta", offsetof(struct config, local_theta), &c->local_theta);
+	s->dict = full;
+	return rc;
+}
+
 int config_parse_rope(struct config *c, const struct json *root, struct err *e)
 {
 	struct source s = { root, json_get(root, "rope_scaling"), e };
+	int rc;
 	static const char *const keys[] = { "rope_scaling", "rope_parameters" };
 	for (int i = 0; i < 2; i++)
 		if (!json_is_null(json_get(root, keys[i])) && json_kind(json_get(root, keys[i])) != JSON_OBJECT)
 			return err_set(e, ERR_INPUT, "config.json: %s is not an object", keys[i]);
 	if (!json_first(s.dict))
 		s.dict = json_get(root, "rope_parameters");
+	if (c->arch->local_theta && (rc = parse_local(&s, c)))
+		return rc;
 	const struct json *name = json_get(s.dict, "rope_type");
 	float base = c->rope.theta, part = c->rope.part;
-	int rc;
 	if (json_is_null(name))
 		name = json_get(s.dict, "type");
 	if ((rc = own_value(&s, c->arch, "rope_theta", offsetof(struct config, rope.theta), &base)) ||

@@ -1,5 +1,6 @@
 #include "model/keys.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "model/arch.h"
@@ -278,6 +279,14 @@ int config_keys_read(struct config *c, const struct json *root, struct err *e)
 	return rc;
 }
 
+void config_key_print_value(const struct config_key *k, float v, struct json_writer *w)
+{
+	if (k->whole && v == floorf(v) && v < 1e9f)
+		jw_uint(w, k->json, (uint64_t)v);
+	else
+		config_print_float(w, k->json, v);
+}
+
 void config_key_print(const struct config *c, const struct config_key *k, struct json_writer *w)
 {
 	if (!k->json || k->also)
@@ -287,7 +296,7 @@ void config_key_print(const struct config *c, const struct config_key *k, struct
 	case KEY_PER_LAYER: jw_uint(w, k->json, config_key_count(c, k)); break;
 	case KEY_LIMIT:
 		if (config_key_value(c, k) > 0)
-			config_print_float(w, k->json, config_key_value(c, k));
+			config_key_print_value(k, config_key_value(c, k), w);
 		else
 			jw_null(w, k->json);
 		break;

@@ -31,6 +31,7 @@ struct config_key {
 	double absent;           /* the value where the key is missing ... */
 	double (*otherwise)(const struct config *c, bool null); /* ... or this, where it is missing or null; 0 of a count: an error */
 	float (*implied)(const struct config *c); /* what GGUF's readers take, who have no key for it */
+	bool whole;              /* a float that config.json writes as a whole number where it is one: its class takes no other */
 	bool gguf_required;      /* readers of GGUF refuse a model without it */
 	bool also;               /* a second key for the value: read where it is there, never written */
 };
@@ -46,6 +47,8 @@ bool config_key_own(const struct arch *a, const struct config_key *k);
 int config_keys_read(struct config *c, const struct json *root, struct err *e);
 /* Writes the member of config.json; nothing for rows of other code. */
 void config_key_print(const struct config *c, const struct config_key *k, struct json_writer *w);
+/* The same of a number. */
+void config_key_print_value(const struct config_key *k, float v, struct json_writer *w);
 /* One value by its row, from elsewhere in config.json. */
 int config_key_number(const struct config_key *k, const struct json *j, float *out, struct err *e);
 /* ERR_UNSUPPORTED when a member may change what is computed and no row reads it. */

@@ -180,10 +180,13 @@ static int load_all(struct model *m, struct err *e)
 	const float *divisors = model_vector(m, ROLE_ROPE_FREQS, 0);
 	if (divisors && r.scaling == ROPE_NONE && !r.divisors)
 		r.divisors = divisors;
-	m->inv_freq = malloc((size_t)r.dims / 2 * sizeof *m->inv_freq + 1);
+	m->inv_freq = malloc(2 * ((size_t)r.dims / 2) * sizeof *m->inv_freq + 1);
 	if (!m->inv_freq)
 		return err_nomem(e);
 	m->rope_scale = rope_frequencies(&r, m->inv_freq);
+	const struct rope local = { .theta = c->local_theta, .dims = r.dims, .attention_factor = 1 };
+	if (c->local_theta > 0)
+		rope_frequencies(&local, m->inv_freq + r.dims / 2);
 	return ERR_OK;
 }
 

@@ -85,11 +85,11 @@ void rope_rotate(float *x, size_t heads, size_t head_dim, size_t half, const flo
 
 int phase_table_fill(struct phase_table *t, const struct model *m, size_t first, size_t n, struct err *e)
 {
-	size_t half = m->config->rope.dims / 2, size;
+	size_t half = m->config->rope.dims / 2, tables = m->config->local_theta > 0 ? 2 : 1, size;
 	if (t->model == m && t->count >= n && t->first == first)
 		return ERR_OK;
 	phase_table_release(t);
-	if (__builtin_mul_overflow(n, half, &size) || size > SIZE_MAX / sizeof(float) / 2)
+	if (__builtin_mul_overflow(n, tables * half, &size) || size > SIZE_MAX / sizeof(float) / 2)
 		return err_nomem(e);
 	t->cosine = malloc((size + 1) * sizeof(float));
 	t->sine = malloc((size + 1) * sizeof(float));
@@ -101,6 +101,8 @@ int phase_table_fill(struct phase_table *t, const struct model *m, size_t first,
 	t->first = first;
 	t->count = n;
 	rope_table(m->inv_freq, half, m->rope_scale, first, n, t->cosine, t->sine);
+	if (tables > 1)
+		rope_table(m->inv_freq + half, half, 1, first, n, t->cosine + n * half, t->sine + n * half);
 	return ERR_OK;
 }
 
@@ -113,6 +115,9 @@ void phase_table_release(struct phase_table *t)
 
 struct phases phases_of(const struct phase_table *t, uint32_t layer)
 {
-	bool turns = t->model && t->model->config->layer[layer].rope;
-	return turns ? (struct phases){ t->cosine, t->sine } : (struct phases){ NULL, NULL };
+	const struct config *c = t->model ? t->model->config : NULL;
+	if (!c || !c->layer[layer].rope)
+		return (struct phases){ NULL, NULL };
+	size_t at = c->layer[layer].local ? t->count * (c->rope.dims / 2) : 0;
+	return (struct phases){ t->cosine + at, t->sine + at };
 }

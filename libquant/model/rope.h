@@ -23,7 +23,7 @@ void rope_rotate(float *x, size_t heads, size_t head_dim, size_t half, const flo
 struct phase_table {
 	const struct model *model;
 	size_t first, count;
-	float *cosine, *sine;        /* [count, rope dims / 2] */
+	float *cosine, *sine;        /* [count, rope dims / 2]; behind these, those of layers that turn with local_theta */
 };
 /* Of positions first ... first + n - 1; does nothing when the table holds these. The model must outlive it. ERR_NOMEM. */
 int phase_table_fill(struct phase_table *t, const struct model *m, size_t first, size_t n, struct err *e);

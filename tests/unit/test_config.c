@@ -134,6 +134,20 @@ static void own_numbers(void **state)
 	refuses("gemma2", "\"query_pre_attn_scalar\":-1", ERR_INPUT, "out of range");
 	refuses("gemma2", "\"attn_logit_softcapping\":\"high\"", ERR_INPUT, "not a number");
 	refuses("gemma", "\"use_bidirectional_attention\":true", ERR_UNSUPPORTED, "use_bidirectional_attention");
+	/* two rotary bases: transformers' Gemma3TextConfig, layers with a window turn with the local one, and unscaled */
+	c = good("gemma3_text", "\"sliding_window_pattern\":3,\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8}");
+	assert_true(c.rope.theta == 1e6f && c.local_theta == 10000 && c.rope.factor == 8 && c.query_scalar == 256);
+	assert_true(c.layer[0].local && c.layer[1].local && !c.layer[2].local && c.layer[3].local && c.layer[3].window == 4096 && !c.layer[2].window);
+	config_release(&c);
+	c = good("gemma3_text", "\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"default\",\"rope_theta\":7e5},"
+				"\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":300}}");
+	assert_true(c.rope.theta == 7e5f && c.local_theta == 300 && c.layer[3].local);
+	config_release(&c);
+	refuses("gemma3_text", "\"rope_parameters\":{\"sliding_attention\":{\"rope_type\":\"yarn\"}}", ERR_UNSUPPORTED, "yarn");
+	refuses("gemma3_text", "\"rope_parameters\":{\"sliding_attention\":{\"rope_theta\":\"x\"}}", ERR_INPUT, "not a number");
+	refuses("gemma3_text", "\"rope_local_base_freq\":0", ERR_INPUT, "rope_local_base_freq 0");
+	refuses("gemma3_text", "\"sliding_window_pattern\":-1", ERR_INPUT, "sliding_window_pattern");
+	refuses("gemma3_text", "\"attn_logit_softcapping\":50", ERR_UNSUPPORTED, "attn_logit_softcapping");
 	/* its class reads the exact form's name as the tanh form's */
 	c = good("gemma", "\"num_key_value_heads\":2,\"hidden_act\":\"gelu\"");
 	assert_int_equal(c.act, ACT_GELU_TANH);
@@ -282,14 +296,14 @@ static bool same(const struct config *a, const struct config *b)
 		  a->head_dim == b->head_dim && a->context == b->context && a->norm_eps == b->norm_eps && a->act == b->act &&
 		  a->tied == b->tied && a->qkv_bias == b->qkv_bias && a->o_bias == b->o_bias && a->mlp_bias == b->mlp_bias &&
 		  a->bos == b->bos && a->eos_count == b->eos_count && !memcmp(a->eos, b->eos, sizeof a->eos) &&
-		  a->rope.theta == b->rope.theta && a->rope.dims == b->rope.dims && a->rope.scaling == b->rope.scaling &&
+		  a->rope.theta == b->rope.theta && a->local_theta == b->local_theta && a->rope.dims == b->rope.dims && a->rope.scaling == b->rope.scaling &&
 		  a->rope.factor == b->rope.factor && a->rope.low_freq == b->rope.low_freq && a->rope.high_freq == b->rope.high_freq &&
 		  a->rope.original_context == b->rope.original_context && a->rope.attention_factor == b->rope.attention_factor &&
 		  a->rope.beta_fast == b->rope.beta_fast && !a->rope.divisors == !b->rope.divisors;
 	for (uint32_t i = 0; ok && i < a->layers; i++) {
 		const struct layer_config *x = &a->layer[i], *y = &b->layer[i];
 		ok = x->heads == y->heads && x->kv_heads == y->kv_heads && x->window == y->window && x->kv_source == y->kv_source &&
-		     x->ffn == y->ffn && x->rope == y->rope;
+		     x->ffn == y->ffn && x->rope == y->rope && x->local == y->local;
 	}
 	for (uint32_t i = 0; ok && a->rope.divisors && i < a->rope.dims / 2; i++)
 		ok = a->rope.divisors[i] == b->rope.divisors[i];
@@ -318,6 +332,9 @@ static void printing_round_trips(void **state)
 		{ "qwen2", "\"num_key_value_heads\":2,\"use_sliding_window\":true,\"max_window_layers\":3,\"sliding_window\":9" },
 		{ "qwen3", "\"num_key_value_heads\":2,\"head_dim\":16,\"attention_bias\":true" },
 		{ "gemma2", "\"num_key_value_heads\":2,\"query_pre_attn_scalar\":24,\"attn_logit_softcapping\":null,\"sliding_window\":9" },
+		{ "gemma3_text", "\"num_key_value_heads\":2,\"sliding_window_pattern\":2,\"rope_local_base_freq\":20000" },
+		{ "gemma3_text", "\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":4,\"rope_theta\":7e5},"
+				 "\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":300}}" },
 		{ "gemma2", "\"num_key_value_heads\":2,\"sliding_window\":null,\"hidden_activation\":\"gelu\"" },
 	};
 	(void)state;

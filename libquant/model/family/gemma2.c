@@ -26,7 +26,7 @@ static float query_scalar(const struct config *c)
 #define F(name) .field = offsetof(struct config, name)
 static const struct config_key keys[] = {
 	{ "hidden_activation", NULL, KEY_ACT, F(act), .absent = ACT_GELU_TANH },
-	{ "query_pre_attn_scalar", NULL, KEY_LIMIT, F(query_scalar), .most = 1e9, .absent = 256, .implied = query_scalar },
+	{ "query_pre_attn_scalar", NULL, KEY_LIMIT, F(query_scalar), .most = 1e9, .absent = 256, .whole = true, .implied = query_scalar },
 	{ "attn_logit_softcapping", "attn_logit_softcapping", KEY_LIMIT, F(attn_softcap), .most = 1e9, .absent = 50 },
 	{ "final_logit_softcapping", "final_logit_softcapping", KEY_LIMIT, F(final_softcap), .most = 1e9, .absent = 30 },
 	{ "hidden_act", .kind = KEY_LISTED, .field = NO_FIELD }, /* its class reads hidden_activation */
@@ -45,7 +45,7 @@ const struct arch family_gemma2 = {
 	.name = "gemma2", .hf_class = "Gemma2ForCausalLM", .gguf = "gemma2", .gguf_layouts = layouts, .names = names, .keys = keys,
 	.norm = NORM_RMS_PLUS_ONE, .act = ACT_GELU_TANH, .scale_embedding = true, .layer = layer,
 	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG,
-	.window = WINDOW_ALTERNATE, .default_window = 4096, .default_kv_heads = 4, .default_head_dim = 256,
+	.window = WINDOW_PERIOD, .window_period = 2, .default_window = 4096, .default_kv_heads = 4, .default_head_dim = 256,
 	.default_eps = 1e-6f, .default_theta = 10000,
 	.default_tied = true, .default_context = 8192, .default_bos = 2, .default_eos = 1,
 };
