@@ -183,8 +183,11 @@ static int measure(struct compare *c, struct err *e)
 	int rc = models && list && todo && seconds ? ERR_OK : err_nomem(e);
 	for (size_t i = 0; i < c->count && !rc; i++) {
 		struct variant *v = &c->variants[i];
+		bool is_kept = false;
 		rc = v->file ? same_tokenizer(c, v, e) : ERR_OK;
-		if (rc || compare_kept(c, v))
+		if (!rc)
+			rc = compare_kept(c, v, &is_kept, e);
+		if (rc || is_kept)
 			continue;
 		rc = measurement_init(&v->m, c->w.count, windows_scored(&c->w), true, e);
 		todo[n] = v;
@@ -354,9 +357,7 @@ static char *work_folder(const struct compare_options *o)
 {
 	const char *output = o->html ? o->html : o->csv;
 	if (o->work || !output) {
-		struct strbuf b = { 0 };
-		strbuf_puts(&b, o->work ? o->work : "quire-compare");
-		return b.data;
+		return strdup(o->work ? o->work : "quire-compare");
 	}
 	char *dir = path_dirname(output), *work = dir ? path_join(dir, "quire-compare") : NULL;
 	free(dir);

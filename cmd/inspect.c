@@ -191,21 +191,30 @@ static int count_codecs(struct facts *f, struct err *e)
 	return ERR_OK;
 }
 
+/* No finding, but a file that is there and cannot be read, or no memory. */
+static bool of_the_system(const struct err *found, bool there, struct err *e)
+{
+	bool is = found->code == ERR_NOMEM || (found->code == ERR_IO && there);
+	if (is)
+		*e = *found;
+	return is;
+}
+
 /* A missing or unknown configuration or tokenizer is a finding, not a failure: bare tensor files can be looked at too. */
 static int read_sides(struct facts *f, struct err *e)
 {
 	struct tokenizer *t = NULL;
 	f->has_config = !checkpoint_config(f->ckpt, &f->config, &f->config_err);
-	if (!f->has_config && f->config_err.code == ERR_NOMEM)
-		return err_nomem(e);
+	if (!f->has_config && of_the_system(&f->config_err, checkpoint_has(f->ckpt, "config.json"), e))
+		return e->code;
 	f->parameters = f->has_config ? config_parameters(&f->config) : f->elements;
 	if (!checkpoint_tokenizer(f->ckpt, &t, &f->tokenizer_err)) {
 		f->has_tokenizer = true;
 		f->tokenizer_name = tokenizer_kind(t) == TOKENIZER_SPM ? "SentencePiece BPE" : "byte-level BPE";
 		f->tokenizer_size = tokenizer_size(t);
 		tokenizer_close(t);
-	} else if (f->tokenizer_err.code == ERR_NOMEM) {
-		return err_nomem(e);
+	} else if (of_the_system(&f->tokenizer_err, checkpoint_has_tokenizer(f->ckpt), e)) {
+		return e->code;
 	}
 	return ERR_OK;
 }
@@ -359,6 +368,7 @@ static void fact_lines(const struct facts *f, struct strbuf *b)
 		safe_text(&text, f->ckpt->facts[i].value);
 		line(b, i ? "" : "metadata");
 		strbuf_printf(b, "%.*s%s\n", 100, text.data ? text.data : "", text.len > 100 ? " ..." : "");
+		b->failed |= text.failed;
 		strbuf_release(&text);
 	}
 }

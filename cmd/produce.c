@@ -245,7 +245,7 @@ static int print_plan(const struct state *s, struct err *e)
 }
 
 /* general.file_type of a file that keeps its codecs: that of the codec most weights are in. */
-static int main_file_type(const struct plan *p)
+static int main_file_type(const struct plan *p, int *type, struct err *e)
 {
 	const struct codec *best = NULL;
 	uint64_t most = 0;
@@ -260,9 +260,11 @@ static int main_file_type(const struct plan *p)
 		}
 	}
 	struct recipe *r = NULL;
-	int type = best && !recipe_new(best->name, &r, NULL) ? recipe_file_type(r) : -1;
+	struct err ignored; /* a codec that no recipe may ask for */
+	int rc = best ? recipe_new(best->name, &r, &ignored) : ERR_OK;
+	*type = rc || !best ? -1 : recipe_file_type(r);
 	recipe_free(r);
-	return type;
+	return rc == ERR_NOMEM ? err_nomem(e) : ERR_OK;
 }
 
 static const char *source_fact(const struct checkpoint *c, const char *key)
@@ -273,14 +275,15 @@ static const char *source_fact(const struct checkpoint *c, const char *key)
 	return NULL;
 }
 
-static struct write_options write_options(struct state *s)
+static int write_options(struct state *s, struct write_options *o, struct err *e)
 {
 	const struct produce *p = s->p;
 	const char *before = p->keep ? source_fact(s->in, "recipe") : NULL;
-	return (struct write_options){ .recipe = before ? before : recipe_name(p->recipe), .tool_version = "quire " QUIRE_VERSION,
-				       .compress = p->compress, .shard_size = p->shard_size,
-				       .notes = &s->notes, .same_values = p->keep && !p->source && !p->config,
-				       .gguf_file_type = p->keep ? main_file_type(&s->plan) : recipe_file_type(p->recipe) };
+	*o = (struct write_options){ .recipe = before ? before : recipe_name(p->recipe), .tool_version = "quire " QUIRE_VERSION,
+				     .compress = p->compress, .shard_size = p->shard_size,
+				     .notes = &s->notes, .same_values = p->keep && !p->source && !p->config };
+	o->gguf_file_type = p->keep ? -1 : recipe_file_type(p->recipe);
+	return p->keep ? main_file_type(&s->plan, &o->gguf_file_type, e) : ERR_OK;
 }
 
 /* Before the work: whoever minds can stop it; with --quiet, too. */
@@ -293,8 +296,10 @@ static void tell(struct state *s)
 /* What the writer will say and refuse is known before anything is worked out, or where nothing else is done. */
 static int foresee(struct state *s, struct err *e)
 {
-	struct write_options o = write_options(s);
+	struct write_options o;
 	struct tensor_sink *none;
+	if (write_options(s, &o, e))
+		return e->code;
 	for (size_t i = 0; i < s->in->notes.count; i++)
 		notes_add(&s->notes, "%s", s->in->notes.line[i]);
 	if (s->format && (s->p->dry_run || s->p->calibration) &&
@@ -306,7 +311,9 @@ static int foresee(struct state *s, struct err *e)
 
 static int open_output(struct state *s, struct err *e)
 {
-	struct write_options o = write_options(s);
+	struct write_options o;
+	if (write_options(s, &o, e))
+		return e->code;
 	if (!s->p->no_source_hash && s->format->keeps_origin) {
 		if (source_hash_start(s->p->input, &s->hash, e))
 			return e->code;
