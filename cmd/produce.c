@@ -293,6 +293,16 @@ static void tell(struct state *s)
 		warn("%s", s->notes.line[s->told]);
 }
 
+/* A method's; with --quiet they are in the report only. */
+static void tell_method(struct state *s, const struct notes *n)
+{
+	for (size_t i = 0; i < n->count; i++)
+		notes_add(&s->notes, "%s", n->line[i]);
+	if (s->p->common->quiet)
+		s->told = s->notes.count;
+	tell(s);
+}
+
 /* What the writer will say and refuse is known before anything is worked out, or where nothing else is done. */
 static int foresee(struct state *s, struct err *e)
 {
@@ -306,6 +316,8 @@ static int foresee(struct state *s, struct err *e)
 	    s->format->create(NULL, s->in, described(s), &s->plan, &o, &none, e))
 		return err_prefix(e, "%.600s", s->p->output ? s->p->output : s->p->input);
 	tell(s);
+	if (s->p->notes)
+		tell_method(s, s->p->notes);
 	return ERR_OK;
 }
 
@@ -329,6 +341,8 @@ static int write_all(struct state *s, struct err *e)
 {
 	struct quantizer *q = s->calibrated.q;
 	int rc = q ? calibrated_prepare(&s->calibrated, s->p, e) : ERR_OK;
+	if (!rc && q)
+		tell_method(s, quantizer_notes(q));
 	if (!rc)
 		rc = open_output(s, e);
 	if (rc)
@@ -493,6 +507,8 @@ int produce(const struct produce *p, struct err *e)
 		rc = calibrated_open(&s.calibrated, p, s.have_config ? &s.config : NULL, s.in, e);
 	if (!rc && p->calibration)
 		rc = calibrated_plan(&s.calibrated, p, &s.config, s.in, &s.plan, e);
+	if (!rc && s.calibrated.q)
+		tell_method(&s, quantizer_notes(s.calibrated.q));
 	if (!rc && p->dry_run)
 		rc = print_plan(&s, e);
 	else if (!rc && !(rc = write_all(&s, e)) && !(rc = examine(&s, e)))

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -200,23 +201,45 @@ static bool has(const struct awq *a, enum role r, uint32_t layer)
 	return role_hf_name(a->config->arch, r, layer, name) && source_find(a->source, name);
 }
 
-/* Everything that reads the scaled thing must be scaled with it, and nothing may have to be rounded to take the inverse. */
-static bool can_scale(const struct awq *a, const struct plan *p, const struct choice *c)
+/* Is there anything to round? */
+static bool concerns(const struct plan *p, const struct choice *c)
+{
+	for (unsigned i = 0; i < c->group.count; i++) {
+		const struct plan_item *item = plan_find(p, c->group.role[i], group_place(&c->group, c->layer, 0));
+		if (item && item->method)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Everything that reads the scaled thing must be scaled with it, and nothing may have to be rounded to take the inverse.
+ * NULL: so it is.
+ */
+static const char *obstacle(const struct awq *a, const struct plan *p, const struct choice *c, char text[160])
 {
 	const struct source_of *s = &c->source;
+	if (c->group.experts)
+		return "experts are not scaled one by one";
+	if (!plan_find(p, c->group.role[0], c->layer))
+		return "one of them is missing";
 	for (unsigned i = 0; i < c->group.count; i++) {
 		const struct plan_item *item = plan_find(p, c->group.role[i], c->layer);
 		if (item ? !item->method : has(a, c->group.role[i], c->layer))
-			return false;
+			return "one of them is not quantized";
 	}
+	if (s->role == ROLE_UNKNOWN)
+		return skips_source(s, text);
+	const char *name = role_rows[s->role].name;
 	const struct plan_item *before = plan_find(p, s->role, c->layer);
-	if (s->role == ROLE_UNKNOWN || !before || !plan_find(p, c->group.role[0], c->layer))
-		return false;
-	if (s->norm)
-		return a->source->tensors[before->source].codec->kind == CODEC_FLOAT;
-	if (!before->method || (s->heads && !config_kv_alone(a->config, c->layer)))
-		return false;
-	return !has(a, role_rows[s->role].bias_role, c->layer);
+	const char *why = !before ? "is missing" :
+			  s->norm ? a->source->tensors[before->source].codec->kind == CODEC_FLOAT ? NULL : "is not stored as floats" :
+			  !before->method ? "is not quantized and could not hold the inverse" :
+			  s->heads && !config_kv_alone(a->config, c->layer) ? "is read by another layer" :
+			  has(a, role_rows[s->role].bias_role, c->layer) ? "has a bias, which would have to be rounded" : NULL;
+	if (why)
+		snprintf(text, 160, "%s before it %s", name, why);
+	return why ? text : NULL;
 }
 
 static int read_sample(struct awq *a, struct choice *c, int m, const struct plan_item *item, struct err *e)
@@ -319,9 +342,17 @@ static int decide(struct awq *a, struct choice *c, struct err *e)
 	return ERR_OK;
 }
 
-static int one_group(struct awq *a, const struct plan *plan, struct stats *stats, struct choice *c, struct err *e)
+static int one_group(struct awq *a, const struct quant_job *job, struct stats *stats, struct choice *c, struct err *e)
 {
-	if (!can_scale(a, plan, c))
+	const struct plan *plan = job->plan;
+	char what[64], text[160];
+	if (!concerns(plan, c))
+		return ERR_OK;
+	const char *why = obstacle(a, plan, c, text);
+	skips_name(&c->group, what);
+	for (uint32_t i = 0; i < (c->group.experts ? c->group.experts : 1); i++)
+		skips_see(job->skips, "awq", what, why);
+	if (why)
 		return ERR_OK;
 	c->before = &a->source->tensors[plan_find(plan, c->source.role, c->layer)->source];
 	int rc = read_inputs(a, c, stats, e);
@@ -357,7 +388,7 @@ int awq_new(const struct quant_job *job, struct stats *stats, struct awq **out, 
 			enum role leader = group[g].role[0];
 			struct choice c = { .config = config, .group = group[g], .source = block_source(config, &b, leader),
 					    .layer = layer, .n = block_width(&b, leader) };
-			rc = one_group(a, job->plan, stats, &c, e);
+			rc = one_group(a, job, stats, &c, e);
 			if (!rc && !progress_tell(job->progress, (uint64_t)layer * count + g + 1, (uint64_t)config->layers * count))
 				rc = err_set(e, ERR_IO, "interrupted");
 		}

@@ -156,21 +156,33 @@ static int one_producer(struct job *j, const struct site *site, struct err *e)
 	return rc;
 }
 
-/* Every matrix that reads what the producer writes must be there to be scaled, and no other layer may read it. */
-static bool can_scale(const struct job *j)
+/* Every matrix that reads what the producer writes must be there to be scaled, and no other layer may read it. NULL: so it is. */
+static const char *obstacle(const struct job *j, char text[160])
 {
-	bool all = has_role(j, j->producer.role) && (!j->producer.heads || config_kv_alone(j->config, j->layer));
-	/* where a norm multiplies by one more than its weight, no power of two of it is one of the weight */
-	all &= !j->producer.norm || j->config->arch->norm == NORM_RMS;
-	/* a norm whose keys and values are read elsewhere has always been left alone */
-	all &= j->readers.role[0] != ROLE_Q || j->config->layer[j->layer].kv_source == j->layer;
+	const struct source_of *s = &j->producer;
+	if (j->readers.experts)
+		return "experts are not scaled one by one";
+	if (s->why)
+		return skips_source(s, text);
+	if (!has_role(j, s->role))
+		return "the tensor before them is missing";
 	for (unsigned i = 0; i < j->readers.count; i++)
-		all &= has_role(j, j->readers.role[i]);
-	return all;
+		if (!has_role(j, j->readers.role[i]))
+			return "one of them is missing";
+	if (s->heads && !config_kv_alone(j->config, j->layer))
+		return "another layer reads the same values";
+	/* no power of two of that is one of the weight */
+	if (s->norm && j->config->arch->norm != NORM_RMS)
+		return "the norm before them multiplies by one more than its weight";
+	/* a norm whose keys and values are read elsewhere has always been left alone */
+	if (j->readers.role[0] == ROLE_Q && j->config->layer[j->layer].kv_source != j->layer)
+		return "the layer reads keys and values of another one";
+	return NULL;
 }
 
-int equalize(const struct config *c, struct tensor_source *source, struct overlay *out, struct err *e)
+int equalize(const struct config *c, struct tensor_source *source, struct overlay *out, struct skips *skips, struct err *e)
 {
+	char what[64], text[160];
 	struct job j = { .config = c, .base = source, .out = out };
 	struct group group[BLOCK_GROUPS];
 	struct block b;
@@ -182,7 +194,11 @@ int equalize(const struct config *c, struct tensor_source *source, struct overla
 		for (unsigned i = 0; i < count && !rc; i++) {
 			j.readers = group[i];
 			j.producer = block_source(c, &b, group[i].role[0]);
-			if (can_scale(&j))
+			const char *why = obstacle(&j, text);
+			skips_name(&group[i], what);
+			for (uint32_t k = 0; k < (group[i].experts ? group[i].experts : 1); k++)
+				skips_see(skips, "equalization", what, why);
+			if (!why)
 				rc = one_producer(&j, block_site(&b, j.producer.role), e);
 		}
 	}

@@ -47,8 +47,8 @@ uint64_t quantizer_memory(const struct quantizer *q);
 /* The same before there are statistics: from this many tokens in windows of ctx. */
 uint64_t quantizer_estimate(const struct quantizer_row *row, const struct quant_job *job, uint64_t tokens, uint64_t ctx,
 			    const struct quantizer_options *o);
-/* What the user should know (too few tokens ...), lines; "" when there is nothing. */
-const char *quantizer_notes(const struct quantizer *q);
+/* What the user should know: too few tokens, places that are left as they are (after prepare) ... */
+const struct notes *quantizer_notes(const struct quantizer *q);
 /* Runs what comes before the plan. ERR_INPUT: weights or activations that are not finite, moments without information. */
 int quantizer_prepare(struct quantizer *q, const struct progress *progress, struct err *e);
 /* For plan_execute; valid until quantizer_free. */
