@@ -187,6 +187,8 @@ static int measure(struct compare *c, struct err *e)
 		rc = v->file ? same_tokenizer(c, v, e) : ERR_OK;
 		if (!rc)
 			rc = compare_kept(c, v, &is_kept, e);
+		if (!rc && is_kept)
+			compare_goes_on(c);
 		if (rc || is_kept)
 			continue;
 		rc = measurement_init(&v->m, c->w.count, windows_scored(&c->w), true, e);
@@ -209,6 +211,8 @@ static int measure(struct compare *c, struct err *e)
 		rc = layer_errors(c, todo[i], e);
 		if (!rc)
 			rc = compare_keep(c, todo[i], e);
+		if (!rc)
+			compare_goes_on(c);
 	}
 	c->seconds = now() - start;
 	free(models);
@@ -341,7 +345,7 @@ static int report(struct compare *c, struct err *e)
 	compare_verdict(c, &verdict);
 	if (c->o->common.json)
 		compare_json(c, &out);
-	else
+	else if (!out_is_stdout(c->o->csv) && !out_is_stdout(c->o->html))
 		compare_table(c, &out);
 	if (!rc)
 		rc = verdict.failed ? err_nomem(e) : out_print(&out, e);
@@ -405,7 +409,6 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		rc = compare_keys(&c, e);
 	if (!rc)
 		rc = make_work_folder(work, e);
-	progress_keeps(work, "the same command goes on with it");
 	if (!rc)
 		rc = compare_make(&c, e);
 	if (!rc)

@@ -99,6 +99,8 @@ void compare_size(const struct loaded *l, const char *path, uint64_t *bytes, dou
 /* Measurements in the work folder: *is_kept is false when there is none of this very run. */
 int compare_kept(const struct compare *c, struct variant *v, bool *is_kept, struct err *e);
 int compare_keep(const struct compare *c, struct variant *v, struct err *e);
+/* There is something in the work folder by now: an interruption says so. */
+void compare_goes_on(const struct compare *c);
 /* The same of attributions, by what --attribute says. */
 bool compare_kept_attribution(const struct compare *c, struct variant *v, enum attribute_by by);
 int compare_keep_attribution(const struct variant *v, struct err *e);

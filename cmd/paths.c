@@ -136,6 +136,17 @@ static bool same_target(const char *a, const char *b)
 	return same;
 }
 
+/* One document on standard output, and nothing else. */
+static int check_stdout(const struct command *c, const void *opts, struct err *e)
+{
+	const struct common *common = opts;
+	struct target t;
+	for (size_t i = 0; i < c->option_count && common->json; i++)
+		if (c->options[i].type != OPT_OUTPUT && target_of(&c->options[i], opts, &t) && out_is_stdout(t.path))
+			return err_set(e, ERR_USAGE, "--json and %s%s both go to standard output; name a file", t.dashes, t.name);
+	return ERR_OK;
+}
+
 static int check_pairs(const struct command *c, const void *opts, struct err *e)
 {
 	for (size_t i = 0; i < c->option_count; i++)
@@ -192,6 +203,8 @@ static int check_existing(const struct command *c, const void *opts, struct err 
 int paths_check(const struct command *c, const void *opts, const char *const *args, size_t count, struct err *e)
 {
 	int rc = check_inputs(c, opts, args, count, e);
+	if (!rc)
+		rc = check_stdout(c, opts, e);
 	if (!rc)
 		rc = check_pairs(c, opts, e);
 	return rc ? rc : check_existing(c, opts, e);
