@@ -426,6 +426,14 @@ static int summary(const struct state *s, struct err *e)
 			jw_uint(&w, "codes_moved", trained->moved);
 			jw_end_object(&w);
 		}
+		const struct expert_report *experts = s->calibrated.q ? quantizer_experts(s->calibrated.q) : NULL;
+		if (experts && experts->matrices) {
+			jw_object(&w, "experts");
+			jw_uint(&w, "matrices", experts->matrices);
+			jw_uint(&w, "few_tokens", experts->few);
+			jw_uint(&w, "least_tokens", experts->least);
+			jw_end_object(&w);
+		}
 		if (s->proof) {
 			jw_object(&w, "proof");
 			jw_uint(&w, "tensors", s->proved.tensors);

@@ -51,6 +51,8 @@ static void as_json(const struct produce *p, const struct calibrated *c, const s
 		jw_string(&w, "method", method_name(p, c, r));
 		jw_double(&w, "weight_error", r->weight_error);
 		jw_string(&w, "weighted_by", r->weighted);
+		if (r->tokens)
+			jw_uint(&w, "tokens", r->tokens);
 		jw_double(&w, "output_error_before", r->before);
 		jw_double(&w, "output_error", r->after);
 		jw_double(&w, "seconds", r->seconds);

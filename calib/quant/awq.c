@@ -24,7 +24,7 @@ struct scale {
 struct awq {
 	struct tensor_source *source;
 	const struct config *config;
-	struct scale *scales;            /* [layers, ROLE_COUNT], by the role that leads a group */
+	struct scale *scales;            /* by site_id of the role that leads a group */
 	struct overlay *norms;
 	struct channels *channels;       /* over the norms */
 };
@@ -34,7 +34,7 @@ struct choice {
 	const struct config *config;
 	struct group group;
 	struct source_of source;         /* what takes the inverse */
-	uint32_t layer;
+	uint32_t layer;                  /* its place */
 	size_t n;
 	const struct tensor *before;     /* the norm */
 	float *norm;                     /* [n], NULL unless a norm takes the inverse */
@@ -48,25 +48,29 @@ struct choice {
 	atomic_int failed;
 };
 
-static struct scale *scale_of(const struct awq *a, enum role leader, uint32_t layer)
+/* NULL: there is no such place. */
+static struct scale *scale_of(const struct awq *a, enum role leader, uint32_t place)
 {
-	return &a->scales[(size_t)layer * ROLE_COUNT + (size_t)leader];
+	size_t id = site_id(a->config, leader, place);
+	return id == SIZE_MAX ? NULL : &a->scales[id];
 }
 
-const float *awq_columns(const struct awq *a, enum role r, uint32_t layer)
+const float *awq_columns(const struct awq *a, enum role r, uint32_t place)
 {
 	struct block b;
+	uint32_t layer = role_layer(r, place);
 	if (r >= ROLE_COUNT || !role_rows[r].linear || layer >= a->config->layers)
 		return NULL;
 	block_make(a->config, layer, &b);
-	return scale_of(a, block_leader(&b, r), layer)->columns;
+	const struct scale *s = scale_of(a, block_leader(&b, r), place);
+	return s ? s->columns : NULL;
 }
 
-const float *awq_rows(const struct awq *a, enum role r, uint32_t layer)
+const float *awq_rows(const struct awq *a, enum role r, uint32_t place)
 {
-	for (int g = 0; g < ROLE_COUNT && layer < a->config->layers; g++) {
-		const struct scale *s = scale_of(a, (enum role)g, layer);
-		if (s->rows && s->before == r)
+	for (int g = 0; g < ROLE_COUNT && role_layer(r, place) < a->config->layers; g++) {
+		const struct scale *s = role_rows[g].per_layer ? scale_of(a, (enum role)g, place) : NULL;
+		if (s && s->rows && s->before == r)
 			return s->rows;
 	}
 	return NULL;
@@ -219,8 +223,6 @@ static bool concerns(const struct plan *p, const struct choice *c)
 static const char *obstacle(const struct awq *a, const struct plan *p, const struct choice *c, char text[160])
 {
 	const struct source_of *s = &c->source;
-	if (c->group.experts)
-		return "experts are not scaled one by one";
 	if (!plan_find(p, c->group.role[0], c->layer))
 		return "one of them is missing";
 	for (unsigned i = 0; i < c->group.count; i++) {
@@ -266,7 +268,7 @@ static int read_inputs(struct awq *a, struct choice *c, struct stats *stats, str
 	size_t n = 0;
 	c->importance = stats_importance(stats, r, c->layer, &n);
 	if (!c->importance || n != c->n)
-		return err_set(e, ERR_INPUT, "the statistics hold nothing for %s of layer %u", role_rows[r].name, c->layer);
+		return err_set(e, ERR_INPUT, "the statistics hold nothing for %s of layer %u", role_rows[r].name, role_layer(r, c->layer));
 	if (stats_magnitudes(stats, r, c->layer, &largest, &c->mean, &n)) {
 		free(largest);
 	} else {
@@ -350,8 +352,7 @@ static int one_group(struct awq *a, const struct quant_job *job, struct stats *s
 		return ERR_OK;
 	const char *why = obstacle(a, plan, c, text);
 	skips_name(&c->group, what);
-	for (uint32_t i = 0; i < (c->group.experts ? c->group.experts : 1); i++)
-		skips_see(job->skips, "awq", what, why);
+	skips_see(job->skips, "awq", what, why);
 	if (why)
 		return ERR_OK;
 	c->before = &a->source->tensors[plan_find(plan, c->source.role, c->layer)->source];
@@ -376,7 +377,7 @@ int awq_new(const struct quant_job *job, struct stats *stats, struct awq **out, 
 		return err_nomem(e);
 	a->source = job->source;
 	a->config = config;
-	a->scales = calloc((size_t)config->layers * ROLE_COUNT, sizeof *a->scales);
+	a->scales = calloc(site_count(config), sizeof *a->scales);
 	a->norms = overlay_new(job->source, e);
 	int rc = !a->norms ? ERR_NOMEM : a->scales ? ERR_OK : err_nomem(e);
 	for (uint32_t layer = 0; layer < config->layers && !rc; layer++) {
@@ -386,9 +387,12 @@ int awq_new(const struct quant_job *job, struct stats *stats, struct awq **out, 
 		unsigned count = block_groups(&b, group);
 		for (unsigned g = 0; g < count && !rc; g++) {
 			enum role leader = group[g].role[0];
-			struct choice c = { .config = config, .group = group[g], .source = block_source(config, &b, leader),
-					    .layer = layer, .n = block_width(&b, leader) };
-			rc = one_group(a, job, stats, &c, e);
+			struct source_of source = block_source(config, &b, leader);
+			for (uint32_t i = 0; i < group_places(&group[g]) && !rc; i++) {
+				struct choice c = { .config = config, .group = group[g], .source = source,
+						    .layer = group_place(&group[g], layer, i), .n = block_width(&b, leader) };
+				rc = one_group(a, job, stats, &c, e);
+			}
 			if (!rc && !progress_tell(job->progress, (uint64_t)layer * count + g + 1, (uint64_t)config->layers * count))
 				rc = err_set(e, ERR_IO, "interrupted");
 		}
@@ -406,7 +410,7 @@ void awq_free(struct awq *a)
 {
 	if (!a)
 		return;
-	for (size_t i = 0; a->scales && i < (size_t)a->config->layers * ROLE_COUNT; i++) {
+	for (size_t i = 0; a->scales && i < site_count(a->config); i++) {
 		free(a->scales[i].columns);
 		free(a->scales[i].rows);
 	}

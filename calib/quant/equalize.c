@@ -16,7 +16,7 @@ struct job {
 	const struct config *config;
 	struct tensor_source *base;
 	struct overlay *out;
-	uint32_t layer;
+	uint32_t layer, place;   /* place: the layer, or the expert */
 	const struct block *block;
 	struct source_of producer;
 	struct group readers;
@@ -33,7 +33,7 @@ static size_t channel_of(const struct job *j, size_t column)
 static int read_role(const struct job *j, enum role r, float **out, const struct tensor **meta, struct err *e)
 {
 	char name[96];
-	if (!role_hf_name(j->config->arch, r, j->layer, name))
+	if (!role_hf_name(j->config->arch, r, j->place, name))
 		return err_set(e, ERR_BUG, "no name for role %s", role_rows[r].name);
 	return source_read_f32(overlay_source(j->out), name, out, meta, e);
 }
@@ -130,7 +130,7 @@ static int scale_producer(const struct job *j, enum role r, const float *scale, 
 static bool has_role(const struct job *j, enum role r)
 {
 	char name[96];
-	return r != ROLE_UNKNOWN && role_hf_name(j->config->arch, r, j->layer, name) && source_find(overlay_source(j->out), name);
+	return r != ROLE_UNKNOWN && role_hf_name(j->config->arch, r, j->place, name) && source_find(overlay_source(j->out), name);
 }
 
 static int one_producer(struct job *j, const struct site *site, struct err *e)
@@ -160,8 +160,6 @@ static int one_producer(struct job *j, const struct site *site, struct err *e)
 static const char *obstacle(const struct job *j, char text[160])
 {
 	const struct source_of *s = &j->producer;
-	if (j->readers.experts)
-		return "experts are not scaled one by one";
 	if (s->why)
 		return skips_source(s, text);
 	if (!has_role(j, s->role))
@@ -194,12 +192,14 @@ int equalize(const struct config *c, struct tensor_source *source, struct overla
 		for (unsigned i = 0; i < count && !rc; i++) {
 			j.readers = group[i];
 			j.producer = block_source(c, &b, group[i].role[0]);
-			const char *why = obstacle(&j, text);
 			skips_name(&group[i], what);
-			for (uint32_t k = 0; k < (group[i].experts ? group[i].experts : 1); k++)
+			for (uint32_t k = 0; k < group_places(&group[i]) && !rc; k++) {
+				j.place = group_place(&group[i], j.layer, k);
+				const char *why = obstacle(&j, text);
 				skips_see(skips, "equalization", what, why);
-			if (!why)
-				rc = one_producer(&j, block_site(&b, j.producer.role), e);
+				if (!why)
+					rc = one_producer(&j, block_site(&b, j.producer.role), e);
+			}
 		}
 	}
 	return rc;

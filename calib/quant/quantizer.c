@@ -224,7 +224,7 @@ static void choose_damping(struct quantizer *q)
 	for (size_t i = 0; i < q->plan->count && wanted; i++) {
 		const struct plan_item *item = &q->plan->items[i];
 		uint64_t n = tensor_cols(&item->out);
-		if (!quantizer_takes(item) || n <= worst)
+		if (!quantizer_takes(item) || n <= worst || role_rows[item->role].per_expert)
 			continue;
 		worst = n;
 		tokens = stats_count(q->stats, item->role, item->layer);
@@ -254,6 +254,30 @@ static void note_missing(struct quantizer *q)
 			      "without weights", missing, first);
 }
 
+/* Experts that saw too few tokens are filled up; it is said how many. */
+static void note_few(struct quantizer *q)
+{
+	struct expert_report *x = &q->experts;
+	bool moments = q->row->needs_moments || q->row->needs_tokens;
+	x->least = UINT64_MAX;
+	for (size_t i = 0; i < q->plan->count; i++) {
+		const struct plan_item *item = &q->plan->items[i];
+		if (!quantizer_takes(item) || !role_rows[item->role].per_expert)
+			continue;
+		uint64_t n = stats_count(q->stats, item->role, item->layer);
+		x->matrices++;
+		x->few += n < (moments ? tensor_cols(&item->out) : STATS_FEW);
+		x->least = n < x->least ? n : x->least;
+	}
+	x->least = x->matrices ? x->least : 0;
+	if (x->few && moments)
+		strbuf_printf(&q->notes, "%zu of %zu matrices of experts saw fewer tokens than they have columns (one of them %llu): what is lacking "
+			      "is taken from the mean of the experts of their layer\n", x->few, x->matrices, (unsigned long long)x->least);
+	else if (x->few)
+		strbuf_printf(&q->notes, "%zu of %zu matrices of experts saw fewer than %d tokens (one of them %llu): what is lacking is taken from "
+			      "the mean of the experts of their layer\n", x->few, x->matrices, (int)STATS_FEW, (unsigned long long)x->least);
+}
+
 static int check_needs(const struct quantizer *q, struct err *e)
 {
 	const struct stats_info *info = stats_info(q->stats);
@@ -276,9 +300,12 @@ static int check_needs(const struct quantizer *q, struct err *e)
 static void choose_passes(struct quantizer *q, int passes)
 {
 	uint64_t windows = q->ctx ? q->tokens / q->ctx : 0;
-	const char *refusal = !q->row->needs_tokens ? "the method runs no model" : distill_refusal(q->config, q->plan, windows);
+	bool experts = q->config->experts != 0;
+	const char *refusal = !q->row->needs_tokens ? "the method runs no model"
+			      : experts		    ? "there are no gradients of experts"
+						    : distill_refusal(q->config, q->plan, windows);
 	q->passes = refusal ? 0 : passes < 0 ? distill_passes(q->config, q->plan, q->tokens) : (unsigned)passes;
-	bool shape = q->row->needs_tokens && layer_fit_refusal(q->config);
+	bool shape = q->row->needs_tokens && (experts || layer_fit_refusal(q->config));
 	if (refusal && (passes > 0 || (passes < 0 && shape)))
 		notes_add(&q->notes, "the codes are not trained: %s", refusal);
 }
@@ -302,6 +329,7 @@ int quantizer_new(const struct quantizer_row *row, const struct quant_job *job, 
 	}
 	choose_damping(q);
 	note_missing(q);
+	note_few(q);
 	choose_passes(q, o->passes);
 	if (row->needs_moments) {
 		q->provider.quantize = feed_back;
@@ -360,6 +388,11 @@ const struct plan_stats *quantizer_stats(struct quantizer *q)
 const struct sequential_report *quantizer_measured(const struct quantizer *q, size_t item)
 {
 	return q->report && q->report[item].choice ? &q->report[item] : NULL;
+}
+
+const struct expert_report *quantizer_experts(const struct quantizer *q)
+{
+	return &q->experts;
 }
 
 const struct distill_report *quantizer_trained(const struct quantizer *q)

@@ -58,6 +58,12 @@ struct tensor_source *quantizer_reference(struct quantizer *q);
 const struct plan_stats *quantizer_stats(struct quantizer *q);
 /* What prepare measured itself of an item of the plan, for reports; NULL when it did not. */
 const struct sequential_report *quantizer_measured(const struct quantizer *q, size_t item);
+/* Matrices of experts that are quantized here, and those among them that saw too few tokens (see stats_importance, stats_moment). */
+struct expert_report {
+	size_t matrices, few;
+	uint64_t least;             /* tokens that one of them saw */
+};
+const struct expert_report *quantizer_experts(const struct quantizer *q);
 /* What training did, after prepare; NULL when there was none. */
 const struct distill_report *quantizer_trained(const struct quantizer *q);
 /* Turns decoded rows [rows, cols] of an item, as written, back into what stands for the source's rows. */

@@ -16,6 +16,7 @@ struct quantizer {
 	struct notes notes;
 	struct skips skips;
 	double damping;
+	struct expert_report experts;
 	/* best: outliers brought in line; channels in their new order over that; the quantized tensors over both */
 	struct overlay *equal;
 	struct arrangement *arrangement;
