@@ -84,6 +84,8 @@ static bool scales_v(const struct look *k)
 
 static bool orders_ffn(const struct look *k)
 {
+	if (in_long_blocks(k->plan, ROLE_EXPERT_DOWN, place_of(k->layer, 0)))
+		return nothing(k, "ffn_down_exps", "experts keep the order of their channels");
 	if (!in_long_blocks(k->plan, ROLE_DOWN, k->layer))
 		return false;
 	bool gate = !plan_find(k->plan, ROLE_GATE, k->layer) || is_quantized(k->plan, ROLE_GATE, k->layer);

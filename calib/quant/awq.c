@@ -209,7 +209,7 @@ static bool has(const struct awq *a, enum role r, uint32_t layer)
 static bool concerns(const struct plan *p, const struct choice *c)
 {
 	for (unsigned i = 0; i < c->group.count; i++) {
-		const struct plan_item *item = plan_find(p, c->group.role[i], group_place(&c->group, c->layer, 0));
+		const struct plan_item *item = plan_find(p, c->group.role[i], c->layer);
 		if (item && item->method)
 			return true;
 	}

@@ -265,17 +265,18 @@ static void note_few(struct quantizer *q)
 		if (!quantizer_takes(item) || !role_rows[item->role].per_expert)
 			continue;
 		uint64_t n = stats_count(q->stats, item->role, item->layer);
+		moments |= q->row->likes_moments && stats_has_moment(q->stats, item->role, item->layer);
 		x->matrices++;
 		x->few += n < (moments ? tensor_cols(&item->out) : STATS_FEW);
 		x->least = n < x->least ? n : x->least;
 	}
 	x->least = x->matrices ? x->least : 0;
 	if (x->few && moments)
-		strbuf_printf(&q->notes, "%zu of %zu matrices of experts saw fewer tokens than they have columns (one of them %llu): what is lacking "
-			      "is taken from the mean of the experts of their layer\n", x->few, x->matrices, (unsigned long long)x->least);
+		notes_add(&q->notes, "%zu of %zu matrices of experts saw fewer tokens than they have columns (one of them %llu): what is lacking is "
+			  "taken from the mean of the experts of their layer", x->few, x->matrices, (unsigned long long)x->least);
 	else if (x->few)
-		strbuf_printf(&q->notes, "%zu of %zu matrices of experts saw fewer than %d tokens (one of them %llu): what is lacking is taken from "
-			      "the mean of the experts of their layer\n", x->few, x->matrices, (int)STATS_FEW, (unsigned long long)x->least);
+		notes_add(&q->notes, "%zu of %zu matrices of experts saw fewer than %d tokens (one of them %llu): what is lacking is taken from the "
+			  "mean of the experts of their layer", x->few, x->matrices, (int)STATS_FEW, (unsigned long long)x->least);
 }
 
 static int check_needs(const struct quantizer *q, struct err *e)

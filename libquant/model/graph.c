@@ -439,7 +439,7 @@ struct source_of block_source(const struct config *c, const struct block *b, enu
 			s.heads = true;
 			break;
 		case OP_ACT: s.why = "an activation"; return s;
-		case OP_EXPERTS: s.why = "experts, which have one input"; return s;
+		case OP_EXPERTS: s.why = "a norm that the router and all experts read"; return s;
 		default: s.why = "a norm of each head"; return s;
 		}
 		if (x != NO_VALUE && reads(b, x) != 1)
