@@ -11,7 +11,6 @@
 #include "calib/stats/stats_file.h"
 #include "codec/codec.h"
 #include "model/graph.h"
-#include "model/rope.h"
 
 struct driver {
 	const struct fold_job *job;
@@ -29,7 +28,6 @@ struct driver {
 	float *target;           /* [tokens, hidden] */
 	float *x;                /* [tokens, cols] */
 	float *output;           /* [batch tokens, hidden] of attention */
-	struct phase_table phases;
 	size_t first;            /* of the batch that runs */
 	bool gathering;
 	int tap_rc;
@@ -201,17 +199,12 @@ static int fold_layer(struct driver *d, struct fold_report *r, struct attention_
 
 static int refit(struct driver *d, struct attention_weights *w, struct fold_report *r, struct err *e)
 {
-	const struct config *c = d->to;
-	const struct layer_config *l = &c->layer[d->layer];
-	struct phases phases = phases_of(&d->phases, d->layer);
-	struct attention_fit f = { .shape = *w, .ctx = d->text->ctx, .window = l->window, .scale = config_score_scale(c),
-				   .softcap = c->attn_softcap, .cosine = phases.cosine, .sine = phases.sine,
-				   .q_norm = model_vector(d->job->original, ROLE_Q_NORM, d->layer),
-				   .k_norm = model_vector(d->job->original, ROLE_K_NORM, d->layer), .eps = c->norm_eps };
+	const struct attention_fit_layer l = { .model = d->job->original, .config = d->to, .layer = d->layer };
+	struct attention_fit f = { 0 };
 	struct stream_visit v = { .at = batch_at, .tap = &(struct model_tap){ .input = see_input, .arg = d }, .arg = d };
 	int rc = stream_layer(&d->student, d->layer, 0, d->text->count, false, &v, e);
 	if (!rc)
-		rc = attention_fit_init(&f, refit_batch(&d->o->refit), e);
+		rc = attention_fit_init(&f, &l, w, refit_batch(&d->o->refit), d->text->ctx, e);
 	struct refit_text t = { .windows = d->text->count, .held = d->job->held, .x = d->x, .target = d->target };
 	if (!rc)
 		rc = refit_attention(&f, w, &t, &d->o->refit, &r->attention, &(struct progress){ fit_step, d }, e);
@@ -252,6 +245,8 @@ static int teacher_layer(struct driver *d, bool folded, struct err *e)
 static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 {
 	bool folded = d->to->layer[d->layer].kv_heads != d->from->layer[d->layer].kv_heads, refits = d->target != NULL;
+	struct block b;
+	block_make(d->to, d->layer, &b);
 	struct attention_weights w = { 0 };
 	int rc = d->teacher.run ? teacher_layer(d, folded, e) : ERR_OK;
 	r->kv_heads = d->to->layer[d->layer].kv_heads;
@@ -267,7 +262,7 @@ static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 	input_sums_release(&d->q);
 	input_sums_release(&d->k);
 	input_sums_release(&d->v);
-	if (!rc && folded && refits && d->o->ffn && !refit_down_obstacle(d->to, d->layer))
+	if (!rc && folded && refits && d->o->ffn && block_adds(&b, ROLE_DOWN))
 		rc = down(d, r, e);
 	if (!rc && refits)
 		rc = stream_layer(&d->student, d->layer, 0, d->text->count, true, NULL, e);
@@ -300,7 +295,7 @@ static int prepare_text(struct driver *d, struct err *e)
 	d->x = malloc(d->tokens * d->cols * sizeof *d->x);
 	d->target = malloc(d->tokens * c->hidden * sizeof *d->target);
 	d->output = malloc(d->student.batch * d->text->ctx * c->hidden * sizeof *d->output);
-	return d->x && d->target && d->output ? phase_table_fill(&d->phases, d->job->original, 0, d->text->ctx, e) : err_nomem(e);
+	return d->x && d->target && d->output ? ERR_OK : err_nomem(e);
 }
 
 int fold_run(const struct fold_job *job, const struct fold_options *o, struct fold_report *report, struct err *e)
@@ -322,7 +317,6 @@ int fold_run(const struct fold_job *job, const struct fold_options *o, struct fo
 	free(d.target);
 	free(d.x);
 	free(d.output);
-	phase_table_release(&d.phases);
 	return rc;
 }
 

@@ -7,7 +7,7 @@
  * the error on held-out windows falls.
  */
 #include "base/progress.h"
-#include "model/attention_fit.h"
+#include "calib/fold/attention_fit.h"
 #include "plan/plan.h"
 
 struct refit_options {

@@ -8,7 +8,6 @@
 #include "calib/fold/refit_down.h"
 #include "calib/fold/share_parts.h"
 #include "model/graph.h"
-#include "model/rope.h"
 
 /* What layers that others read leave for them. */
 struct owner {
@@ -31,7 +30,6 @@ struct driver {
 	bool changed;            /* some layer before this one differs from the original's */
 	float *x;                /* [tokens, cols] */
 	float *target;           /* [tokens, hidden] */
-	struct phase_table phases;
 	/* what the taps work on */
 	struct stream *stream;
 	float *see_x, *see_y;    /* inputs and outputs of an attention layer go here; NULL: nowhere */
@@ -96,15 +94,13 @@ static bool reader(const struct driver *d, uint32_t layer)
 	return d->to->layer[layer].kv_source != layer;
 }
 
-static struct attention_fit fit_of(const struct driver *d, uint32_t layer, const struct attention_weights *shape)
+/* A fit of a layer as the original has it: with keys and values of its own, unless others are put in their place. */
+static int fit_open(const struct driver *d, struct attention_fit *f, uint32_t layer, enum fit_keys keys,
+		    const struct attention_weights *shape, struct err *e)
 {
-	const struct layer_config *l = &d->to->layer[layer];
-	const struct model *m = d->student_model;
-	struct phases phases = phases_of(&d->phases, layer);
-	return (struct attention_fit){ .shape = *shape, .ctx = d->text->ctx, .window = l->window,
-				       .scale = config_score_scale(d->to), .softcap = d->to->attn_softcap,
-				       .cosine = phases.cosine, .sine = phases.sine, .q_norm = model_vector(m, ROLE_Q_NORM, layer),
-				       .k_norm = model_vector(m, ROLE_K_NORM, layer), .eps = d->to->norm_eps };
+	const struct attention_fit_layer l = { .model = d->job->original, .config = model_config(d->job->original), .layer = layer, .keys = keys,
+					       .key_layer = d->to->layer[layer].kv_source };
+	return attention_fit_init(f, &l, shape, refit_batch(&d->o->refit), d->text->ctx, e);
 }
 
 /* Q with its bias, and O; K and V only of owners. */
@@ -153,12 +149,12 @@ static int leave_kv(struct driver *d, uint32_t layer, struct err *e)
 	if (rc)
 		return rc;
 	size_t kv = (size_t)w.kv_heads * w.dim;
-	struct attention_fit f = fit_of(d, layer, &w);
+	struct attention_fit f = { 0 };
 	free(s->keys);
 	free(s->values);
 	s->keys = malloc(d->tokens * kv * sizeof *s->keys);
 	s->values = malloc(d->tokens * kv * sizeof *s->values);
-	rc = s->keys && s->values ? attention_fit_init(&f, batch, e) : err_nomem(e);
+	rc = s->keys && s->values ? fit_open(d, &f, layer, FIT_OWN, &w, e) : err_nomem(e);
 	for (size_t at = 0; at < d->text->count && !rc; at += batch) {
 		size_t n = d->text->count - at < batch ? d->text->count - at : batch;
 		struct attention_batch b = { .seqs = n, .x = d->x + at * ctx * d->cols };
@@ -184,9 +180,9 @@ static int match(struct driver *d, uint32_t layer, const float *x, struct err *e
 	int rc = attention_weights_read(d->to, d->job->source, layer, &own, e);
 	if (rc)
 		return rc;
-	struct attention_fit f = fit_of(d, layer, &own);
+	struct attention_fit f = { 0 };
 	r->heads = calloc(own.kv_heads, sizeof *r->heads);
-	rc = r->heads ? attention_fit_init(&f, batch, e) : err_nomem(e);
+	rc = r->heads ? fit_open(d, &f, layer, FIT_OWN, &own, e) : err_nomem(e);
 	if (!rc)
 		rc = share_match(&f, &own, &(struct share_seen){ x, s->keys, s->values, d->text->count - d->job->held, batch }, &d->w[layer],
 				 r->heads, e);
@@ -233,18 +229,15 @@ static int joint(struct driver *d, uint32_t layer, struct err *e)
 	if (!rc) {
 		m[0].x = d->x;
 		m[0].target = d->target;
-		m[0].fit = fit_of(d, layer, &m[0].w);
-		rc = attention_fit_init(&m[0].fit, refit_batch(&d->o->refit), e);
+		rc = fit_open(d, &m[0].fit, layer, FIT_OWN, &m[0].w, e);
 	}
 	for (uint32_t i = layer + 1; i <= d->owner[layer].last && !rc; i++) {
 		if (d->to->layer[i].kv_source != layer)
 			continue;
 		rc = match(d, i, x[n], e);
 		m[n].w = d->w[i];
-		m[n].fit = fit_of(d, i, &d->w[i]);
-		m[n].fit.k_norm = m[0].fit.k_norm;
 		if (!rc)
-			rc = attention_fit_init(&m[n].fit, refit_batch(&d->o->refit), e);
+			rc = fit_open(d, &m[n].fit, i, FIT_OF_INPUT, &d->w[i], e);
 		n++;
 	}
 	struct share_report *r = &d->report[layer];
@@ -309,10 +302,10 @@ static int read_layer(struct driver *d, struct share_report *r, struct err *e)
 		return rc;
 	struct refit_options o = d->o->refit;
 	o.steps = d->o->method >= SHARE_REFIT ? o.steps : 0;
-	struct attention_fit f = fit_of(d, d->layer, w);
+	struct attention_fit f = { 0 };
 	struct refit_text t = { .windows = d->text->count, .held = d->job->held, .x = d->x, .target = d->target, .keys = s->keys,
 				.values = s->values };
-	rc = attention_fit_init(&f, refit_batch(&o), e);
+	rc = fit_open(d, &f, d->layer, FIT_GIVEN, w, e);
 	if (!rc)
 		rc = refit_attention(&f, w, &t, &o, &r->attention, &(struct progress){ fit_step, d }, e);
 	attention_fit_release(&f);
@@ -328,8 +321,10 @@ static int one_layer(struct driver *d, struct err *e)
 	int rc = ERR_OK;
 	*r = (struct share_report){ .source = d->to->layer[i].kv_source, .heads = r->heads, .attention = { NAN, NAN, NAN },
 				    .joint_before = NAN, .joint_after = NAN, .ffn_before = NAN, .ffn_after = NAN };
+	struct block b;
 	if (!d->text)
 		return reader(d, i) ? remove_kv(d, i, e) : ERR_OK;
+	block_make(d->to, i, &b);
 	if (d->owner[i].last != i) {
 		rc = own_layer(d, e);
 		d->changed |= d->o->method >= SHARE_JOINT;
@@ -339,7 +334,7 @@ static int one_layer(struct driver *d, struct err *e)
 	}
 	if (!rc)
 		rc = run_layer(d, &d->teacher, i, true, NULL, NULL, e);
-	if (!rc && d->changed && d->o->ffn && d->o->method >= SHARE_MATCH && !refit_down_obstacle(d->to, i))
+	if (!rc && d->changed && d->o->ffn && d->o->method >= SHARE_MATCH && block_adds(&b, ROLE_DOWN))
 		rc = refit_down(&down, i, &r->ffn_before, &r->ffn_after, e);
 	if (!rc)
 		rc = run_layer(d, &d->student, i, true, NULL, NULL, e);
@@ -381,7 +376,7 @@ static int prepare(struct driver *d, struct err *e)
 		return rc;
 	d->x = malloc(d->tokens * d->cols * sizeof *d->x);
 	d->target = malloc(d->tokens * c->hidden * sizeof *d->target);
-	return d->x && d->target ? phase_table_fill(&d->phases, d->job->original, 0, d->text->ctx, e) : err_nomem(e);
+	return d->x && d->target ? ERR_OK : err_nomem(e);
 }
 
 int share_run(const struct fold_job *job, const struct share_options *o, struct share_report *report, struct err *e)
@@ -408,7 +403,6 @@ int share_run(const struct fold_job *job, const struct share_options *o, struct 
 	free(d.w);
 	free(d.x);
 	free(d.target);
-	phase_table_release(&d.phases);
 	return rc;
 }
 

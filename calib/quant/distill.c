@@ -4,11 +4,11 @@
 #include <string.h>
 
 #include "base/rng.h"
-#include "calib/run/attention_weights.h"
 #include "calib/quant/latent.h"
 #include "calib/quant/quantizer_impl.h"
 #include "calib/quant/own_text.h"
-#include "model/layer_fit.h"
+#include "model/divergence.h"
+#include "model/tape.h"
 
 const struct distill_options distill_defaults = { .passes = 12, .batch = 8, .rate = 0.01, .scale_rate = 0.3, .written = 3,
 						  .held_out = 8 };
@@ -22,9 +22,12 @@ enum { LEAST_TOKENS = 16384 };
 enum { WRITTEN_AT_ONCE = 32, TELLING = 8 };
 
 struct layer {
-	struct layer_weights w;
-	struct latent latent[7];
+	struct block block;
+	struct tape_matrix matrix[ROLE_COUNT]; /* what it computes with; gradients are those of the distiller */
+	struct latent *latent;
 	int count;
+	value kv[2];             /* what its attention reads, ... */
+	float *keys[2], *slopes[2]; /* ... and where that lies with its gradient, if other layers read it too; [batch tokens, width] */
 };
 
 struct distiller {
@@ -34,9 +37,10 @@ struct distiller {
 	struct tensor_source *source;
 	struct overlay *out;
 	struct model *model;     /* the original, for its norms, biases, embedding and head */
-	struct layer_fit *fit;
+	struct tape *tape;
+	struct divergence *divergence;
 	struct layer *layer;
-	struct layer_weights grad; /* of one layer at a time */
+	float *grad[ROLE_COUNT]; /* of one layer at a time */
 	struct latent_shared shared;
 	float *teacher;          /* [tokens, hidden] after the last layer */
 	float *kept;             /* [layers + 1, batch tokens, hidden] what goes into each layer, and comes out of the last */
@@ -64,16 +68,16 @@ static size_t held_windows(const struct windows *text, unsigned held_out)
 	return text->count < held_out ? 1 : text->count / held_out;
 }
 
-const char *distill_refusal(const struct config *c, const struct plan *p, uint64_t windows)
+int distill_check(const struct config *c, const struct plan *p, uint64_t windows, struct err *e)
 {
 	bool any = false;
 	for (size_t i = 0; i < p->count; i++)
 		any |= takes(&p->items[i]);
 	if (!any)
-		return "no matrix is quantized";
+		return err_set(e, ERR_UNSUPPORTED, "no matrix is quantized");
 	if (windows < 2)
-		return "a single window of text";
-	return layer_fit_refusal(c);
+		return err_set(e, ERR_UNSUPPORTED, "a single window of text");
+	return tape_check(c, e);
 }
 
 unsigned distill_passes(const struct config *c, const struct plan *p, uint64_t tokens)
@@ -88,9 +92,18 @@ unsigned distill_passes(const struct config *c, const struct plan *p, uint64_t t
 	return passes < LEAST ? 0 : passes < distill_defaults.passes ? (unsigned)passes : distill_defaults.passes;
 }
 
+/* Do other layers read its keys and values? */
+static bool is_read(const struct config *c, uint32_t layer)
+{
+	for (uint32_t i = layer + 1; i < c->layers; i++)
+		if (c->layer[i].kv_source == layer)
+			return true;
+	return false;
+}
+
 uint64_t distill_memory(const struct config *c, const struct plan *p, uint64_t tokens, uint64_t ctx)
 {
-	uint64_t batch = distill_defaults.batch * ctx, weights = 0, codes = 0, widest = 0;
+	uint64_t batch = distill_defaults.batch * ctx, weights = 0, codes = 0, widest = 0, keys = 0;
 	for (size_t i = 0; i < p->count; i++) {
 		uint64_t n = tensor_elements(&p->items[i].out);
 		if (!trained(p->items[i].role))
@@ -100,10 +113,12 @@ uint64_t distill_memory(const struct config *c, const struct plan *p, uint64_t t
 		/* latents with Adam's two moments, parameters of sub-blocks of 16 likewise, and the bytes of the pass that is kept */
 		codes += takes(&p->items[i]) ? 12 * n + 10 * 4 * n / 16 + p->items[i].out.nbytes : 0;
 	}
+	for (uint32_t i = 0; i < c->layers; i++)
+		keys += is_read(c, i) ? 4 * 4 * batch * c->layer[i].kv_heads * c->head_dim : 0;
 	/* gradients of a layer and of the latents of its widest matrix; tokens, hidden states of the original, and between layers */
 	tokens *= 1 + distill_defaults.written;
-	return weights + codes + (7 + 1 + 1) * 4 * widest + 4 * (c->hidden + 1) * (tokens + (c->layers + 3) * batch) +
-	       layer_fit_memory(c, distill_defaults.batch, ctx) + own_text_memory(c, ctx);
+	return weights + codes + (7 + 1 + 1) * 4 * widest + 4 * (c->hidden + 1) * (tokens + (c->layers + 3) * batch) + keys +
+	       tape_memory(c, distill_defaults.batch, ctx) + divergence_memory(c, batch) + own_text_memory(c, ctx);
 }
 
 /* ---- layers */
@@ -115,77 +130,98 @@ static int read_matrix(const struct distiller *d, enum role r, uint32_t layer, f
 	return source_read_f32(overlay_source(d->out), role_hf_name(d->c->arch, r, layer, name), out, &meta, e);
 }
 
+static size_t elements(const struct block *b, const struct op *op)
+{
+	return b->value[op->in[0]].width * b->value[op->out].width;
+}
+
 /* Gradients for the widest of each matrix. */
 static int gradients_new(struct distiller *d, struct err *e)
 {
-	struct layer_weights *g = &d->grad;
-	struct attention_weights most = d->layer[0].w.attention;
-	size_t ffn = config_widths(d->c).ffn, flat = 0;
+	size_t most[ROLE_COUNT] = { 0 }, flat = 0;
 	for (uint32_t i = 0; i < d->c->layers; i++) {
-		const struct attention_weights *a = &d->layer[i].w.attention;
-		most.heads = a->heads > most.heads ? a->heads : most.heads;
-		most.kv_heads = a->kv_heads > most.kv_heads ? a->kv_heads : most.kv_heads;
+		const struct block *b = &d->layer[i].block;
+		for (unsigned k = 0; k < b->ops; k++)
+			if (b->op[k].kind == OP_LINEAR && elements(b, &b->op[k]) > most[b->op[k].role])
+				most[b->op[k].role] = elements(b, &b->op[k]);
 	}
-	int rc = attention_weights_new(&g->attention, &most, most.kv_heads, e);
-	for (int i = 0; i < 4 && !rc; i++)
-		flat = attention_weights_count(&most, i) > flat ? attention_weights_count(&most, i) : flat;
-	flat = ffn * d->c->hidden > flat ? ffn * d->c->hidden : flat;
-	g->gate = malloc(ffn * d->c->hidden * sizeof *g->gate);
-	g->up = malloc(ffn * d->c->hidden * sizeof *g->up);
-	g->down = malloc(ffn * d->c->hidden * sizeof *g->down);
+	for (int r = 0; r < ROLE_COUNT; r++) {
+		d->grad[r] = most[r] ? malloc(most[r] * sizeof(float)) : NULL;
+		if (most[r] && !d->grad[r])
+			return err_nomem(e);
+		flat = most[r] > flat ? most[r] : flat;
+	}
 	d->shared.flat = malloc(flat * sizeof(float));
 	d->shared.flat_scales = malloc(2 * flat * sizeof(float));
-	return rc ? rc : g->gate && g->up && g->down && d->shared.flat && d->shared.flat_scales ? ERR_OK : err_nomem(e);
+	return d->shared.flat && d->shared.flat_scales ? ERR_OK : err_nomem(e);
 }
 
 static int layer_latents(struct distiller *d, const struct plan *p, uint32_t at, struct err *e)
 {
 	struct layer *l = &d->layer[at];
-	struct attention_weights *a = &l->w.attention, *g = &d->grad.attention;
-	const struct {
-		enum role role;
-		float *value, *grad;
-		size_t stride;
-	} part[] = {
-		{ ROLE_Q, a->q, g->q, a->cols }, { ROLE_K, a->k, g->k, a->cols }, { ROLE_V, a->v, g->v, a->cols },
-		{ ROLE_O, a->o, g->o, (size_t)a->heads * a->dim }, { ROLE_GATE, l->w.gate, d->grad.gate, a->hidden },
-		{ ROLE_UP, l->w.up, d->grad.up, a->hidden }, { ROLE_DOWN, l->w.down, d->grad.down, d->c->layer[at].ffn },
-	};
-	for (size_t i = 0; i < sizeof part / sizeof *part; i++)
-		for (size_t k = 0; k < p->count; k++) {
-			const struct plan_item *item = &p->items[k];
-			if (item->role != part[i].role || item->layer != at || !takes(item))
-				continue;
-			const struct latent_room room = { part[i].value, part[i].grad, part[i].stride, &d->shared };
-			int rc = latent_open(&l->latent[l->count++], item, overlay_source(d->out), d->source, &room, e);
-			if (rc)
-				return rc;
-		}
+	l->latent = calloc(l->block.ops, sizeof *l->latent);
+	if (!l->latent)
+		return err_nomem(e);
+	for (size_t k = 0; k < p->count; k++) {
+		const struct plan_item *item = &p->items[k];
+		if (item->layer != at || !takes(item) || !l->matrix[item->role].w)
+			continue;
+		struct tape_matrix *m = &l->matrix[item->role];
+		m->grad = d->grad[item->role];
+		const struct latent_room room = { m->w, m->grad, m->cols, &d->shared };
+		int rc = latent_open(&l->latent[l->count++], item, overlay_source(d->out), d->source, &room, e);
+		if (rc)
+			return rc;
+	}
 	return ERR_OK;
 }
 
 static int layer_open(struct distiller *d, uint32_t at, struct err *e)
 {
 	struct layer *l = &d->layer[at];
-	int rc = attention_weights_read(d->c, overlay_source(d->out), at, &l->w.attention, e);
-	if (!rc)
-		rc = read_matrix(d, ROLE_GATE, at, &l->w.gate, e);
-	if (!rc)
-		rc = read_matrix(d, ROLE_UP, at, &l->w.up, e);
-	return rc ? rc : read_matrix(d, ROLE_DOWN, at, &l->w.down, e);
+	size_t tokens = d->o->batch * d->text.ctx;
+	int rc = ERR_OK;
+	block_make(d->c, at, &l->block);
+	bool attends = tape_keys_values(&l->block, d->c, at, l->kv);
+	for (unsigned k = 0; k < l->block.ops && !rc; k++) {
+		const struct op *op = &l->block.op[k];
+		if (op->kind != OP_LINEAR)
+			continue;
+		l->matrix[op->role].cols = l->block.value[op->in[0]].width;
+		rc = read_matrix(d, op->role, at, &l->matrix[op->role].w, e);
+	}
+	for (int k = 0; k < 2 && !rc && attends && is_read(d->c, at); k++) {
+		l->keys[k] = malloc(tokens * l->block.value[l->kv[k]].width * sizeof(float));
+		l->slopes[k] = malloc(tokens * l->block.value[l->kv[k]].width * sizeof(float));
+		rc = l->keys[k] && l->slopes[k] ? ERR_OK : err_nomem(e);
+	}
+	return rc;
 }
 
 static void layer_close(struct layer *l)
 {
 	for (int i = 0; i < l->count; i++)
 		latent_close(&l->latent[i]);
-	attention_weights_release(&l->w.attention);
-	free(l->w.gate);
-	free(l->w.up);
-	free(l->w.down);
+	for (int r = 0; r < ROLE_COUNT; r++)
+		free(l->matrix[r].w);
+	for (int k = 0; k < 2; k++) {
+		free(l->keys[k]);
+		free(l->slopes[k]);
+	}
+	free(l->latent);
 }
 
 /* ---- steps */
+
+static struct tape_job job_of(const struct distiller *d, uint32_t at, size_t count)
+{
+	const struct layer *l = &d->layer[at], *owner = &d->layer[d->c->layer[at].kv_source];
+	struct tape_job j = { .block = &l->block, .to = l->block.ops, .layer = at, .seqs = count, .matrix = l->matrix,
+			      .in = d->kept + at * d->o->batch * d->text.ctx * d->c->hidden };
+	for (int k = 0; k < 2 && owner->keys[k]; k++)
+		j.place[l->kv[k]] = (struct tape_place){ .x = owner->keys[k], .d = owner->slopes[k] };
+	return j;
+}
 
 static size_t pool(const struct distiller *d)
 {
@@ -248,10 +284,21 @@ static int run_student(struct distiller *d, const size_t *window, size_t count, 
 	}
 	int rc = model_embed(d->model, d->tokens, count * ctx, d->kept, e);
 	for (uint32_t i = 0; i < d->c->layers && !rc; i++) {
-		memcpy(d->kept + (i + 1) * all, d->kept + i * all, count * size * sizeof *d->kept);
-		rc = layer_fit_forward(d->fit, i, &d->layer[i].w, d->kept + (i + 1) * all, count, e);
+		struct tape_job j = job_of(d, i, count);
+		j.out = d->kept + (i + 1) * all;
+		rc = tape_forward(d->tape, &j, e);
 	}
 	return rc;
+}
+
+/* d->d, the gradient behind a layer, becomes that before it; the matrices get theirs. */
+static int layer_back(struct distiller *d, uint32_t at, size_t count, struct err *e)
+{
+	struct tape_job j = job_of(d, at, count);
+	j.d = d->d;
+	j.back = true;
+	int rc = tape_forward(d->tape, &j, e);
+	return rc ? rc : tape_back(d->tape, &j, e);
 }
 
 static int one_step(struct distiller *d, const size_t *window, size_t count, struct err *e)
@@ -260,9 +307,13 @@ static int one_step(struct distiller *d, const size_t *window, size_t count, str
 	double kl;
 	int rc = run_student(d, window, count, e);
 	if (!rc)
-		rc = layer_fit_divergence(d->fit, d->wanted, d->kept + d->c->layers * all, count, 1 / (float)(count * d->text.ctx), d->d, &kl, e);
+		rc = divergence_run(d->divergence, d->wanted, d->kept + d->c->layers * all, count * d->text.ctx,
+				    1 / (float)(count * d->text.ctx), d->d, &kl, e);
+	for (uint32_t i = 0; i < d->c->layers; i++)
+		for (int k = 0; k < 2 && d->layer[i].slopes[k]; k++)
+			memset(d->layer[i].slopes[k], 0, count * d->text.ctx * d->layer[i].block.value[d->layer[i].kv[k]].width * sizeof(float));
 	for (uint32_t i = d->c->layers; i-- > 0 && !rc;) {
-		rc = layer_fit_back(d->fit, i, &d->layer[i].w, d->kept + i * all, d->d, &d->grad, count, e);
+		rc = layer_back(d, i, count, e);
 		for (int k = 0; k < d->layer[i].count && !rc; k++)
 			rc = latent_step(&d->layer[i].latent[k], e);
 	}
@@ -280,7 +331,7 @@ static int judge(struct distiller *d, double *out, struct err *e)
 		n = d->text.count - at < d->o->batch ? d->text.count - at : d->o->batch;
 		rc = run_student(d, d->order + at, n, e);
 		if (!rc)
-			rc = layer_fit_divergence(d->fit, d->wanted, d->kept + d->c->layers * all, n, 1, NULL, &kl, e);
+			rc = divergence_run(d->divergence, d->wanted, d->kept + d->c->layers * all, n * d->text.ctx, 1, NULL, &kl, e);
 		*out += kl / (double)tokens;
 	}
 	return rc;
@@ -370,7 +421,11 @@ static int distiller_open(struct distiller *d, const struct plan *p, struct err 
 	size_t width = d->c->hidden, tokens = d->text.count * d->text.ctx, batch = d->o->batch * d->text.ctx;
 	int rc = model_open(d->c, d->source, &d->model, e);
 	if (!rc)
-		rc = layer_fit_new(d->model, d->o->batch, d->text.ctx, &d->fit, e);
+		rc = tape_new(d->model, d->c, d->o->batch, d->text.ctx, &d->tape, e);
+	if (!rc)
+		rc = tape_reserve(d->tape, e);
+	if (!rc)
+		rc = divergence_new(d->model, batch, &d->divergence, e);
 	d->layer = calloc(d->c->layers, sizeof *d->layer);
 	d->teacher = malloc(tokens * width * sizeof(float));
 	d->kept = malloc((d->c->layers + 1) * batch * width * sizeof(float));
@@ -396,10 +451,8 @@ static void distiller_close(struct distiller *d)
 	for (uint32_t i = 0; d->layer && i < d->c->layers; i++)
 		layer_close(&d->layer[i]);
 	free(d->layer);
-	attention_weights_release(&d->grad.attention);
-	free(d->grad.gate);
-	free(d->grad.up);
-	free(d->grad.down);
+	for (int r = 0; r < ROLE_COUNT; r++)
+		free(d->grad[r]);
 	free(d->shared.flat);
 	free(d->shared.flat_scales);
 	free(d->teacher);
@@ -409,7 +462,8 @@ static void distiller_close(struct distiller *d)
 	free(d->order);
 	free(d->tokens);
 	free(d->text.tokens);
-	layer_fit_free(d->fit);
+	tape_free(d->tape);
+	divergence_free(d->divergence);
 	model_close(d->model);
 }
 

@@ -26,8 +26,8 @@ struct distill_report {
 	unsigned kept;        /* the pass that was kept; 0: none helped */
 };
 
-/* Why this is not done for this model and so many windows of text, or NULL. */
-const char *distill_refusal(const struct config *c, const struct plan *p, uint64_t windows);
+/* ERR_UNSUPPORTED: this is not done for this model and so many windows of text; the message says why. */
+int distill_check(const struct config *c, const struct plan *p, uint64_t windows, struct err *e);
 /* Passes over so many tokens that are worth their time when nobody has asked; 0: the model is too large, the text too short. */
 unsigned distill_passes(const struct config *c, const struct plan *p, uint64_t tokens);
 /* Bytes. */

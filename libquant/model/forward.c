@@ -5,11 +5,12 @@
 #include "base/thread.h"
 #include "codec/codec.h"
 #include "kernel/kernel.h"
+#include "model/activation.h"
 #include "model/attention.h"
 #include "model/graph.h"
 #include "model/kv.h"
 #include "model/model_impl.h"
-#include "model/rms.h"
+#include "model/norm.h"
 #include "model/rope.h"
 #include "model/route.h"
 #include "model/weight.h"
@@ -139,9 +140,9 @@ static int reserve(struct model_run *r, size_t stride, struct err *e)
 enum { ROWS = 8 };
 
 struct rows {
-	const struct arch *arch;
-	const struct config *config;
-	const float *in, *weight, *bias, *cosine, *sine;
+	enum activation act;
+	struct norm norm;
+	const float *in, *cosine, *sine;
 	float *out;
 	size_t n, dim, len, heads, half;
 };
@@ -151,37 +152,20 @@ static void each_rows(size_t n, void (*fn)(void *, size_t, int), struct rows *a)
 	thread_for((n + ROWS - 1) / ROWS, fn, a);
 }
 
-static void norm_rms(const struct rows *a, const float *x, float *y)
-{
-	rms_norm(x, a->weight, a->arch->norm == NORM_RMS_PLUS_ONE ? 1 : 0, a->dim, a->config->norm_eps, y);
-}
-
-static void norm_layer(const struct rows *a, const float *x, float *y)
-{
-	double mean = 0, square = 0;
-	for (size_t i = 0; i < a->dim; i++)
-		mean += x[i];
-	mean /= (double)a->dim;
-	for (size_t i = 0; i < a->dim; i++)
-		square += (x[i] - mean) * (x[i] - mean);
-	float scale = (float)(1 / sqrt(square / (double)a->dim + a->config->norm_eps));
-	for (size_t i = 0; i < a->dim; i++)
-		y[i] = (x[i] - (float)mean) * scale * a->weight[i] + (a->bias ? a->bias[i] : 0);
-}
-
 static void norm_rows(void *arg, size_t item, int worker)
 {
 	const struct rows *a = arg;
 	(void)worker;
 	for (size_t t = item * ROWS; t < a->n && t < (item + 1) * ROWS; t++)
-		(a->arch->norm == NORM_LAYER ? norm_layer : norm_rms)(a, a->in + t * a->dim, a->out + t * a->dim);
+		norm_row(&a->norm, a->in + t * a->dim, a->out + t * a->dim);
 }
 
 /* in and out may be the same. */
 static void norm(const struct model *m, const struct op *op, uint32_t layer, const float *in, float *out, size_t n, size_t dim)
 {
-	struct rows a = { .arch = m->config->arch, .config = m->config, .in = in, .out = out, .n = n, .dim = dim,
-			  .weight = model_vector(m, op->role, layer), .bias = model_vector(m, op->bias, layer) };
+	struct rows a = { .in = in, .out = out, .n = n, .dim = dim,
+			  .norm = { .kind = m->config->arch->norm, .weight = model_vector(m, op->role, layer),
+				    .bias = model_vector(m, op->bias, layer), .n = dim, .eps = m->config->norm_eps } };
 	each_rows(n, norm_rows, &a);
 }
 
@@ -204,26 +188,9 @@ static void rotate(const struct config *c, struct phases phases, float *x, size_
 static void act_rows(void *arg, size_t item, int worker)
 {
 	const struct rows *a = arg;
-	const struct kernels *k = kernels();
 	(void)worker;
-	for (size_t t = item * ROWS; t < a->n && t < (item + 1) * ROWS; t++) {
-		float *g = a->out + t * a->dim;
-		const float *up = a->in ? a->in + t * a->dim : NULL;
-		if (a->config->act == ACT_SILU && up) {
-			k->silu_mul(g, up, a->dim);
-			continue;
-		}
-		for (size_t i = 0; i < a->dim; i++) {
-			float x = g[i], y;
-			if (a->config->act == ACT_SILU)
-				y = x / (1 + expf(-x));
-			else if (a->config->act == ACT_GELU_TANH)
-				y = 0.5f * x * (1 + tanhf(0.79788456080286535588f * (x + 0.044715f * x * x * x)));
-			else
-				y = 0.5f * x * (1 + erff(x * 0.70710678118654752440f));
-			g[i] = up ? y * up[i] : y;
-		}
-	}
+	for (size_t t = item * ROWS; t < a->n && t < (item + 1) * ROWS; t++)
+		activation_run(a->act, a->out + t * a->dim, a->in ? a->in + t * a->dim : NULL, a->out + t * a->dim, a->dim);
 }
 
 static void add_rows(void *arg, size_t item, int worker)
@@ -427,7 +394,7 @@ static void elementwise(struct model_run *r, struct pass *p, const struct op *op
 	const struct config *c = r->m->config;
 	float *in = lies(r, p, op->in[0]), *out = lies(r, p, op->out);
 	size_t dim = width(p, op->in[0]);
-	struct rows a = { .config = c, .out = out, .in = in, .n = p->n, .dim = dim };
+	struct rows a = { .act = c->act, .out = out, .in = in, .n = p->n, .dim = dim };
 	switch (op->kind) {
 	case OP_NORM: norm(r->m, op, p->layer, in, out, p->n, dim); return;
 	case OP_HEAD_NORM: norm(r->m, op, p->layer, in, out, p->n * op->heads, dim / op->heads); return;

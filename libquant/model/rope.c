@@ -83,6 +83,16 @@ void rope_rotate(float *x, size_t heads, size_t head_dim, size_t half, const flo
 		}
 }
 
+void rope_rotate_back(float *x, size_t heads, size_t head_dim, size_t half, const float *cosine, const float *sine)
+{
+	for (size_t h = 0; h < heads; h++, x += head_dim)
+		for (size_t j = 0; j < half; j++) {
+			float a = x[j], b = x[j + half];
+			x[j] = a * cosine[j] + b * sine[j];
+			x[j + half] = b * cosine[j] - a * sine[j];
+		}
+}
+
 int phase_table_fill(struct phase_table *t, const struct model *m, size_t first, size_t n, struct err *e)
 {
 	size_t half = m->config->rope.dims / 2, tables = m->config->local_theta > 0 ? 2 : 1, size;

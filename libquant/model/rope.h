@@ -15,6 +15,7 @@ float rope_frequencies(const struct rope *r, float *inv);
 void rope_table(const float *inv, size_t half, float scale, size_t first, size_t n, float *cosine, float *sine);
 /* Turns `heads` heads of head_dim at x; cosine and sine are one row of the table. */
 void rope_rotate(float *x, size_t heads, size_t head_dim, size_t half, const float *cosine, const float *sine);
+void rope_rotate_back(float *x, size_t heads, size_t head_dim, size_t half, const float *cosine, const float *sine);
 
 /*
  * What RoPE gives the positions of a window: the one place where a layer of a model gets its phases from, with the model's

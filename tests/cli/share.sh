@@ -125,7 +125,7 @@ for m in heads both w ws all; do
 done
 succeeds "quantize shared layers and windows by the best method" "$QUIRE" quantize "$T/ws.quire" -o "$T/best.quire" --scheme q4_k \
 	--method best --data "$calib" --ctx 64 --samples 16 --distill 1
-says "layers that share KV are not trained" "the codes are not trained: layers that share KV"
+prints "layers that share KV are trained" "^training: "
 succeeds "and verify against the original" "$QUIRE" verify "$T/best.quire" --data "$calib" --ctx 64 --chunks 8 --against "$DEMO" --json
 best=$(json "$T/out" kl_mean)
 "$QUIRE" verify "$T/ws.quire" --data "$calib" --ctx 64 --chunks 8 --against "$DEMO" --json >"$T/out"

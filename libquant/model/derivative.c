@@ -1,0 +1,259 @@
+#include "model/derivative.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/thread.h"
+#include "kernel/blas.h"
+#include "kernel/kernel.h"
+#include "model/activation.h"
+#include "model/attention.h"
+#include "model/norm.h"
+
+/* Elements of an activation that are worked on at once. */
+enum { RUN = 256 };
+
+/* dy has become the gradient by x[0]. */
+static void deliver(const struct piece *p)
+{
+	size_t n = p->n * p->width[0];
+	if (!p->dx[0] || p->dx[0] == p->dy)
+		return;
+	if (p->fresh[0])
+		memcpy(p->dx[0], p->dy, n * sizeof *p->dy);
+	else
+		kernels()->axpy(p->dx[0], 1, p->dy, n);
+}
+
+/* ---- norms, of a token or of each head */
+
+static struct norm norm_of(const struct piece *p)
+{
+	return (struct norm){ .kind = p->c->arch->norm, .weight = p->weight, .bias = p->bias, .n = p->width[0] / p->op->heads,
+			      .eps = p->c->norm_eps };
+}
+
+static void norm_run(const struct piece *p)
+{
+	struct norm a = norm_of(p);
+	for (size_t i = 0; i < p->n * p->width[0]; i += a.n)
+		norm_row(&a, p->x[0] + i, p->y + i);
+}
+
+static void norm_back(const struct piece *p)
+{
+	struct norm a = norm_of(p);
+	for (size_t i = 0; i < p->n * p->width[0]; i += a.n)
+		norm_row_back(&a, p->x[0] + i, p->dy + i);
+	deliver(p);
+}
+
+/* ---- linears */
+
+static void linear_run(const struct piece *p)
+{
+	size_t out = p->out_width;
+	if (p->residual)
+		memcpy(p->y, p->residual, p->n * out * sizeof *p->y);
+	blas_gemm(false, true, p->n, out, p->cols, 1, p->x[0], p->cols, p->w, p->cols, p->residual ? 1 : 0, p->y, out);
+	for (size_t t = 0; p->bias && t < p->n; t++)
+		for (size_t i = 0; i < out; i++)
+			p->y[t * out + i] += p->bias[i];
+}
+
+static void linear_back(const struct piece *p)
+{
+	blas_gemm(false, false, p->n, p->cols, p->out_width, 1, p->dy, p->out_width, p->w, p->cols, p->fresh[0] ? 0 : 1, p->dx[0], p->cols);
+}
+
+void derivative_rows(const struct piece *p, size_t from, size_t rows, float *grad)
+{
+	blas_gemm(true, false, rows, p->cols, p->seqs * p->n, 1, p->dy + from, p->out_width, p->x[0], p->cols, 0, grad + from * p->cols,
+		  p->cols);
+}
+
+/* ---- positions */
+
+static void rope_run(const struct piece *p)
+{
+	size_t half = p->c->rope.dims / 2;
+	if (p->y != p->x[0])
+		memcpy(p->y, p->x[0], p->n * p->out_width * sizeof *p->y);
+	for (size_t t = 0; t < p->n; t++)
+		rope_rotate(p->y + t * p->out_width, p->op->heads, p->c->head_dim, half, p->phases.cosine + t * half, p->phases.sine + t * half);
+}
+
+static void rope_back(const struct piece *p)
+{
+	size_t half = p->c->rope.dims / 2;
+	for (size_t t = 0; t < p->n; t++)
+		rope_rotate_back(p->dy + t * p->out_width, p->op->heads, p->c->head_dim, half, p->phases.cosine + t * half,
+				 p->phases.sine + t * half);
+	deliver(p);
+}
+
+/* ---- attention */
+
+static struct attention attention_of(const struct piece *p)
+{
+	const struct layer_config *l = &p->c->layer[p->layer];
+	return (struct attention){ .q = p->x[0], .k = p->x[1], .v = p->x[2], .out = p->y, .seqs = p->seqs, .queries = p->n, .keys = p->n,
+				   .heads = l->heads, .kv_heads = l->kv_heads, .dim = p->c->head_dim, .window = l->window,
+				   .scale = config_score_scale(p->c), .softcap = p->c->attn_softcap, .scratch = p->scratch,
+				   .stride = p->stride };
+}
+
+static void attend_run(const struct piece *p)
+{
+	struct attention a = attention_of(p);
+	attention_run(&a);
+}
+
+/* Probabilities, their gradient and the slopes of the soft-cap. */
+static size_t attend_scratch(const struct piece *p, bool back)
+{
+	struct attention a = attention_of(p);
+	size_t n = attention_scratch(&a), whole = (a.softcap > 0 ? 3 : 2) * p->n * p->n;
+	return back && whole > n ? whole : n;
+}
+
+struct attend_back {
+	const struct piece *p;
+	struct attention a;
+};
+
+/* Probabilities s [n, n] of a head; with a soft-cap, slope [n, n] gets the derivative of the cap. */
+static void probabilities(const struct attention *a, const float *q, const float *k, float *s, float *slope)
+{
+	const struct kernels *kn = kernels();
+	size_t n = a->queries;
+	blas_gemm(false, true, n, n, a->dim, a->scale, q, (size_t)a->heads * a->dim, k, (size_t)a->kv_heads * a->dim, 0, s, n);
+	for (size_t t = 0; t < n; t++) {
+		float *row = s + t * n;
+		size_t from = a->window && t + 1 > a->window ? t + 1 - a->window : 0, count = t + 1 - from;
+		for (size_t i = from; slope && i <= t; i++) {
+			float c = tanhf(row[i] / a->softcap);
+			row[i] = a->softcap * c;
+			slope[t * n + i] = 1 - c * c;
+		}
+		float inverse = 1 / kn->exp_sum(row + from, kn->max(row + from, count), count);
+		for (size_t i = from; i <= t; i++)
+			row[i] *= inverse;
+		memset(row, 0, from * sizeof *row);
+		memset(row + t + 1, 0, (n - t - 1) * sizeof *row);
+	}
+}
+
+/* dS = P * (dP - rows of sum P dP), in place of dP. */
+static void softmax_back(const struct attention *a, const float *p, float *dp, const float *slope)
+{
+	size_t n = a->queries;
+	for (size_t t = 0; t < n; t++) {
+		size_t from = a->window && t + 1 > a->window ? t + 1 - a->window : 0;
+		float dot = kernels()->dot(p + t * n, dp + t * n, t + 1);
+		memset(dp + t * n, 0, from * sizeof *dp);
+		for (size_t i = from; i <= t; i++)
+			dp[t * n + i] = p[t * n + i] * (dp[t * n + i] - dot) * (slope ? slope[t * n + i] : 1);
+		memset(dp + t * n + t + 1, 0, (n - t - 1) * sizeof *dp);
+	}
+}
+
+/* An item is a KV head of a sequence, with all query heads that read it. */
+static void attend_back_item(void *arg, size_t item, int worker)
+{
+	const struct attend_back *b = arg;
+	const struct piece *p = b->p;
+	const struct attention *a = &b->a;
+	size_t n = p->n, d = a->dim, q = p->width[0], kv = p->width[1], share = a->heads / a->kv_heads;
+	size_t seq = item / a->kv_heads, g = item % a->kv_heads, at_kv = seq * n * kv + g * d;
+	float *s = p->scratch + (size_t)worker * p->stride, *ds = s + n * n, *slope = a->softcap > 0 ? ds + n * n : NULL;
+	for (size_t i = 0; i < share; i++) {
+		size_t at = seq * n * q + (g * share + i) * d;
+		probabilities(a, p->x[0] + at, p->x[1] + at_kv, s, slope);
+		blas_gemm(false, true, n, n, d, 1, p->dy + at, q, p->x[2] + at_kv, kv, 0, ds, n);
+		softmax_back(a, s, ds, slope);
+		if (p->dx[0])
+			blas_gemm(false, false, n, d, n, a->scale, ds, n, p->x[1] + at_kv, kv, p->fresh[0] ? 0 : 1, p->dx[0] + at, q);
+		if (p->dx[2])
+			blas_gemm(true, false, n, d, n, 1, s, n, p->dy + at, q, i || !p->fresh[2] ? 1 : 0, p->dx[2] + at_kv, kv);
+		if (p->dx[1])
+			blas_gemm(true, false, n, d, n, a->scale, ds, n, p->x[0] + at, q, i || !p->fresh[1] ? 1 : 0, p->dx[1] + at_kv, kv);
+	}
+}
+
+static void attend_back(const struct piece *p)
+{
+	struct attend_back b = { p, attention_of(p) };
+	thread_for(p->seqs * b.a.kv_heads, attend_back_item, &b);
+}
+
+/* ---- activations */
+
+static void act_run(const struct piece *p)
+{
+	activation_run(p->c->act, p->x[0], p->x[1], p->y, p->n * p->out_width);
+}
+
+static void act_back(const struct piece *p)
+{
+	float y[RUN], slope[RUN];
+	for (size_t at = 0, all = p->n * p->out_width, n; at < all; at += n) {
+		n = all - at < RUN ? all - at : RUN;
+		activation_slope(p->c->act, p->x[0] + at, y, slope, n);
+		for (size_t i = 0; i < n; i++)
+			p->dy[at + i] *= slope[i];
+	}
+	deliver(p);
+}
+
+static void glu_back(const struct piece *p)
+{
+	float y[RUN], slope[RUN];
+	for (size_t at = 0, all = p->n * p->out_width, n; at < all; at += n) {
+		const float *up = p->x[1] + at;
+		float *d = p->dy + at, *by_up = p->dx[1] ? p->dx[1] + at : NULL;
+		n = all - at < RUN ? all - at : RUN;
+		activation_slope(p->c->act, p->x[0] + at, y, slope, n);
+		for (size_t i = 0; i < n; i++) {
+			float u = d[i] * y[i];
+			d[i] = d[i] * slope[i] * up[i];
+			if (by_up)
+				by_up[i] = p->fresh[1] ? u : by_up[i] + u;
+		}
+	}
+	deliver(p);
+}
+
+/* ---- the stream: x[1] is what it was */
+
+static void add_run(const struct piece *p)
+{
+	for (size_t i = 0; i < p->n * p->out_width; i++)
+		p->y[i] = p->x[1][i] + p->x[0][i];
+}
+
+static void add_back(const struct piece *p)
+{
+	deliver(p);
+}
+
+enum { X0 = 1, X1 = 2, X2 = 4 };
+static const struct derivative rows[] = {
+	[OP_NORM] = { .name = "a norm", .run = norm_run, .back = norm_back, .reads = X0, .in_place = true },
+	[OP_HEAD_NORM] = { .name = "a norm of each head", .run = norm_run, .back = norm_back, .reads = X0, .in_place = true },
+	[OP_LINEAR] = { .name = "a matrix", .run = linear_run, .back = linear_back, .reads = X0 },
+	[OP_ROPE] = { .name = "rotary positions", .run = rope_run, .back = rope_back, .in_place = true },
+	[OP_ATTEND] = { .name = "attention", .run = attend_run, .back = attend_back, .reads = X0 | X1 | X2, .batch = true,
+			.scratch = attend_scratch },
+	[OP_ACT] = { .name = "an activation", .run = act_run, .back = act_back, .reads = X0, .in_place = true },
+	[OP_GLU] = { .name = "a gated activation", .run = act_run, .back = glu_back, .reads = X0 | X1, .in_place = true, .lends = true },
+	[OP_ADD] = { .name = "a sum", .run = add_run, .back = add_back, .in_place = true },
+	[OP_ROUTE] = { .name = "a choice of experts" },
+	[OP_EXPERTS] = { .name = "experts" },
+	[OP_MERGE] = { .name = "a sum of experts" },
+};
+
+const struct derivative *derivative_of(enum op_kind k)
+{
+	return (size_t)k < sizeof rows / sizeof *rows && rows[k].name ? &rows[k] : NULL;
+}
