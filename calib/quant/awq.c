@@ -168,6 +168,7 @@ static void try_candidate(void *arg, size_t k, int worker)
 	if (s && before && imp && x && d && dh && bytes && scratch) {
 		candidate(c, (int)k, s, before);
 		c->loss[k] = 0;
+		const struct row_job row = { x, imp, n, FIT_SEARCH };
 		for (size_t i = 0; i < n; i++)
 			imp[i] = c->importance[i] / (s[i] * s[i]);
 		for (int m = 0; m < (int)c->group.count; m++) {
@@ -175,7 +176,7 @@ static void try_candidate(void *arg, size_t k, int worker)
 				const float *w = c->w[m] + r * n;
 				for (size_t i = 0; i < n; i++)
 					x[i] = w[i] * s[i];
-				codec_encode_row(c->codec[m], x, imp, n, FIT_SEARCH, scratch, bytes);
+				codec_encode_row(c->codec[m], &row, scratch, bytes);
 				c->codec[m]->decode(c->codec[m], bytes, x, n);
 				for (size_t i = 0; i < n; i++)
 					d[r * n + i] = x[i] / s[i] - w[i];

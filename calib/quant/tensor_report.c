@@ -51,7 +51,8 @@ static void one_piece(void *arg, size_t piece, int worker)
 		}
 		m->after[piece] = energy(m, d, hx, rows);
 		for (size_t r = 0; r < rows; r++) {
-			codec_encode_row(c, w + r * n, m->importance, n, FIT_SEARCH, scratch, bytes);
+			struct row_job row = { w + r * n, m->importance, n, FIT_SEARCH };
+			codec_encode_row(c, &row, scratch, bytes);
 			c->decode(c, bytes, d + r * n, n);
 			for (size_t i = 0; i < n; i++)
 				d[r * n + i] = w[r * n + i] - d[r * n + i];

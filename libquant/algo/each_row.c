@@ -19,8 +19,10 @@ static int encode_rows(const struct quantize_job *job, const float *w, enum fit_
 			return err_nomem(e);
 		scratch = whole;
 	}
-	for (size_t r = 0; r < job->rows; r++)
-		codec_encode_row(c, job->x + r * job->cols, w, job->cols, effort, scratch, job->dst + r * row);
+	for (size_t r = 0; r < job->rows; r++) {
+		struct row_job one = { job->x + r * job->cols, w, job->cols, effort };
+		codec_encode_row(c, &one, scratch, job->dst + r * row);
+	}
 	free(whole);
 	return 0;
 }

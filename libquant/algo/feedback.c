@@ -180,14 +180,14 @@ static bool try_params(struct chunk *k, const struct tile *t, size_t a, size_t l
 	return true;
 }
 
-/* Scale and offset of each sub-block that minimise the objective for the codes as they are, `eagerness` of the way there. */
-static void refit(struct chunk *k, size_t r, size_t a, size_t len, const struct block_params *p, const float *e, float eagerness,
-		  struct block_params *next)
+/* Scale and offset of each sub-block of block b that minimise the objective for the codes as they are, `eagerness` of the way there. */
+static void refit(struct chunk *k, const struct tile *t, size_t b, float eagerness, struct block_params *next)
 {
 	const struct codec *codec = k->job->codec;
-	size_t sub_len = codec_sub_len(codec, len);
-	const uint8_t *codes = k->codes + r * k->n + a;
-	*next = *p;
+	size_t a = b * k->block, len = block_len(k, b), sub_len = codec_sub_len(codec, len);
+	const uint8_t *codes = k->codes + t->row * k->n + a;
+	const float *e = t->e + a - t->at;
+	*next = k->p[t->row * k->blocks + b];
 	for (size_t s = 0, at = 0; at < len; s++, at += sub_len) {
 		size_t m = len - at < sub_len ? len - at : sub_len;
 		double g1 = 0, g2 = 0, a11 = 0, a12 = 0, a22 = 0;
@@ -223,7 +223,7 @@ static void refine_params(struct chunk *k, const struct tile *t, size_t b)
 	size_t a = b * k->block, len = block_len(k, b), subs = (len + codec_sub_len(codec, len) - 1) / codec_sub_len(codec, len);
 	struct block_params *p = &k->p[t->row * k->blocks + b], next;
 	for (size_t i = 0; i < sizeof eager / sizeof *eager; i++) {
-		refit(k, t->row, a, len, p, t->e + a - t->at, eager[i], &next);
+		refit(k, t, b, eager[i], &next);
 		if (try_params(k, t, a, len, p, &next))
 			break;
 	}
@@ -316,7 +316,8 @@ static void finish(struct work *w, struct chunk *k, size_t first, const float *w
 	uint8_t *dst = w->job->dst + first * bytes;
 	row_objectives(k, w->after + first);
 	for (size_t r = 0; r < k->rows; r++) {
-		codec_encode_row(codec, k->w + r * k->n, weight, k->n, FIT_SEARCH, k->trial, dst + r * bytes);
+		struct row_job row = { k->w + r * k->n, weight, k->n, FIT_SEARCH };
+		codec_encode_row(codec, &row, k->trial, dst + r * bytes);
 		codec->decode(codec, dst + r * bytes, k->q + r * k->n, k->n);
 	}
 	row_objectives(k, w->before + first);

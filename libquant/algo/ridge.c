@@ -27,20 +27,21 @@ void ridge_release(struct ridge *r)
 	*r = (struct ridge){ 0 };
 }
 
+/* Rows of both sides that are added to the sums. */
 struct piece {
 	struct ridge *r;
 	const float *a, *b;
 	size_t rows;
 };
 
-/* out[tile, n] += a[rows, tile]^T b[rows, n], columns in tiles as well */
-static void tile(const float *a, size_t in, size_t from, const float *b, size_t n, size_t rows, double *out)
+/* out[tile, n] += a[rows, tile]^T x[rows, n], columns in tiles as well; the tile of a begins at column `from` */
+static void tile(const struct piece *p, size_t from, const float *x, size_t n, double *out)
 {
 	float sum[TILE * TILE];
-	size_t m = in - from < TILE ? in - from : TILE;
+	size_t in = p->r->in, m = in - from < TILE ? in - from : TILE;
 	for (size_t c = 0; c < n; c += TILE) {
 		size_t k = n - c < TILE ? n - c : TILE;
-		blas_gemm(true, false, m, k, rows, 1, a + from, in, b + c, n, 0, sum, k);
+		blas_gemm(true, false, m, k, p->rows, 1, p->a + from, in, x + c, n, 0, sum, k);
 		for (size_t i = 0; i < m; i++)
 			for (size_t j = 0; j < k; j++)
 				out[(from + i) * n + c + j] += sum[i * k + j];
@@ -53,9 +54,9 @@ static void add(void *arg, size_t item, int worker)
 	const struct piece *p = arg;
 	for (size_t at = 0; at < p->rows; at += BLOCK) {
 		size_t rows = p->rows - at < BLOCK ? p->rows - at : BLOCK;
-		const float *a = p->a + at * p->r->in, *b = p->b + at * p->r->out;
-		tile(a, p->r->in, item * TILE, a, p->r->in, rows, p->r->aa);
-		tile(a, p->r->in, item * TILE, b, p->r->out, rows, p->r->ab);
+		const struct piece one = { p->r, p->a + at * p->r->in, p->b + at * p->r->out, rows };
+		tile(&one, item * TILE, one.a, p->r->in, p->r->aa);
+		tile(&one, item * TILE, one.b, p->r->out, p->r->ab);
 	}
 }
 

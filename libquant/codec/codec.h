@@ -133,8 +133,13 @@ static inline float codec_value(const struct codec *c, float scale, float offset
 /* fit(FIT_SEARCH) of every block of a row; p holds one entry per block. */
 void codec_fit_row(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p);
 
-/* Fit, round and pack a row; w (n importance weights, all >= 0) or NULL. scratch: CODEC_MAX_BLOCK or, for whole rows, n bytes. */
-void codec_encode_row(const struct codec *c, const float *src, const float *w, size_t n, enum fit_effort effort,
-		      uint8_t *scratch, void *dst);
+/* A row to be encoded: n numbers, how much each matters (all >= 0; NULL: all alike), and how hard to look. */
+struct row_job {
+	const float *x, *w;
+	size_t n;
+	enum fit_effort effort;
+};
+/* Fit, round and pack a row. scratch: CODEC_MAX_BLOCK or, for whole rows, n bytes. */
+void codec_encode_row(const struct codec *c, const struct row_job *row, uint8_t *scratch, void *dst);
 
 #endif

@@ -46,21 +46,27 @@ static bool usable_scale(float s)
 	return isfinite(s) && s != 0 && isfinite(1 / s);
 }
 
+/* The codes, counted from `zero`; the scale is still to be found. */
+static struct code_grid counted_from(const struct codec *c, int zero)
+{
+	return (struct code_grid){ .lo = (float)-zero, .hi = (float)((1 << c->bits) - 1 - zero) };
+}
+
 /* Follows one start. The codes count from `zero`; symmetric codecs have zero = -bias and no offset. */
 static void follow(struct search *s, float scale, int zero, int refits)
 {
 	const struct codec *c = s->codec;
-	float lo = (float)-zero, hi = (float)((1 << c->bits) - 1 - zero), stored = 0;
+	struct code_grid g = counted_from(c, zero);
 	for (int k = 0; k <= refits; k++) {
 		struct block_params p = { 0 };
 		float sums[3];
 		p.scale[0] = scale;
 		p.offset[0] = c->has_offset ? -(float)zero * scale : 0;
 		c->store(c, &p, s->n);
-		if (!usable_scale(p.scale[0]) || p.scale[0] == stored)
+		if (!usable_scale(p.scale[0]) || p.scale[0] == g.scale)
 			return;
-		stored = p.scale[0];
-		kernels()->grid_scale(s->x, s->w, s->n, stored, lo, hi, sums);
+		g.scale = p.scale[0];
+		kernels()->grid_scale(s->x, s->w, s->n, &g, sums);
 		if (sums[0] < s->err) {
 			s->err = sums[0];
 			s->best = p;
@@ -103,10 +109,12 @@ static void extremes(const float *x, size_t n, float *lo, float *hi)
 /* The error of plain rounding, or infinity where its scale cannot be measured (zero, or not finite). */
 static double plain_error(const struct search *s, int zero)
 {
-	float scale = s->best.scale[0], sums[3];
-	if (!usable_scale(scale))
+	struct code_grid g = counted_from(s->codec, zero);
+	float sums[3];
+	g.scale = s->best.scale[0];
+	if (!usable_scale(g.scale))
 		return HUGE_VAL;
-	kernels()->grid_scale(s->x, s->w, s->n, scale, (float)-zero, (float)((1 << s->codec->bits) - 1 - zero), sums);
+	kernels()->grid_scale(s->x, s->w, s->n, &g, sums);
 	return sums[0];
 }
 

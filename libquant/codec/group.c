@@ -196,24 +196,32 @@ static void encode(const struct codec *c, const float *src, void *dst, size_t n)
 	}
 }
 
-/* Symmetric groups of a fixed length: the parameters of group `at` of a row of n elements; job is kept from call to call. */
-static size_t next_group(const struct codec *c, const float *src, const float *w, size_t n, size_t at, struct search_job *job,
-			 struct block_params *p)
+/* A row of symmetric groups of a fixed length, fitted from front to back, as many groups at once as there are lanes. */
+struct group_row {
+	const float *x, *w;
+	size_t n, at;
+	struct search_job job; /* of the lanes that `at` is in */
+};
+
+/* The parameters of the next group, and its length. */
+static size_t next_group(const struct codec *c, struct group_row *r, struct block_params *p)
 {
-	size_t whole = n - n % c->block, step = (size_t)c->block * SEARCH_LANES, len = at < whole ? c->block : n - at;
+	size_t n = r->n, at = r->at, whole = n - n % c->block, step = (size_t)c->block * SEARCH_LANES;
+	size_t len = at < whole ? c->block : n - at;
 	if (at % step == 0 || at == whole)
-		search_lanes(c, src + at, w ? w + at : NULL, len, at < whole ? whole - at : len, job);
-	take(c, job, at < whole ? (int)(at % step / c->block) : 0, p);
+		search_lanes(c, r->x + at, r->w ? r->w + at : NULL, len, at < whole ? whole - at : len, &r->job);
+	take(c, &r->job, at < whole ? (int)(at % step / c->block) : 0, p);
+	r->at += c->block;
 	return len;
 }
 
 static void encode_search(const struct codec *c, const float *src, const float *w, void *dst, size_t n)
 {
 	uint8_t *out = dst, codes[SEARCH_MAX_SUB];
-	struct search_job job;
+	struct group_row r = { .x = src, .w = w, .n = n };
 	struct block_params p;
 	for (size_t at = 0; at < n; at += c->block, out += c->block_bytes) {
-		size_t len = next_group(c, src, w, n, at, &job, &p);
+		size_t len = next_group(c, &r, &p);
 		codec_round_run(c, p.scale[0], p.offset[0], src + at, len, codes);
 		pack(c, &p, codes, len, out);
 	}
@@ -221,24 +229,19 @@ static void encode_search(const struct codec *c, const float *src, const float *
 
 static void fit_row(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p)
 {
-	struct search_job job;
-	for (size_t at = 0; at < n; at += c->block)
-		next_group(c, x, w, n, at, &job, p++);
+	struct group_row r = { .x = x, .w = w, .n = n };
+	while (r.at < n)
+		next_group(c, &r, p++);
 }
 
 /*
  * One group for the kernels, which take scale * (code - zero): the difference is exact, so there is one rounding, and the
  * value equals scale * code + offset wherever that is exact.
  */
-struct group {
-	const uint8_t *codes;
-	float scale, zero;
-};
-
-static struct group group_at(const struct codec *c, const uint8_t *in)
+static struct code_run group_at(const struct codec *c, const uint8_t *in)
 {
-	return (struct group){ .codes = in + codec_group_header(c), .scale = load_scale(c, load_u16(in)),
-			       .zero = (float)(c->has_offset ? in[2] : -c->code_bias) };
+	return (struct code_run){ .codes = in + codec_group_header(c), .bits = c->bits, .scale = load_scale(c, load_u16(in)),
+				  .zero = (float)(c->has_offset ? in[2] : -c->code_bias) };
 }
 
 static size_t code_bytes(const struct codec *c, size_t n)
@@ -250,9 +253,9 @@ static void decode(const struct codec *c, const void *src, float *dst, size_t n)
 {
 	const uint8_t *in = src;
 	for (size_t at = 0, len; at < n; at += len) {
-		struct group g = group_at(c, in);
+		struct code_run g = group_at(c, in);
 		len = codec_block_len(c, at, n);
-		kernels()->codes_decode(g.codes, c->bits, g.scale, g.zero, dst + at, len);
+		kernels()->codes_decode(&g, dst + at, len);
 		in = g.codes + code_bytes(c, len);
 	}
 }
@@ -264,9 +267,9 @@ static void dot(const struct codec *c, const void *src, const float *x, size_t n
 	for (size_t r = 0; r < rows; r++) {
 		float lanes[16] = { 0 };
 		for (size_t at = 0, len; at < n; at += len) {
-			struct group g = group_at(c, in);
+			struct code_run g = group_at(c, in);
 			len = codec_block_len(c, at, n);
-			k->codes_dot(g.codes, c->bits, g.scale, g.zero, x + at, len, lanes);
+			k->codes_dot(&g, x + at, len, lanes);
 			in = g.codes + code_bytes(c, len);
 		}
 		y[r] = k->lanes_sum(lanes);

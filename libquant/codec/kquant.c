@@ -84,24 +84,24 @@ static void round_block(const struct codec *c, const struct block_params *p, con
 		codec_round_run(c, p->scale[i / c->sub], p->offset[i / c->sub], x + i, c->sub, codes + i);
 }
 
-void kquant_encode(const struct codec *c, const struct kquant *q, enum fit_effort effort, const float *src,
-		   const float *w, void *dst, size_t n)
+void kquant_encode(const struct codec *c, const struct kquant *q, const struct row_job *row, void *dst)
 {
 	const struct search_grid *g = &q->grid;
+	const float *x = row->x, *w = row->w;
 	struct gathered in;
-	struct search_job job = {.grid = g, .plain = effort == FIT_RTN, .weighted = w != NULL, .x = in.x[0], .w = in.w[0]};
+	struct search_job job = {.grid = g, .plain = row->effort == FIT_RTN, .weighted = w != NULL, .x = in.x[0], .w = in.w[0]};
 	struct block_params p;
 	uint8_t codes[CODEC_MAX_BLOCK], *out = dst;
 
-	for (size_t at = 0; at < n; at += (size_t)g->n * SEARCH_LANES) {
-		gather(g, src + at, w ? w + at : NULL, n - at, &in);
+	for (size_t at = 0; at < row->n; at += (size_t)g->n * SEARCH_LANES) {
+		gather(g, x + at, w ? w + at : NULL, row->n - at, &in);
 		run(q, &job);
 		for (int lane = 0; lane < SEARCH_LANES; lane += g->subs) {
 			size_t b = at + (size_t)(lane * g->n);
-			if (b >= n)
+			if (b >= row->n)
 				break;
 			take(q, &job, lane, &p);
-			round_block(c, &p, src + b, codes);
+			round_block(c, &p, x + b, codes);
 			c->pack(c, &p, codes, c->block, out);
 			out += c->block_bytes;
 		}

@@ -20,8 +20,7 @@ void kquant_fit_row(const struct kquant *q, const float *x, const float *w, size
 void kquant_expand(const struct kquant *q, struct block_params *p);
 /* Free scales and offsets onto the fields. */
 void kquant_store(const struct kquant *q, struct block_params *p);
-void kquant_encode(const struct codec *c, const struct kquant *q, enum fit_effort effort, const float *src,
-		   const float *w, void *dst, size_t n);
+void kquant_encode(const struct codec *c, const struct kquant *q, const struct row_job *row, void *dst);
 
 /* The integer scale of a field: sc holds the stored bits. */
 static inline int kquant_sc(const struct kquant *q, uint8_t sc)
@@ -61,12 +60,12 @@ extern const float iq4_levels[16];
 	} \
 	static void name##_encode(const struct codec *c, const float *src, void *dst, size_t n) \
 	{ \
-		kquant_encode(c, &(kq), FIT_RTN, src, NULL, dst, n); \
+		kquant_encode(c, &(kq), &(struct row_job){ src, NULL, n, FIT_RTN }, dst); \
 	} \
 	static void name##_encode_search(const struct codec *c, const float *src, const float *w, void *dst, \
 					 size_t n) \
 	{ \
-		kquant_encode(c, &(kq), FIT_SEARCH, src, w, dst, n); \
+		kquant_encode(c, &(kq), &(struct row_job){ src, w, n, FIT_SEARCH }, dst); \
 	}
 
 #endif

@@ -201,16 +201,15 @@ static void encode_search(const struct codec *c, const float *src, const float *
 
 static void encode(const struct codec *c, const float *src, void *dst, size_t n)
 {
-	int last = (1 << c->bits) - 1;
 	uint8_t *out = dst, codes[BLOCK];
 	for (size_t at = 0; at < n; at += BLOCK, src += BLOCK, out += c->block_bytes) {
 		struct block_params p = { 0 };
 		plain(c, src, &p.scale[0], &p.offset[0]);
-		float inv = p.scale[0] != 0 ? 1 / p.scale[0] : 0, m = p.offset[0], half = 0.5f - (float)c->code_bias;
+		struct code_grid g = codec_grid(c, p.scale[0], p.offset[0]);
 		if (c->bits == 8)
-			kernels()->round_away(src, BLOCK, inv, codes);
+			kernels()->round_away(src, BLOCK, g.scale != 0 ? 1 / g.scale : 0, codes);
 		else
-			kernels()->round_down(src, BLOCK, m, inv, half, (float)last, codes);
+			kernels()->round_down(src, BLOCK, &g, codes);
 		store(c, &p, BLOCK);
 		pack(c, &p, codes, BLOCK, out);
 	}

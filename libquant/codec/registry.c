@@ -176,14 +176,20 @@ uint8_t codec_round(const struct codec *c, float scale, float offset, float x)
 	return best;
 }
 
+struct code_grid codec_grid(const struct codec *c, float scale, float offset)
+{
+	return (struct code_grid){ .scale = scale, .offset = offset, .lo = (float)c->code_bias,
+				   .hi = (float)((1 << c->bits) - 1 + c->code_bias), .levels = c->levels, .bits = c->bits };
+}
+
 void codec_round_run(const struct codec *c, float scale, float offset, const float *x, size_t n, uint8_t *codes)
 {
 	size_t whole = n & ~(size_t)15;
+	struct code_grid g = codec_grid(c, scale, offset);
 	if (whole && c->levels)
-		kernels()->round_table(x, whole, scale, offset, c->levels, c->bits, codes);
+		kernels()->round_table(x, whole, &g, codes);
 	else if (whole)
-		kernels()->round_uniform(x, whole, scale, offset, (float)c->code_bias,
-					 (float)((1 << c->bits) - 1 + c->code_bias), codes);
+		kernels()->round_uniform(x, whole, &g, codes);
 	for (size_t i = whole; i < n; i++)
 		codes[i] = codec_round(c, scale, offset, x[i]);
 }
@@ -210,25 +216,26 @@ void codec_fit_row(const struct codec *c, const float *x, const float *w, size_t
 	}
 }
 
-void codec_encode_row(const struct codec *c, const float *src, const float *w, size_t n, enum fit_effort effort,
-		      uint8_t *scratch, void *dst)
+void codec_encode_row(const struct codec *c, const struct row_job *row, uint8_t *scratch, void *dst)
 {
-	if (!codec_quantizes(c) || (effort == FIT_RTN && c->encode)) {
+	const float *x = row->x, *w = row->w;
+	size_t n = row->n;
+	if (!codec_quantizes(c) || (row->effort == FIT_RTN && c->encode)) {
 		if (c->encode)
-			c->encode(c, src, dst, n);
+			c->encode(c, x, dst, n);
 		return;
 	}
-	if (effort == FIT_SEARCH && c->encode_search) {
-		c->encode_search(c, src, w, dst, n);
+	if (row->effort == FIT_SEARCH && c->encode_search) {
+		c->encode_search(c, x, w, dst, n);
 		return;
 	}
 	uint8_t *out = dst;
 	for (size_t at = 0; at < n;) {
 		size_t len = codec_block_len(c, at, n), sub = codec_sub_len(c, len);
 		struct block_params p = { 0 };
-		c->fit(c, src + at, w ? w + at : NULL, len, effort, &p);
+		c->fit(c, x + at, w ? w + at : NULL, len, row->effort, &p);
 		for (size_t i = 0; i < len; i += sub)
-			codec_round_run(c, p.scale[i / sub], p.offset[i / sub], src + at + i, len - i < sub ? len - i : sub,
+			codec_round_run(c, p.scale[i / sub], p.offset[i / sub], x + at + i, len - i < sub ? len - i : sub,
 					scratch + i);
 		c->pack(c, &p, scratch, len, out);
 		out += block_bytes(c, len);

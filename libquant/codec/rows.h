@@ -2,6 +2,7 @@
 #define QUIRE_CODEC_ROWS_H
 /* The rows of the codec table, for registry.c and the files that define them. Everything else looks codecs up. */
 #include "codec/codec.h"
+#include "kernel/kernel.h"
 
 extern const struct codec codec_f32, codec_f16, codec_bf16, codec_f64, codec_e4m3, codec_e5m2;
 extern const struct codec codec_i8, codec_i16, codec_i32, codec_i64, codec_u8, codec_u16, codec_u32, codec_u64,
@@ -41,6 +42,8 @@ static inline unsigned codec_group_header(const struct codec *c)
 	return c->has_offset ? 3 : 2;
 }
 
+/* The codes of a codec under a scale and an offset, as the kernels take them. */
+struct code_grid codec_grid(const struct codec *c, float scale, float offset);
 /* decode and dot of the formats with kernels of their own. */
 void codec_block_decode(const struct codec *c, const void *src, float *dst, size_t n);
 void codec_block_dot(const struct codec *c, const void *src, const float *x, size_t n, float *y, size_t rows);

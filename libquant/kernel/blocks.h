@@ -258,9 +258,10 @@ ALWAYS b16 b_codes(const uint8_t *s, int bits)
 	return b_pair(spread(x, bits), spread(x >> 8 * bits, bits));
 }
 
-ALWAYS void walk_codes(const uint8_t *s, int bits, float scale, float zero, size_t n, struct sink *k, bool dot)
+ALWAYS void walk_codes(const struct code_run *r, int bits, size_t n, struct sink *k, bool dot)
 {
-	v16 d = v_set(scale), z = v_set(zero);
+	const uint8_t *s = r->codes;
+	v16 d = v_set(r->scale), z = v_set(r->zero);
 	size_t i = 0;
 	if (bits == 4) /* the common case, thirty-two at a time */
 		for (; i + 32 <= n; i += 32, s += 16) {
@@ -285,28 +286,28 @@ ALWAYS void walk_codes(const uint8_t *s, int bits, float scale, float zero, size
 }
 
 /* One copy of the walk per width, so that its shifts are constants. */
-ALWAYS void walk_widths(const uint8_t *s, int bits, float scale, float zero, size_t n, struct sink *k, bool dot)
+ALWAYS void walk_widths(const struct code_run *r, size_t n, struct sink *k, bool dot)
 {
-	if (bits == 2)
-		walk_codes(s, 2, scale, zero, n, k, dot);
-	else if (bits == 3)
-		walk_codes(s, 3, scale, zero, n, k, dot);
-	else if (bits == 4)
-		walk_codes(s, 4, scale, zero, n, k, dot);
+	if (r->bits == 2)
+		walk_codes(r, 2, n, k, dot);
+	else if (r->bits == 3)
+		walk_codes(r, 3, n, k, dot);
+	else if (r->bits == 4)
+		walk_codes(r, 4, n, k, dot);
 	else
-		walk_codes(s, 8, scale, zero, n, k, dot);
+		walk_codes(r, 8, n, k, dot);
 }
 
-static void k_codes_decode(const void *src, int bits, float scale, float zero, float *dst, size_t n)
+static void k_codes_decode(const struct code_run *r, float *dst, size_t n)
 {
 	struct sink k = { .dst = dst };
-	walk_widths(src, bits, scale, zero, n, &k, false);
+	walk_widths(r, n, &k, false);
 }
 
-static void k_codes_dot(const void *src, int bits, float scale, float zero, const float *x, size_t n, float lanes[16])
+static void k_codes_dot(const struct code_run *r, const float *x, size_t n, float lanes[16])
 {
 	struct sink k = { .x = x, .sum = v_load(lanes) };
-	walk_widths(src, bits, scale, zero, n, &k, true);
+	walk_widths(r, n, &k, true);
 	v_store(lanes, k.sum);
 }
 

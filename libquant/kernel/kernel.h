@@ -15,6 +15,20 @@
 
 struct search_job;
 
+/* A run of codes in a dense stream, low bits first, 2, 3, 4 or 8 bits each, that begins at a byte: value = scale (code - zero). */
+struct code_run {
+	const uint8_t *codes;
+	int bits;
+	float scale, zero;
+};
+
+/* Onto what numbers are rounded: scale q + offset, q a whole number in [lo, hi] (code 0 is lo), or one of 1 << bits levels. */
+struct code_grid {
+	float scale, offset, lo, hi;
+	const float *levels;
+	int bits;
+};
+
 /* Block formats with kernels of their own: X(name, elements, bytes); codec/ has their pictures. */
 #define KERNEL_BLOCKS(X) \
 	X(q8_0, 32, 34) \
@@ -52,12 +66,11 @@ struct kernels {
 	struct block_kernel block[BLOCK_KERNELS];
 
 	/*
-	 * Runs of codes in a dense stream, low bits first, 2, 3, 4 or 8 bits each: value = scale (code - zero). A run begins
-	 * at a byte, and n is a multiple of 16 but for the last of a row. codes_dot adds to 16 partial sums, which
+	 * Runs of codes; n is a multiple of 16 but for the last of a row. codes_dot adds to 16 partial sums, which
 	 * lanes_sum adds up: as dot of the decoded row.
 	 */
-	void (*codes_decode)(const void *src, int bits, float scale, float zero, float *dst, size_t n);
-	void (*codes_dot)(const void *src, int bits, float scale, float zero, const float *x, size_t n, float lanes[16]);
+	void (*codes_decode)(const struct code_run *r, float *dst, size_t n);
+	void (*codes_dot)(const struct code_run *r, const float *x, size_t n, float lanes[16]);
 	float (*lanes_sum)(const float lanes[16]);
 
 	float (*dot)(const float *a, const float *b, size_t n);
@@ -71,28 +84,27 @@ struct kernels {
 	void (*silu_mul)(float *gate, const float *up, size_t n);           /* gate := silu(gate) * up */
 
 	/*
-	 * One step of a scale search: with q = x / scale rounded to an integer in [lo, hi],
+	 * One step of a scale search: with q = x / scale rounded to an integer in [lo, hi] (no offset, no levels),
 	 *	sums = { sum w (x - scale q)^2, sum w x q, sum w q^2 }
 	 * so that sums[1] / sums[2] is the best scale for these codes. w NULL means 1.
 	 */
-	void (*grid_scale)(const float *x, const float *w, size_t n, float scale, float lo, float hi, float sums[3]);
+	void (*grid_scale)(const float *x, const float *w, size_t n, const struct code_grid *g, float sums[3]);
 
 	/* Scale and offset search for block formats, sixteen sub-blocks at a time; see search.h. */
 	void (*search_affine)(struct search_job *job);
 	void (*search_scaled)(struct search_job *job);
 	void (*search_table)(struct search_job *job);
 
-	/* codec_round() of n elements, n a multiple of 16: onto the integers lo..hi (code 0 is lo), or 1 << bits levels. */
-	void (*round_uniform)(const float *x, size_t n, float scale, float offset, float lo, float hi, uint8_t *codes);
-	void (*round_table)(const float *x, size_t n, float scale, float offset, const float *levels, int bits,
-			    uint8_t *codes);
+	/* codec_round() of n elements, n a multiple of 16: onto integers, or levels. */
+	void (*round_uniform)(const float *x, size_t n, const struct code_grid *g, uint8_t *codes);
+	void (*round_table)(const float *x, size_t n, const struct code_grid *g, uint8_t *codes);
 
 	/* The plain rules of the blocks of 32; n a multiple of 16. NaN counts as 0. */
 	void (*extremes)(const float *x, size_t n, float *lo, float *hi);
 	/* code = 128 + x inv, rounded half away from zero, |x inv| cut to 127 */
 	void (*round_away)(const float *x, size_t n, float inv, uint8_t *codes);
-	/* code = (x - offset) inv + half, truncated and cut to 0..last */
-	void (*round_down)(const float *x, size_t n, float offset, float inv, float half, float last, uint8_t *codes);
+	/* code = (x - offset) / scale + 0.5 - lo, by the reciprocal (0 for a scale of 0), truncated and cut to 0..hi - lo */
+	void (*round_down)(const float *x, size_t n, const struct code_grid *g, uint8_t *codes);
 };
 
 /* The active kernels, never NULL. */

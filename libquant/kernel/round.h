@@ -6,9 +6,9 @@ INLINE vf units(const float *x, vf scale, vf offset, vi usable)
 	return (vf)((vi)t & (t == t) & usable);
 }
 
-void SEARCH_NAME(round_uniform)(const float *x, size_t n, float scale, float offset, float lo, float hi, uint8_t *codes)
+void SEARCH_NAME(round_uniform)(const float *x, size_t n, const struct code_grid *g, uint8_t *codes)
 {
-	vf s = vset(scale), o = offset + vset(0), first = vset(lo), last = vset(hi);
+	vf s = vset(g->scale), o = g->offset + vset(0), first = vset(g->lo), last = vset(g->hi);
 	vi usable = s != 0;
 
 	for (size_t i = 0; i < n; i += VL) {
@@ -19,16 +19,17 @@ void SEARCH_NAME(round_uniform)(const float *x, size_t n, float scale, float off
 	}
 }
 
-void SEARCH_NAME(round_table)(const float *x, size_t n, float scale, float offset, const float *levels, int bits,
-			      uint8_t *codes)
+void SEARCH_NAME(round_table)(const float *x, size_t n, const struct code_grid *g, uint8_t *codes)
 {
-	vf s = vset(scale), o = offset + vset(0);
+	const float *levels = g->levels;
+	int count = 1 << g->bits;
+	vf s = vset(g->scale), o = g->offset + vset(0);
 	vi usable = s != 0;
 
 	for (size_t i = 0; i < n; i += VL) {
 		vf t = units(x + i, s, o, usable), least = vset(__builtin_inff());
 		vi best = {0};
-		for (int k = 0; k < 1 << bits; k++) {
+		for (int k = 0; k < count; k++) {
 			vf miss = vabs(vset(levels[k]) - t);
 			vi better = miss < least;
 			least = vselect(better, miss, least);
@@ -88,8 +89,9 @@ void SEARCH_NAME(round_away)(const float *x, size_t n, float inv, uint8_t *codes
 	}
 }
 
-void SEARCH_NAME(round_down)(const float *x, size_t n, float offset, float inv, float half, float last, uint8_t *codes)
+void SEARCH_NAME(round_down)(const float *x, size_t n, const struct code_grid *g, uint8_t *codes)
 {
+	float offset = g->offset, inv = g->scale != 0 ? 1 / g->scale : 0, half = 0.5f - g->lo, last = g->hi - g->lo;
 	for (size_t i = 0; i < n; i += VL) {
 		vf t = (vload(x + i) - offset) * inv + half;
 		t = (vf)((vi)t & (t == t));

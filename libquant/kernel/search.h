@@ -20,6 +20,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "kernel/kernel.h"
+
 enum { SEARCH_LANES = 16, SEARCH_MAX_SUB = 128 };
 
 /* What a format can store. */
@@ -60,13 +62,11 @@ struct search_job {
 	void search_affine_##set(struct search_job *job); \
 	void search_scaled_##set(struct search_job *job); \
 	void search_table_##set(struct search_job *job); \
-	void round_uniform_##set(const float *x, size_t n, float scale, float offset, float lo, float hi, \
-				 uint8_t *codes); \
-	void round_table_##set(const float *x, size_t n, float scale, float offset, const float *levels, int bits, \
-			       uint8_t *codes); \
+	void round_uniform_##set(const float *x, size_t n, const struct code_grid *g, uint8_t *codes); \
+	void round_table_##set(const float *x, size_t n, const struct code_grid *g, uint8_t *codes); \
 	void extremes_##set(const float *x, size_t n, float *lo, float *hi); \
 	void round_away_##set(const float *x, size_t n, float inv, uint8_t *codes); \
-	void round_down_##set(const float *x, size_t n, float offset, float inv, float half, float last, uint8_t *codes)
+	void round_down_##set(const float *x, size_t n, const struct code_grid *g, uint8_t *codes)
 
 SEARCH_FUNCTIONS(base);
 SEARCH_FUNCTIONS(avx2);

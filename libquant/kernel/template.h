@@ -232,9 +232,9 @@ static v16 v_weights_tail(const float *w, size_t from, size_t n)
 	return v_load(buf);
 }
 
-static void k_grid_scale(const float *x, const float *w, size_t n, float scale, float lo, float hi, float sums[3])
+static void k_grid_scale(const float *x, const float *w, size_t n, const struct code_grid *g, float sums[3])
 {
-	v16 s = v_set(scale), inv = v_set(1 / scale), l = v_set(lo), h = v_set(hi), one = v_set(1);
+	v16 s = v_set(g->scale), inv = v_set(1 / g->scale), l = v_set(g->lo), h = v_set(g->hi), one = v_set(1);
 	v16 err = v_set(0), xq = err, qq = err;
 	for (size_t i = 0; i < n; i += 16) {
 		bool tail = n - i < 16;

@@ -38,11 +38,12 @@ static volatile float sink;
 static void time_kernels(const struct kernels *k, double took[FIGURES])
 {
 	float sums[3];
+	const struct code_grid grid = { .scale = 0.3f, .lo = -8, .hi = 7 };
 	took[0] = TIME(1000, sink = k->dot(x, w, COLS));
 	took[1] = TIME(1000, k->axpy(y, 0.1f, x, COLS));
 	took[2] = TIME(1000, (memcpy(y, x, sizeof x), sink = k->exp_sum(y, 0, COLS)));
 	took[3] = TIME(1000, (memcpy(y, x, sizeof x), k->silu_mul(y, w, COLS)));
-	took[4] = TIME(1000, k->grid_scale(x, w, COLS, 0.3f, -8, 7, sums));
+	took[4] = TIME(1000, k->grid_scale(x, w, COLS, &grid, sums));
 }
 
 int main(void)
@@ -72,7 +73,7 @@ int main(void)
 		if (!c->encode && !codec_quantizes(c))
 			continue;
 		for (int e = 0; e < (codec_quantizes(c) ? 2 : 1); e++)
-			times[e] = TIME(2, codec_encode_row(c, x, w, COLS, e ? FIT_SEARCH : FIT_RTN, scratch, bytes));
+			times[e] = TIME(2, codec_encode_row(c, &(struct row_job){ x, w, COLS, e ? FIT_SEARCH : FIT_RTN }, scratch, bytes));
 		for (size_t k = 1; k < ROWS; k++)
 			memcpy(bytes + k * size, bytes, (size_t)size);
 		double t = TIME(4 * ROWS, c->decode(c, bytes + rep_ % ROWS * size, y, COLS));

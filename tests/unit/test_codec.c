@@ -46,7 +46,7 @@ static void encode(const struct codec *c, const float *src, const float *weight,
 	size_t size = (size_t)codec_row_bytes(c, n);
 	assert_true(size > 0 && size < MAX_BYTES);
 	out[size] = 0xa5;
-	codec_encode_row(c, src, weight, n, effort, codes, out);
+	codec_encode_row(c, &(struct row_job){ src, weight, n, effort }, codes, out);
 	assert_int_equal(out[size], 0xa5);
 }
 
@@ -389,7 +389,7 @@ static void check_example(const char *name, const char *text)
 	unsigned n = hex(text, want);
 	size_t cols = n / c->block_bytes * c->block;
 	assert_int_equal(codec_row_bytes(c, cols), n);
-	codec_encode_row(c, x, NULL, cols, FIT_RTN, codes, got);
+	codec_encode_row(c, &(struct row_job){ x, NULL, cols, FIT_RTN }, codes, got);
 	for (unsigned i = 0; i < n; i++)
 		if (want[i] != got[i])
 			fail_msg("%s: byte %u is %02x, not %02x", name, i, got[i], want[i]);
@@ -428,12 +428,12 @@ static void worked_examples(void **state)
 	uint8_t want[16], got[16];
 	unsigned n = hex("00 3c | f0 98 05", want);
 	assert_int_equal(codec_row_bytes(codec_find("int4-g32"), 5), n);
-	codec_encode_row(codec_find("int4-g32"), x, NULL, 5, FIT_RTN, codes, got);
+	codec_encode_row(codec_find("int4-g32"), &(struct row_job){ x, NULL, 5, FIT_RTN }, codes, got);
 	assert_memory_equal(want, got, n);
 	static const float zp[4] = { -1, 0, 14, 3 };
 	memcpy(x, zp, sizeof zp);
 	n = hex("80 3f 01 | 10 4f", want);
-	codec_encode_row(codec_find("int4-row-zp-bf16"), x, NULL, 4, FIT_RTN, codes, got);
+	codec_encode_row(codec_find("int4-row-zp-bf16"), &(struct row_job){ x, NULL, 4, FIT_RTN }, codes, got);
 	assert_memory_equal(want, got, n);
 	codec_find("int4-row-zp-bf16")->decode(codec_find("int4-row-zp-bf16"), got, y, 4);
 	assert_memory_equal(x, y, sizeof zp);
@@ -569,7 +569,7 @@ static void tiny_blocks_do_not_grow(void **state)
 						x[i] = top * (float)((int)(i * 7919 % 201) - 100) / 100;
 						w[i] = 1 + (float)(i % 3);
 					}
-					codec_encode_row(c, x, weighted ? w : NULL, n, (enum fit_effort)effort, codes, bytes);
+					codec_encode_row(c, &(struct row_job){ x, weighted ? w : NULL, n, (enum fit_effort)effort }, codes, bytes);
 					c->decode(c, bytes, y, n);
 					for (size_t i = 0; i < n; i++)
 						most = fabsf(y[i]) > most ? fabsf(y[i]) : most;

@@ -184,6 +184,7 @@ static void sums(const struct kernels *k, const struct kernels *s)
 static void grids(const struct kernels *k, const struct kernels *s)
 {
 	static float x[LONGEST], w[LONGEST];
+	const struct code_grid grid = { .scale = -0.9f, .lo = -8, .hi = 7 };
 	struct rng r = { 4 };
 	for (size_t n = 1; n; n = next_length(n))
 		for (int weighted = 0; weighted < 2; weighted++) {
@@ -193,7 +194,7 @@ static void grids(const struct kernels *k, const struct kernels *s)
 				w[i] = (float)rng_unit(&r);
 			for (int pass = 0; pass < 2; pass++) {
 				const struct kernels *q = pass ? s : k;
-				q->grid_scale(x, weighted ? w : NULL, n, -0.9f, -8, 7, pass ? v : u);
+				q->grid_scale(x, weighted ? w : NULL, n, &grid, pass ? v : u);
 			}
 			assert_same(k->name, "grid", n, u, v, 3);
 			double sum[3] = { 0 };
@@ -236,11 +237,12 @@ static void plain_rules(const struct kernels *k, const struct kernels *s)
 			float t = x[i] * inv, q = t == t ? roundf(t < -127 ? -127 : t > 127 ? 127 : t) : 0;
 			assert_int_equal(codes[i], 128 + (int)q);
 		}
-		k->round_down(x, n, 0.25f, inv, 8.5f, 15, codes);
-		s->round_down(x, n, 0.25f, inv, 8.5f, 15, same);
+		const struct code_grid grid = { .scale = 1 / inv, .offset = 0.25f, .lo = -8, .hi = 7 };
+		k->round_down(x, n, &grid, codes);
+		s->round_down(x, n, &grid, same);
 		assert_memory_equal(codes, same, n);
 		for (size_t i = 0; i < n; i++) {
-			float t = (x[i] - 0.25f) * inv + 8.5f;
+			float t = (x[i] - 0.25f) * (1 / grid.scale) + 8.5f;
 			assert_int_equal(codes[i], !(t > 0) ? 0 : t < 15 ? (int)t : 15);
 		}
 	}

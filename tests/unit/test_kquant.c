@@ -141,14 +141,14 @@ static void mxfp4_example(void **state)
 	x[16] = 12;
 	for (int i = 17; i < 32; i++)
 		x[i] = 6;
-	codec_encode_row(codec("mxfp4"), x, NULL, 32, FIT_RTN, scratch, out);
+	codec_encode_row(codec("mxfp4"), &(struct row_job){ x, NULL, 32, FIT_RTN }, scratch, out);
 	assert_memory_equal(out, want, 17);
 }
 
 static void encode(const struct codec *c, const float *x, const float *w, size_t n, enum fit_effort effort, uint8_t *out)
 {
 	uint8_t scratch[CODEC_MAX_BLOCK];
-	codec_encode_row(c, x, w, n, effort, scratch, out);
+	codec_encode_row(c, &(struct row_job){ x, w, n, effort }, scratch, out);
 }
 
 static double error(const struct codec *c, const float *x, const float *w, size_t n, const uint8_t *bytes, bool relative)

@@ -33,7 +33,7 @@ static void put(struct overlay *o, const struct codec *c, const float *w, struct
 	ok(tensor_measure(out, &e));
 	uint8_t *bytes = some(out->nbytes, 1);
 	for (size_t r = 0; r < ROWS; r++)
-		codec_encode_row(c, w + r * COLS, NULL, COLS, FIT_RTN, scratch, bytes + r * codec_row_bytes(c, COLS));
+		codec_encode_row(c, &(struct row_job){ w + r * COLS, NULL, COLS, FIT_RTN }, scratch, bytes + r * codec_row_bytes(c, COLS));
 	ok(overlay_put(o, out, bytes, &e));
 }
 

@@ -357,7 +357,7 @@ static void weights_of_any_codec(void **state)
 			if (c->kind == CODEC_FLOAT)
 				c->encode(c, w + r * COLS, packed + 1 + (size_t)r * bytes, COLS);
 			else
-				codec_encode_row(c, w + r * COLS, NULL, COLS, FIT_RTN, scratch, packed + 1 + (size_t)r * bytes);
+				codec_encode_row(c, &(struct row_job){ w + r * COLS, NULL, COLS, FIT_RTN }, scratch, packed + 1 + (size_t)r * bytes);
 			c->decode(c, packed + 1 + (size_t)r * bytes, decoded + r * COLS, COLS);
 		}
 		struct tensor t = { .name = "w", .codec = c, .ndim = 2, .dim = { ROWS, COLS } };

@@ -103,7 +103,7 @@ static int make(struct plan *p, struct memory *m, const char *scheme, const char
 	assert_int_equal(recipe_new(scheme, &r, &e), ERR_OK);
 	if (rule)
 		assert_int_equal(recipe_override(r, rule, &e), ERR_OK);
-	int rc = plan_make(p, NULL, &m->source, r, method_find("rtn"), again, &e);
+	int rc = plan_make(p, &(struct plan_request){ .source = &m->source, .recipe = r, .method = method_find("rtn"), .allow_requantize = again }, &e);
 	recipe_free(r);
 	return rc;
 }
@@ -135,7 +135,7 @@ static void bytes_are_the_codec_s(void **state)
 			for (uint64_t i2 = 0; i2 < tensor_rows(in); i2++, at += row) {
 				in->codec->decode(in->codec, m.bytes[t] + i2 * in_row, x, cols);
 				if (codec_quantizes(out->codec))
-					codec_encode_row(out->codec, x, NULL, cols, FIT_RTN, scratch, want);
+					codec_encode_row(out->codec, &(struct row_job){ x, NULL, cols, FIT_RTN }, scratch, want);
 				else
 					out->codec->encode(out->codec, x, want, cols);
 				assert_memory_equal(k.all.data + at, want, row);
@@ -274,7 +274,7 @@ static void whole_matrix_methods(void **state)
 	assert_int_equal(plan_execute(&p, &m.source, &a.sink, NULL, NULL, &e), ERR_OK);
 	plan_release(&p);
 	assert_int_equal(recipe_new("q4_k", &r, &e), ERR_OK);
-	assert_int_equal(plan_make(&p, NULL, &m.source, r, &whole, false, &e), ERR_OK);
+	assert_int_equal(plan_make(&p, &(struct plan_request){ .source = &m.source, .recipe = r, .method = &whole }, &e), ERR_OK);
 	assert_true(p.scratch >= 70 * 2560 * 4);
 	assert_int_equal(plan_execute(&p, &m.source, &b.sink, NULL, NULL, &e), ERR_OK);
 	assert_int_equal(a.all.len, b.all.len);
