@@ -80,7 +80,8 @@ static const char *better(const struct fallbacks *f, const struct plan *p, const
 		    recipe_new(names[i], &r, NULL))
 			continue;
 		fallback_recipe(r, s);
-		if (!plan_make(&q, s->config, s->tensors, r, s->method, true, NULL)) {
+		const struct plan_request wanted = { s->config, s->tensors, r, s->method, true };
+		if (!plan_make(&q, &wanted, NULL)) {
 			if (q.bytes < *bytes) {
 				*bytes = q.bytes;
 				found = names[i];

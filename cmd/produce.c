@@ -150,7 +150,8 @@ static int make_plan(struct state *s, struct err *e)
 	const struct produce *p = s->p;
 	const struct fallback_source from = { s->format, described(s), s->source, p->method };
 	fallback_recipe(p->recipe, &from);
-	int rc = plan_make(&s->plan, described(s), s->source, p->recipe, p->method, p->allow_requantize, e);
+	const struct plan_request wanted = { described(s), s->source, p->recipe, p->method, p->allow_requantize };
+	int rc = plan_make(&s->plan, &wanted, e);
 	if (rc)
 		return err_prefix(e, "%.600s", p->input);
 	if (!(rc = check_holds(s, e)) && s->format && p->method) {

@@ -158,7 +158,7 @@ struct algebra {
 	const struct attention_weights *w;
 	const struct fold_moments *m;
 	const struct fold_options *o;
-	uint32_t groups, *order;
+	struct head_groups groups;
 	struct attention_weights *out;
 	int rc;
 	struct err *e;
@@ -169,9 +169,9 @@ static void algebra(void *arg, size_t item, int worker)
 {
 	(void)item, (void)worker;
 	struct algebra *a = arg;
-	a->rc = fold_group(a->w, a->m, a->groups, a->o->search, a->order, a->e);
+	a->rc = fold_group(a->w, a->m, &a->groups, a->o->search, a->e);
 	if (!a->rc)
-		a->rc = fold_heads(a->w, a->m, a->o->method, a->order, a->groups, a->out, a->e);
+		a->rc = fold_heads(a->w, a->m, a->o->method, &a->groups, a->out, a->e);
 }
 
 static int fold_layer(struct driver *d, struct fold_report *r, struct attention_weights *out, struct err *e)
@@ -185,7 +185,7 @@ static int fold_layer(struct driver *d, struct fold_report *r, struct attention_
 		return rc;
 	if (d->text || d->o->stats)
 		rc = moments(d, &m, e);
-	struct algebra a = { &w, m.kk ? &m : NULL, d->o, r->kv_heads, r->order, out, 0, e };
+	struct algebra a = { &w, m.kk ? &m : NULL, d->o, { r->order, r->kv_heads }, out, 0, e };
 	if (!rc) {
 		thread_for(1, algebra, &a);
 		rc = a.rc;

@@ -136,17 +136,17 @@ static int improve(struct search *s, uint32_t *order, struct err *e)
 	return rc;
 }
 
-int fold_group(const struct attention_weights *w, const struct fold_moments *m, uint32_t groups, bool search,
-	       uint32_t *order, struct err *e)
+int fold_group(const struct attention_weights *w, const struct fold_moments *m, const struct head_groups *g, bool search,
+	       struct err *e)
 {
+	uint32_t size = w->kv_heads / g->count;
 	for (uint32_t i = 0; i < w->kv_heads; i++)
-		order[i] = i;
-	uint32_t g = w->kv_heads / groups;
-	if (!search || !m || groups == 1 || g == 1)
+		g->order[i] = i;
+	if (!search || !m || g->count == 1 || size == 1)
 		return ERR_OK;
-	struct search s = { .w = w, .m = m, .g = g, .groups = groups };
-	int rc = improve(&s, order, e);
-	for (uint32_t i = 0; i < groups && !rc; i++)
-		qsort(order + i * g, g, sizeof *order, ascending);
+	struct search s = { .w = w, .m = m, .g = size, .groups = g->count };
+	int rc = improve(&s, g->order, e);
+	for (uint32_t i = 0; i < g->count && !rc; i++)
+		qsort(g->order + i * size, size, sizeof *g->order, ascending);
 	return rc;
 }

@@ -306,14 +306,14 @@ static void apply(const struct fold_view *v, const struct fold_map *m, uint32_t 
 }
 
 int fold_heads(const struct attention_weights *w, const struct fold_moments *m, enum fold_method method,
-	       const uint32_t *order, uint32_t groups, struct attention_weights *out, struct err *e)
+	       const struct head_groups *g, struct attention_weights *out, struct err *e)
 {
-	uint32_t g = w->kv_heads / groups;
-	int rc = attention_weights_new(out, w, groups, e);
-	for (uint32_t i = 0; i < groups && !rc; i++) {
-		struct fold_view v = { w, m, order + i * g, g };
+	uint32_t size = w->kv_heads / g->count;
+	int rc = attention_weights_new(out, w, g->count, e);
+	for (uint32_t i = 0; i < g->count && !rc; i++) {
+		struct fold_view v = { w, m, g->order + i * size, size };
 		struct fold_map map;
-		if ((rc = fold_map_init(&map, g, w->dim, e)))
+		if ((rc = fold_map_init(&map, size, w->dim, e)))
 			break;
 		rc = make_map(&v, method, &map, e);
 		if (!rc)

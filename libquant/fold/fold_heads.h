@@ -54,19 +54,21 @@ struct fold_moments {
 };
 void fold_moments_release(struct fold_moments *m);
 
-/*
- * Which heads go together: order[kv_heads], group i is order[i g ... i g + g - 1], g = kv_heads / groups. Neighbours,
- * or (search, needs moments) the partition of least loss of the pca fold, by swaps until none helps.
- */
-int fold_group(const struct attention_weights *w, const struct fold_moments *m, uint32_t groups, bool search,
-	       uint32_t *order, struct err *e);
+/* Which heads go together: group i is order[i g ... i g + g - 1], g = kv_heads / count. */
+struct head_groups {
+	uint32_t *order;         /* [kv_heads] */
+	uint32_t count;
+};
+/* Chooses the order: neighbours, or (search, needs moments) the partition of least loss of the pca fold, by swaps until none helps. */
+int fold_group(const struct attention_weights *w, const struct fold_moments *m, const struct head_groups *g, bool search,
+	       struct err *e);
 
 /*
- * Folds into a new `out`; query heads are permuted so that head i reads KV head i / (heads / groups). m may be NULL for
+ * Folds into a new `out`; query heads are permuted so that head i reads KV head i / (heads / count). m may be NULL for
  * mean. Exact to rounding when the heads of a group are equal.
  */
 int fold_heads(const struct attention_weights *w, const struct fold_moments *m, enum fold_method method,
-	       const uint32_t *order, uint32_t groups, struct attention_weights *out, struct err *e);
+	       const struct head_groups *g, struct attention_weights *out, struct err *e);
 
 /* The fold of one head by itself: the change of basis that leaves the layer's function as it is. */
 struct fold_basis {

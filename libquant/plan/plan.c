@@ -5,33 +5,34 @@
 
 #include "codec/codec.h"
 
-static int choose(struct plan_item *item, const struct tensor *t, const struct recipe_query *q, const struct recipe *r,
-		  const struct method *m, bool allow_requantize, struct err *e)
+static int choose(struct plan_item *item, const struct tensor *t, const struct recipe_query *q,
+		  const struct plan_request *r, struct err *e)
 {
-	const struct codec *c = recipe_choose(r, q, &item->why);
-	item->refused = recipe_refused(r, q);
+	const struct codec *c = recipe_choose(r->recipe, q, &item->why);
+	item->refused = recipe_refused(r->recipe, q);
 	item->out = *t;
 	item->role = q->role;
 	item->layer = q->layer;
 	if (c == t->codec)
 		return ERR_OK;
-	if (codec_quantizes(t->codec) && codec_quantizes(c) && !allow_requantize)
+	if (codec_quantizes(t->codec) && codec_quantizes(c) && !r->allow_requantize)
 		return err_set(e, ERR_UNSUPPORTED, "tensor %s is stored as %s already; quantizing it again to %s would add to its error: "
 			       "start from the original model", t->name, t->codec->name, c->name);
 	if (!t->codec->decode || (!codec_quantizes(c) && !c->encode))
 		return err_set(e, ERR_UNSUPPORTED, "tensor %s: cannot turn %s into %s", t->name, t->codec->name, c->name);
-	if (codec_quantizes(c) && !m)
+	if (codec_quantizes(c) && !r->method)
 		return err_set(e, ERR_UNSUPPORTED, "tensor %s: %s needs a quantization method", t->name, c->name);
 	item->out.codec = c;
-	item->method = codec_quantizes(c) ? m : NULL;
+	item->method = codec_quantizes(c) ? r->method : NULL;
 	if (tensor_measure(&item->out, e))
 		return err_prefix(e, "tensor %s", t->name);
 	return ERR_OK;
 }
 
-int plan_make(struct plan *p, const struct config *config, struct tensor_source *s, const struct recipe *r,
-	      const struct method *m, bool allow_requantize, struct err *e)
+int plan_make(struct plan *p, const struct plan_request *r, struct err *e)
 {
+	const struct config *config = r->config;
+	const struct tensor_source *s = r->source;
 	*p = (struct plan){ 0 };
 	int rc = ERR_OK;
 	p->items = arena_array(&p->arena, s->count ? s->count : 1, sizeof *p->items);
@@ -45,7 +46,7 @@ int plan_make(struct plan *p, const struct config *config, struct tensor_source 
 		p->at[i] = 0;
 	for (size_t i = 0; i < s->count && !rc; i++) {
 		struct recipe_query q = { .config = config, .tensor = &s->tensors[i], .role = ROLE_UNKNOWN, .layer = UINT32_MAX,
-					  .has_importance = m && m->needs_importance };
+					  .has_importance = r->method && r->method->needs_importance };
 		if (config)
 			q.role = role_from_hf(config->arch, s->tensors[i].name, &q.layer);
 		size_t id = config ? site_id(config, q.role, q.layer) : SIZE_MAX;
@@ -53,7 +54,7 @@ int plan_make(struct plan *p, const struct config *config, struct tensor_source 
 			p->at[id] = i + 1;
 		struct plan_item *item = &p->items[p->count++];
 		*item = (struct plan_item){ .source = i };
-		rc = choose(item, &s->tensors[i], &q, r, m, allow_requantize, e);
+		rc = choose(item, &s->tensors[i], &q, r, e);
 		p->bytes += item->out.nbytes;
 		uint64_t need = plan_item_scratch(item, &s->tensors[i]) + (s->copies ? s->tensors[i].nbytes : 0);
 		p->scratch = need > p->scratch ? need : p->scratch;

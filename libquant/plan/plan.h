@@ -34,13 +34,16 @@ struct plan {
 	struct arena arena;
 };
 
-/*
- * config may be NULL (roles are then unknown, and the recipe's default rules for unknown tensors apply).
- * A quantized source tensor is copied or decoded to floats; giving it another quantized codec is ERR_UNSUPPORTED
- * unless allow_requantize. Items are in source order. Config, names and methods must outlive the plan.
- */
-int plan_make(struct plan *p, const struct config *config, struct tensor_source *s, const struct recipe *r,
-	      const struct method *m, bool allow_requantize, struct err *e);
+/* What a plan is asked for. Config, the source's names and the method must outlive the plan. */
+struct plan_request {
+	const struct config *config;  /* NULL: roles are unknown, and the recipe's default rules for unknown tensors apply */
+	struct tensor_source *source;
+	const struct recipe *recipe;
+	const struct method *method;  /* NULL: nothing may be quantized */
+	bool allow_requantize;        /* another quantized codec for what is quantized already; else ERR_UNSUPPORTED */
+};
+/* A quantized source tensor is copied or decoded to floats. Items are in source order. */
+int plan_make(struct plan *p, const struct plan_request *r, struct err *e);
 void plan_release(struct plan *p);
 /* NULL: the model has no such tensor, or it is left out. */
 const struct plan_item *plan_find(const struct plan *p, enum role r, uint32_t place);

@@ -424,7 +424,7 @@ int spm_encode(const struct tokenizer *t, const char *text, size_t n, struct tok
 	struct splits parts = { .text.limit = growth_limit(n) };
 	struct token_ids ids = { 0 };
 	struct bpe_work *w = bpe_work_new(&t->bpe, e);
-	int rc = !w || added_split(&t->added, &t->added.raw, text, n, 0, true, &parts) < 0 ? err_nomem(e) : ERR_OK;
+	int rc = !w || added_split(&t->added, &t->added.raw, text, (struct split){ 0, n, NO_TOKEN, true }, &parts) < 0 ? err_nomem(e) : ERR_OK;
 	for (size_t i = 0; i < parts.count && !rc; i++) {
 		struct split *one = &parts.at[i];
 		size_t start = parts.text.len;

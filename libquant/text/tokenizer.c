@@ -208,7 +208,8 @@ static int extract_and_normalize(const struct tokenizer *t, const char *text, si
 {
 	struct splits raw = { 0 };
 	struct strbuf normal = { 0 };
-	int rc = added_split(&t->added, &t->added.raw, text, len, 0, true, &raw) < 0 ? err_nomem(e) : ERR_OK;
+	const struct split all = { 0, len, NO_TOKEN, true };
+	int rc = added_split(&t->added, &t->added.raw, text, all, &raw) < 0 ? err_nomem(e) : ERR_OK;
 	for (size_t i = 0; i < raw.count && !rc; i++) {
 		const struct split *one = &raw.at[i];
 		if (one->id >= 0) {
@@ -219,9 +220,9 @@ static int extract_and_normalize(const struct tokenizer *t, const char *text, si
 		strbuf_clear(&normal);
 		if ((rc = norm_apply(&t->norm, text + one->start, one->len, &normal, &stripped, e)) || !normal.len)
 			continue;
-		size_t base = out->text.len;
+		const struct split now = { out->text.len, normal.len, NO_TOKEN, one->first && !stripped };
 		strbuf_add(&out->text, normal.data, normal.len);
-		if (added_split(&t->added, &t->added.normal, normal.data, normal.len, base, one->first && !stripped, out) < 0)
+		if (added_split(&t->added, &t->added.normal, normal.data, now, out) < 0)
 			rc = err_nomem(e);
 	}
 	strbuf_release(&normal);

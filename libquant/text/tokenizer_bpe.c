@@ -105,9 +105,10 @@ static int32_t char_id(const struct bpe *b, const char *s, size_t n)
 
 /* ---- opening ---- */
 
-static int one_merge(struct tokenizer *t, const char *a, size_t a_len, const char *b, size_t b_len, struct strbuf *joined, struct err *e)
+static int one_merge(struct tokenizer *t, const char *a, size_t a_len, const char *b, struct strbuf *joined, struct err *e)
 {
 	struct bpe *m = &t->bpe;
+	size_t b_len = strlen(b);
 	int32_t left = vocab_id(m, a, a_len), right = vocab_id(m, b, b_len);
 	if (left < 0 || right < 0)
 		return err_set(e, ERR_INPUT, "merge %zu names a token that the vocabulary lacks: \"%.100s\"", m->merge_count, left < 0 ? a : b);
@@ -150,13 +151,13 @@ static int read_merge(struct tokenizer *t, const struct json *j, struct strbuf *
 		const char *space = merge_space(&t->bpe, a);
 		if (!space)
 			return err_set(e, ERR_INPUT, "merge %zu is not two tokens: \"%.100s\"", t->bpe.merge_count, a);
-		return one_merge(t, a, (size_t)(space - a), space + 1, strlen(space + 1), joined, e);
+		return one_merge(t, a, (size_t)(space - a), space + 1, joined, e);
 	}
 	a = json_string(json_first(j));
 	b = json_string(json_next(json_first(j)));
 	if (!a || !b || json_count(j) != 2)
 		return err_set(e, ERR_INPUT, "merge %zu is not two tokens", t->bpe.merge_count);
-	return one_merge(t, a, strlen(a), b, strlen(b), joined, e);
+	return one_merge(t, a, strlen(a), b, joined, e);
 }
 
 static int read_merges(struct tokenizer *t, const struct json *merges, struct err *e)
@@ -372,9 +373,10 @@ static bool has_bytes(const struct bpe *b, const char *s, size_t n)
 }
 
 /* The symbol text of the character at s[at]: with the prefix inside a word, the suffix at its end. */
-static int32_t decorated_id(struct bpe_work *w, const char *s, size_t n, size_t at, size_t len, const char **text, size_t *text_len)
+static int32_t decorated_id(struct bpe_work *w, const char *s, size_t n, size_t at, const char **text, size_t *text_len)
 {
 	const struct bpe *b = w->bpe;
+	size_t len = utf8_length(s[at]);
 	bool prefix = at > 0 && b->prefix_len, suffix = at + len == n && b->suffix_len;
 	*text = s + at;
 	*text_len = len;
@@ -408,7 +410,7 @@ static int first_symbols(struct bpe_work *w, const char *s, size_t n, struct err
 		const char *text;
 		size_t text_len;
 		len = utf8_length(s[i]);
-		int32_t id = decorated_id(w, s, n, i, len, &text, &text_len);
+		int32_t id = decorated_id(w, s, n, i, &text, &text_len);
 		if (id >= 0) {
 			if (unk)
 				bad |= add_symbol(w, b->unk, unk);

@@ -198,8 +198,8 @@ struct added {
 	size_t count;
 	struct trie raw, normal;
 };
-/* Cuts text[0, len) into the splits of out (whose text is not touched). `base`: where the text lies in out's text. */
-int added_split(const struct added *a, const struct trie *t, const char *text, size_t len, size_t base, bool first, struct splits *out);
+/* Cuts one split into more, added to out (whose text is not touched). text: of the split, whose `start` is its place in out's text. */
+int added_split(const struct added *a, const struct trie *t, const char *text, struct split one, struct splits *out);
 
 /* The list of tokenizer.json. */
 int added_from_json(struct tokenizer *t, const struct json *list, struct err *e);

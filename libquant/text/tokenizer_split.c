@@ -236,9 +236,9 @@ static bool single_word(const char *text, size_t len, size_t start, size_t stop)
 	       (stop == len || !unicode_is_word(utf8_code(text + stop)));
 }
 
-int added_split(const struct added *a, const struct trie *t, const char *text, size_t len, size_t base, bool first, struct splits *out)
+int added_split(const struct added *a, const struct trie *t, const char *text, struct split one, struct splits *out)
 {
-	size_t from = 0, n = 0;
+	size_t len = one.len, from = 0, n = 0;
 	for (size_t at = 0; t->any && at < len; at += n) {
 		int32_t hit = t->root[(unsigned char)text[at]] ? trie_longest(t, text + at, len - at, &n) : -1;
 		if (hit < 0) {
@@ -260,11 +260,11 @@ int added_split(const struct added *a, const struct trie *t, const char *text, s
 			while (stop < len && unicode_is_space(utf8_code(text + stop)))
 				stop += utf8_length(text[stop]);
 		if (from < start)
-			splits_add(out, (struct split){ base + from, start - from, NO_TOKEN, first && from == 0 });
-		splits_add(out, (struct split){ base + start, stop - start, token->id, false });
+			splits_add(out, (struct split){ one.start + from, start - from, NO_TOKEN, one.first && from == 0 });
+		splits_add(out, (struct split){ one.start + start, stop - start, token->id, false });
 		from = stop;
 	}
 	if (from < len)
-		splits_add(out, (struct split){ base + from, len - from, NO_TOKEN, first && from == 0 });
+		splits_add(out, (struct split){ one.start + from, len - from, NO_TOKEN, one.first && from == 0 });
 	return out->failed ? -1 : 0;
 }

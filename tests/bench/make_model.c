@@ -125,7 +125,7 @@ static int write_model(const struct shape *shape, unsigned layers, const struct 
 	if (!rc)
 		rc = recipe_new(NULL, &recipe, e);
 	if (!rc)
-		rc = plan_make(&plan, &config, &s.source, recipe, NULL, false, e);
+		rc = plan_make(&plan, &(struct plan_request){ .config = &config, .source = &s.source, .recipe = recipe }, e);
 	src.source = &s.source;
 	if (!rc)
 		rc = f->create(out, &src, &config, &plan, &o, &sink, e);

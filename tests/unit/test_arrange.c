@@ -83,7 +83,7 @@ static void plan(struct subject *s, const char *scheme)
 	s->text.count = SEQS;
 	s->text.ctx = LEN;
 	ok(recipe_new(scheme, &s->recipe, &e));
-	ok(plan_make(&s->plan, &s->config, s->source, s->recipe, method_find("imatrix"), false, &e));
+	ok(plan_make(&s->plan, &(struct plan_request){ .config = &s->config, .source = s->source, .recipe = s->recipe, .method = method_find("imatrix") }, &e));
 }
 
 static void release(struct subject *s)
@@ -260,7 +260,7 @@ static void others_are_left_alone(void **state)
 			ok(recipe_override(s.recipe, "ffn_gate=f16", &e));
 			ok(recipe_override(s.recipe, "attn_v=f16", &e));
 		}
-		ok(plan_make(&s.plan, &s.config, s.source, s.recipe, method_find("imatrix"), false, &e));
+		ok(plan_make(&s.plan, &(struct plan_request){ .config = &s.config, .source = s.source, .recipe = s.recipe, .method = method_find("imatrix") }, &e));
 		struct arrangement *a = arrange(&s);
 		struct tensor_source *now = arrangement_source(a);
 		assert_int_equal(now->count, s.source->count);

@@ -29,7 +29,7 @@ static void through(const char *from, const char *to, const char *scheme)
 	if (checkpoint_open(from, &c, &e) || checkpoint_config(c, &config, &e) || recipe_new(scheme, &r, &e))
 		fail_msg("%s", e.message);
 	recipe_vectors(r, codec_find("f32"));
-	if (plan_make(&p, &config, c->source, r, method_find("rtn"), false, &e) ||
+	if (plan_make(&p, &(struct plan_request){ .config = &config, .source = c->source, .recipe = r, .method = method_find("rtn") }, &e) ||
 	    format_for_output(to)->create(to, c, &config, &p, &o, &k, &e) ||
 	    plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e))
 		fail_msg("%s -> %s: %s", from, to, e.message);
@@ -114,7 +114,7 @@ static void what_quantizing_makes_untrue(void **state)
 	struct plan p;
 	struct tensor_sink *k;
 	assert_int_equal(checkpoint_open(quire, &c, &e) || checkpoint_config(c, &config, &e) || recipe_new(NULL, &r, &e), 0);
-	assert_int_equal(plan_make(&p, &config, c->source, r, NULL, false, &e), 0);
+	assert_int_equal(plan_make(&p, &(struct plan_request){ .config = &config, .source = c->source, .recipe = r }, &e), 0);
 	assert_int_equal(format_for_output(back)->create(back, c, &config, &p, &o, &k, &e), 0);
 	assert_int_equal(plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e), 0);
 	k->close(k);
@@ -123,7 +123,7 @@ static void what_quantizing_makes_untrue(void **state)
 	/* another model: its own numbers, other keys stay */
 	config.context = 32;
 	through(KEYS, gguf, NULL);
-	assert_int_equal(plan_make(&p, &config, c->source, r, NULL, false, &e), 0);
+	assert_int_equal(plan_make(&p, &(struct plan_request){ .config = &config, .source = c->source, .recipe = r }, &e), 0);
 	assert_int_equal(format_for_output(back)->create(back, c, &config, &p, &o, &k, &e), 0);
 	assert_int_equal(plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e), 0);
 	k->close(k);

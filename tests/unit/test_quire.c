@@ -32,7 +32,7 @@ static void pack(const char *path, const char *scheme, bool compress)
 	struct write_options o = { .recipe = "test", .tool_version = "quire test", .compress = compress, .facts = facts, .fact_count = 2 };
 	assert_int_equal(checkpoint_open(DEMO, &c, &e), ERR_OK);
 	assert_int_equal(recipe_new(scheme, &r, &e), ERR_OK);
-	assert_int_equal(plan_make(&p, NULL, c->source, r, method_find("rtn"), false, &e), ERR_OK);
+	assert_int_equal(plan_make(&p, &(struct plan_request){ .source = c->source, .recipe = r, .method = method_find("rtn") }, &e), ERR_OK);
 	if (quire_create(path, c, NULL, &p, &o, &k, &e) || plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e))
 		fail_msg("%s", e.message);
 	k->close(k);
@@ -389,7 +389,7 @@ static void unfinished_writes_leave_nothing(void **state)
 	struct tensor_sink *k;
 	struct write_options o = { 0 };
 	assert_int_equal(recipe_new(NULL, &r, &e), ERR_OK);
-	assert_int_equal(plan_make(&p, NULL, c->source, r, NULL, false, &e), ERR_OK);
+	assert_int_equal(plan_make(&p, &(struct plan_request){ .source = c->source, .recipe = r }, &e), ERR_OK);
 	assert_int_equal(quire_create(scratch("a.quire"), c, NULL, &p, &o, &k, &e), ERR_OK);
 	assert_int_equal(k->item(k, 0, &e), ERR_OK);
 	assert_int_equal(k->bytes(k, "abc", 3, &e), ERR_OK);
