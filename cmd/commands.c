@@ -30,7 +30,7 @@ const char *command_nearest(const char *name)
 	unsigned best = (unsigned)strlen(name) / 3 + 1;
 	const char *found = NULL;
 	for (unsigned i = 0; i < command_row_count; i++) {
-		unsigned d = name_distance(name, command_rows[i]->name);
+		unsigned d = name_distance(name, command_rows[i]->name, best);
 		if (strlen(name) > 2 && !strncmp(name, command_rows[i]->name, strlen(name)))
 			d = 0;
 		if (d <= best && (!found || d < best)) {

@@ -1,7 +1,6 @@
 /* quire compare: variants of one model on the same tokens, in one table and on one page. */
 #include "cmd/compare.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -367,7 +366,7 @@ static int make_work_folder(const char *path, struct err *e)
 {
 	if (file_is_dir(path) || !mkdir(path, 0777))
 		return ERR_OK;
-	return err_set(e, ERR_IO, "cannot make the work folder '%.600s': %s", path, strerror(errno));
+	return err_system(e, "cannot make the work folder '%.600s'", path);
 }
 
 /* What the plan names is read as what the command line names. */

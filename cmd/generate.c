@@ -116,7 +116,7 @@ static int write_out(const char *text, size_t n, struct err *e)
 {
 	errno = 0;
 	if ((n && fwrite(text, 1, n, stdout) != n) || fflush(stdout))
-		return err_set(e, ERR_IO, "cannot write to standard output: %s", strerror(errno ? errno : EIO));
+		return err_system(e, "cannot write to standard output");
 	return ERR_OK;
 }
 

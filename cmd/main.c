@@ -141,7 +141,7 @@ static int close_output(struct err *e)
 {
 	errno = 0;
 	if (fflush(stdout) || ferror(stdout))
-		return err_set(e, ERR_IO, "cannot write to standard output: %s", strerror(errno ? errno : EIO));
+		return err_system(e, "cannot write to standard output");
 	return ERR_OK;
 }
 

@@ -64,7 +64,7 @@ static int unknown_option(const struct command *c, const char *arg, const char *
 	memcpy(text, name, len);
 	text[len] = '\0';
 	for (size_t i = 0; len > 1 && (o = option_visible(c, i)); i++) {
-		unsigned d = name_distance(text, o->name);
+		unsigned d = name_distance(text, o->name, best);
 		if (!strncmp(text, o->name, len))
 			d = 0;
 		if (d < best || (d == best && !found)) {

@@ -220,7 +220,7 @@ int out_print(const struct strbuf *b, struct err *e)
 		return err_nomem(e);
 	errno = 0;
 	if ((b->len && fwrite(b->data, 1, b->len, stdout) != b->len) || fflush(stdout) || ferror(stdout))
-		return err_set(e, ERR_IO, "cannot write to standard output: %s", strerror(errno ? errno : EIO));
+		return err_system(e, "cannot write to standard output");
 	return ERR_OK;
 }
 

@@ -39,7 +39,7 @@ static int hash_file(struct source_hash *h, const char *path, char text[65])
 	while (fd >= 0 && !atomic_load(&h->stop) && ((n = read(fd, buf, PIECE)) > 0 || (n < 0 && errno == EINTR)))
 		sha256_add(&s, buf, n < 0 ? 0 : (size_t)n);
 	int rc = !buf ? err_nomem(&h->e) : n < 0 && !atomic_load(&h->stop)
-			? err_set(&h->e, ERR_IO, "cannot read '%.600s': %s", path, strerror(errno)) : ERR_OK;
+			? err_system(&h->e, "cannot read '%.600s'", path) : ERR_OK;
 	if (fd >= 0)
 		close(fd);
 	free(buf);
@@ -86,7 +86,7 @@ static int add_folder(struct source_hash *h, const char *path, struct err *e)
 	struct dirent **list;
 	int rc = ERR_OK, n = scandir(path, &list, is_shard, alphasort);
 	if (n < 0)
-		return err_set(e, ERR_IO, "cannot read folder '%.600s': %s", path, strerror(errno));
+		return err_system(e, "cannot read folder '%.600s'", path);
 	for (int i = 0; i < n; i++) {
 		char *file = rc ? NULL : path_join(path, list[i]->d_name);
 		if (!rc)

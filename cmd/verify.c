@@ -1,5 +1,4 @@
 /* quire verify: perplexity of a model, how far it is from another one or a baseline, and gates on both. */
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -443,9 +442,9 @@ static int step_summary(const struct report *p, const struct verify_options *o, 
 	FILE *f = text.failed ? NULL : fopen(path, "a");
 	int rc = ERR_OK;
 	if (!f || fwrite(text.data, 1, text.len, f) != text.len)
-		rc = err_set(e, ERR_IO, "cannot write '%.300s': %s", path, strerror(errno));
+		rc = err_system(e, "cannot write '%.300s'", path);
 	if (f && fclose(f) && !rc)
-		rc = err_set(e, ERR_IO, "cannot write '%.300s': %s", path, strerror(errno));
+		rc = err_system(e, "cannot write '%.300s'", path);
 	strbuf_release(&text);
 	return rc;
 }

@@ -14,7 +14,7 @@
 
 static int io_error(struct err *e, const char *verb, const char *path)
 {
-	return err_set(e, errno == ENOMEM ? ERR_NOMEM : ERR_IO, "cannot %s '%.600s': %s", verb, path, strerror(errno));
+	return err_system(e, "cannot %s '%.600s'", verb, path);
 }
 
 bool file_is_dir(const char *path)
@@ -280,7 +280,7 @@ static int keep_stdin(const struct strbuf *text, size_t start, struct err *e)
 	int rc = ERR_OK;
 	if (!f || (n && fwrite(text->data + start, 1, n, f) != n) || fflush(f) || fseek(f, 0, SEEK_SET) ||
 	    dup2(fileno(f), STDIN_FILENO) < 0)
-		rc = err_set(e, ERR_IO, "cannot keep standard input, to read it again: %s", strerror(errno));
+		rc = err_system(e, "cannot keep standard input, to read it again");
 	if (f)
 		fclose(f);
 	return rc;

@@ -134,7 +134,7 @@ struct out_dir {
 
 static int write_error(struct err *e, const char *path)
 {
-	return err_set(e, errno == ENOMEM ? ERR_NOMEM : ERR_IO, "cannot write '%.600s': %s", path, strerror(errno));
+	return err_system(e, "cannot write '%.600s'", path);
 }
 
 /* ".NAME.tmp-PID-N" beside the target: the same file system, hidden, and telling whose it is. */

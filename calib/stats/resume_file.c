@@ -16,7 +16,7 @@ enum { AT_JOB = 8, AT_STEPS = 40, AT_SUMS = 48, AT_CRC = AT_SUMS + 4 * RESUME_SU
 
 static int io_error(const struct resume_file *w, const char *verb, struct err *e)
 {
-	return err_set(e, ERR_IO, "cannot %s '%.600s': %s", verb, w->path, strerror(errno));
+	return err_system(e, "cannot %s '%.600s'", verb, w->path);
 }
 
 char *resume_path(const char *out)

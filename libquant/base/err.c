@@ -1,5 +1,6 @@
 #include "base/err.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -50,4 +51,15 @@ int err_prefix(struct err *e, const char *format, ...)
 int err_nomem(struct err *e)
 {
 	return err_set(e, ERR_NOMEM, "out of memory");
+}
+
+int err_system(struct err *e, const char *format, ...)
+{
+	int number = errno ? errno : EIO, code = number == ENOMEM ? ERR_NOMEM : ERR_IO;
+	char text[sizeof e->message];
+	va_list ap;
+	va_start(ap, format);
+	vsnprintf(text, sizeof text, format, ap);
+	va_end(ap);
+	return err_set(e, code, "%s: %s", text, strerror(number));
 }

@@ -30,6 +30,9 @@ int err_prefix(struct err *e, const char *format, ...) __attribute__((format(pri
 
 int err_nomem(struct err *e);
 
+/* What the system refused: the words, and after a colon the reason that errno gives. ERR_NOMEM where that is no memory, else ERR_IO. */
+int err_system(struct err *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* One row per code: the name used in JSON and documentation, and its meaning. NULL for unknown codes. */
 struct err_row {
 	int code;

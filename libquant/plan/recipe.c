@@ -155,23 +155,39 @@ static void folded(const char *name, char out[64])
 	out[n] = '\0';
 }
 
+struct nearest {
+	char asked[64];
+	const char *found;
+	unsigned best;
+};
+
+static void nearer(struct nearest *n, const char *name)
+{
+	char b[64];
+	folded(name, b);
+	size_t len = strlen(n->asked);
+	unsigned d = len > 1 && !strncmp(n->asked, b, len) ? 0 : name_distance(n->asked, b, n->best);
+	if (d < n->best || (d == n->best && !n->found)) {
+		n->best = d;
+		n->found = name;
+	}
+}
+
 /* "; did you mean q4_k?", or what to do instead. codecs: presets are none of the answers. */
 static const char *advice(const char *name, bool codecs, char out[128])
 {
-	char a[64], b[64];
-	const char *found = NULL, *other;
-	folded(name, a);
-	unsigned best = (unsigned)strlen(a) / 3 + 1;
-	for (size_t i = codecs ? recipe_row_count + sizeof codec_aliases / sizeof *codec_aliases : 0; (other = scheme_name(i)); i++) {
-		folded(other, b);
-		unsigned d = strlen(a) > 1 && !strncmp(a, b, strlen(a)) ? 0 : name_distance(a, b);
-		if (d < best || (d == best && !found)) {
-			best = d;
-			found = other;
-		}
-	}
-	if (found)
-		snprintf(out, 128, "did you mean %s?", found);
+	struct nearest n = { .found = NULL };
+	folded(name, n.asked);
+	n.best = (unsigned)strlen(n.asked) / 3 + 1;
+	for (unsigned i = 0; i < recipe_row_count && !codecs; i++)
+		nearer(&n, recipe_rows[i].name);
+	for (size_t i = 0; i < sizeof codec_aliases / sizeof *codec_aliases && !codecs; i++)
+		nearer(&n, codec_aliases[i].name);
+	for (unsigned i = 0; i < codec_row_count; i++)
+		if (is_scheme(codec_rows[i]))
+			nearer(&n, codec_rows[i]->name);
+	if (n.found)
+		snprintf(out, 128, "did you mean %s?", n.found);
 	else
 		snprintf(out, 128, "'quire help schemes' lists them");
 	return out;
