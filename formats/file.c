@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -71,22 +70,43 @@ struct map_record {
 };
 static _Atomic(struct map_record *) records;
 static struct map_record *spares;
-static pthread_mutex_t records_lock = PTHREAD_MUTEX_INITIALIZER; /* for those who change the lists */
+static atomic_flag spares_busy = ATOMIC_FLAG_INIT; /* for the few instructions that take one out or put one back */
+
+static void spares_lock(void)
+{
+	while (atomic_flag_test_and_set(&spares_busy))
+		;
+}
+
+static struct map_record *spare_take(void)
+{
+	spares_lock();
+	struct map_record *r = spares;
+	if (r)
+		spares = r->spare;
+	atomic_flag_clear(&spares_busy);
+	return r;
+}
+
+static void spare_put(struct map_record *r)
+{
+	spares_lock();
+	r->spare = spares;
+	spares = r;
+	atomic_flag_clear(&spares_busy);
+}
 
 static bool map_note(struct mapped *m)
 {
-	pthread_mutex_lock(&records_lock);
-	struct map_record *r = spares;
-	if (r) {
-		spares = r->spare;
-	} else if ((r = calloc(1, sizeof *r))) {
+	struct map_record *r = spare_take();
+	if (!r) {
+		if (!(r = calloc(1, sizeof *r)))
+			return false;
 		r->next = atomic_load(&records);
-		atomic_store(&records, r);
+		while (!atomic_compare_exchange_weak(&records, &r->next, r))
+			;
 	}
-	pthread_mutex_unlock(&records_lock);
 	m->record = r;
-	if (!r)
-		return false;
 	atomic_store(&r->from, (uintptr_t)m->base);
 	atomic_store(&r->to, (uintptr_t)m->base + m->size);
 	atomic_store(&r->path, m->path);
@@ -99,10 +119,7 @@ static void map_forget(const struct mapped *m)
 	if (!r)
 		return;
 	atomic_store(&r->path, NULL);
-	pthread_mutex_lock(&records_lock);
-	r->spare = spares;
-	spares = r;
-	pthread_mutex_unlock(&records_lock);
+	spare_put(r);
 }
 
 const char *mapped_at(const void *address)

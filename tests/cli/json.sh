@@ -31,7 +31,8 @@ run() { # NAME COMMAND...
 }
 
 run inspect inspect "$DEMO" --stats --check
-schema_is quire-inspect/1 "$T/inspect"
+run mixture inspect "$ROOT/tests/golden/model/mixtral"
+schema_is quire-inspect/1 "$T/inspect" "$T/mixture"
 run plan quantize "$DEMO" -s Q4_0 -o "$T/q.quire" --dry-run
 schema_is quire-plan/1 "$T/plan"
 run calibrate calibrate "$DEMO" --data "$calib" --samples 8 --collect full -o "$T/stats"

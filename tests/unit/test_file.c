@@ -9,6 +9,7 @@
 
 #include <sys/resource.h>
 
+#include "base/thread.h"
 #include "formats/file.h"
 #include "scratch.h"
 
@@ -84,6 +85,26 @@ static void drops_in_one_of_several(void **state)
 		mapped_close(&m[i]);
 		assert_null(mapped_at(was));
 	}
+}
+
+static void map_and_forget(void *arg, size_t item, int worker)
+{
+	struct mapped m;
+	(void)item, (void)worker;
+	if (mapped_open(&m, arg, NULL) || !mapped_at(m.data) || strcmp(mapped_at(m.data), m.path) || m.data[1] != 'e')
+		abort();
+	mapped_close(&m);
+}
+
+static void maps_in_several_threads(void **state)
+{
+	char path[256];
+	(void)state;
+	snprintf(path, sizeof path, "%s", scratch("shared"));
+	scratch_put(path, "hello", 5);
+	thread_set(4);
+	thread_for(2000, map_and_forget, path);
+	thread_set(thread_default());
 }
 
 static void refuses_to_map(void **state)
@@ -355,7 +376,7 @@ static void names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		row(maps), row(drops_in_one_of_several), row(refuses_to_map), row(reads_whole_files), row(commits), row(large_writes), row(aborts),
+		row(maps), row(drops_in_one_of_several), row(maps_in_several_threads), row(refuses_to_map), row(reads_whole_files), row(commits), row(large_writes), row(aborts),
 		row(refuses_targets), row(writes_through_links), row(full_disk), row(folders), row(folder_filled_meanwhile),
 		row(cleanup), row(names),
 	};
