@@ -29,6 +29,12 @@ static void adopted_drop(struct tensor_source *s, const void *data, size_t size)
 	source_drop(((const struct adopted *)s)->stored, data, size);
 }
 
+static bool adopted_summed(struct tensor_source *s, size_t i, uint32_t *crc)
+{
+	const struct adopted *a = (const struct adopted *)s;
+	return source_summed(a->stored, a->at[i], crc);
+}
+
 /* Row by row, as numbers: a head may be stored in another type than the embedding. */
 static int same_rows(const struct tensor *x, const uint8_t *a, const struct tensor *y, const uint8_t *b, bool *same,
 		     struct err *e)
@@ -145,7 +151,7 @@ static int view(struct checkpoint *c, const struct arch *a, enum head head, stru
 	if (!v || !tensors || !(v->at = arena_array(&c->arena, s->count + 1, sizeof *v->at)))
 		return err_nomem(e);
 	v->stored = s;
-	v->base = (struct tensor_source){ .tensors = tensors, .get = adopted_get, .drop = adopted_drop };
+	v->base = (struct tensor_source){ .tensors = tensors, .get = adopted_get, .drop = adopted_drop, .summed = adopted_summed };
 	for (size_t i = 0; i < s->count; i++) {
 		char buf[96];
 		const char *name = adopted_name(s, a, s->tensors[i].name, head, buf, sizeof buf);

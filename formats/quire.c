@@ -378,6 +378,13 @@ static void quire_drop(struct tensor_source *s, const void *data, size_t size)
 	mapped_drop(&r->map, data, size);
 }
 
+static bool quire_summed(struct tensor_source *s, size_t i, uint32_t *crc)
+{
+	struct quire_tensor *q = &((struct quire_reader *)s)->info[i];
+	*crc = q->crc;
+	return atomic_load(&q->good);
+}
+
 static int read_all(struct quire_reader *r, struct checkpoint *c, struct err *e)
 {
 	const char *version = st_meta(&r->st, "quire"), *manifest = st_meta(&r->st, "quire.manifest");
@@ -432,6 +439,7 @@ static int quire_open(const char *path, struct checkpoint *c, struct err *e)
 	c->private = r;
 	r->source.get = quire_get;
 	r->source.drop = quire_drop;
+	r->source.summed = quire_summed;
 	c->source = &r->source;
 	int rc = mapped_open(&r->map, path, e);
 	if (rc)

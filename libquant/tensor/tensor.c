@@ -93,6 +93,11 @@ void source_drop(struct tensor_source *s, const void *data, size_t size)
 		s->drop(s, data, size);
 }
 
+bool source_summed(struct tensor_source *s, size_t i, uint32_t *crc)
+{
+	return s->summed && s->summed(s, i, crc);
+}
+
 void tensor_bytes_release(struct tensor_bytes *b)
 {
 	free(b->owned);

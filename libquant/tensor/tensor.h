@@ -62,6 +62,8 @@ struct tensor_source {
 	int (*get)(struct tensor_source *s, size_t i, struct tensor_bytes *out, struct err *e);
 	/* Optional. Tells that a byte range of a view is not needed soon, so that resident memory stays bounded. */
 	void (*drop)(struct tensor_source *s, const void *data, size_t size);
+	/* Optional. The CRC-32 of tensor i's bytes where get has summed them and found them right; false: it has not. */
+	bool (*summed)(struct tensor_source *s, size_t i, uint32_t *crc);
 	bool copies;        /* get may give memory of its own, not views: plans count a tensor's size */
 };
 
@@ -69,6 +71,7 @@ int source_index(struct tensor_source *s, struct err *e);               /* build
 const struct tensor *source_find(const struct tensor_source *s, const char *name); /* NULL when missing */
 size_t source_position(const struct tensor_source *s, const struct tensor *t);
 void source_drop(struct tensor_source *s, const void *data, size_t size);
+bool source_summed(struct tensor_source *s, size_t i, uint32_t *crc);
 void tensor_bytes_release(struct tensor_bytes *b);
 
 /* Reads tensor `name` as f32, whatever its codec; *out is malloc'ed, tensor_elements() long. ERR_INPUT when missing. */

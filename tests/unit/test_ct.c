@@ -311,6 +311,22 @@ static void finds_a_changed_byte_anywhere(void **state)
 	written_release(&w);
 }
 
+/* Checksums that match say that a file is whole, not that it is the one that was meant. */
+static void finds_another_whole_file(void **state)
+{
+	struct written w, other;
+	struct proof_result r;
+	(void)state;
+	write_one(&w, "y.quire", "int4-g64", method_find("rtn"));
+	write_one(&other, "z.quire", "int4-g64", method_find("search"));
+	assert_int_equal(proof_checksums(other.path, NULL, &e), 0);
+	assert_int_equal(proof_check(w.proof, other.path, w.in->source, &r, NULL, &e), ERR_IO);
+	assert_non_null(strstr(e.message, "reads back with other bytes than were written"));
+	assert_int_equal(proof_check(other.proof, other.path, w.in->source, &r, NULL, &e), 0);
+	written_release(&w);
+	written_release(&other);
+}
+
 /* Until it is proven, what was written has no name: what was there stays, and a failed proof leaves nothing else. */
 static void a_failed_proof_leaves_what_was_there(void **state)
 {
@@ -393,6 +409,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(proves_what_was_written, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(finds_a_changed_byte, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(finds_a_changed_byte_anywhere, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(finds_another_whole_file, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(a_failed_proof_leaves_what_was_there, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(alarms_at_broken_blocks, scratch_setup, scratch_teardown),
 	};
