@@ -197,27 +197,38 @@ static int check_left(const struct calibrate_options *o, struct err *e)
 	return rc;
 }
 
-static int gather(const struct calibrate_options *o, const struct loaded *l, const struct collect_plan *p,
-		  const struct collect_options *c, bool foreign, const char *const *texts, size_t count, struct err *e)
+/* A run over a text: what is to be gathered, of which model. */
+struct gathering {
+	const struct calibrate_options *o;
+	struct loaded l;
+	struct collect_plan p;
+	struct collect_options c;
+	bool foreign;             /* into an importance matrix, not a file of our own */
+	const char *const *texts;
+	size_t count;
+};
+
+static int gather(const struct gathering *g, struct err *e)
 {
+	const struct calibrate_options *o = g->o;
 	struct out_scratch *temp = NULL;
 	/* what cannot be written should be known before hours of work, not after */
 	int rc = out_check(o->output, e);
 	if (!rc)
 		rc = check_left(o, e);
-	if (!rc && foreign)
+	if (!rc && g->foreign)
 		rc = out_scratch(o->output, &temp, e);
 	if (rc)
 		return rc;
-	char *left = foreign ? NULL : resume_path(o->output);
+	char *left = g->foreign ? NULL : resume_path(o->output);
 	progress_keeps(left, "the same command with --resume goes on");
 	free(left);
-	progress_start(&o->common, "calibrate", "tokens", (uint64_t)p->text.count * p->text.ctx * l->config.layers);
-	rc = collect_run(p, l, c, foreign ? out_scratch_path(temp) : o->output, &terminal, e);
+	progress_start(&o->common, "calibrate", "tokens", (uint64_t)g->p.text.count * g->p.text.ctx * g->l.config.layers);
+	rc = collect_run(&g->p, &g->l, &g->c, g->foreign ? out_scratch_path(temp) : o->output, &terminal, e);
 	progress_end();
 	progress_keeps(NULL, NULL);
-	if (foreign && !rc)
-		rc = write_imatrix(l, out_scratch_path(temp), o->output, texts, count, e);
+	if (g->foreign && !rc)
+		rc = write_imatrix(&g->l, out_scratch_path(temp), o->output, g->texts, g->count, e);
 	out_scratch_end(temp);
 	return rc;
 }
@@ -239,40 +250,37 @@ static int convert(const struct calibrate_options *o, const char *model, const c
 
 static int calibrate(const struct calibrate_options *o, const char *model, const char *const *texts, size_t count, struct err *e)
 {
-	struct loaded l = { 0 };
+	struct gathering g = { .o = o, .texts = texts, .count = count };
 	struct token_ids ids = { 0 };
-	struct collect_plan p = { 0 };
-	struct collect_options c = { 0 };
 	char hash[IDENTITY_SIZE];
-	bool foreign;
-	int rc = choose_form(o, &foreign, e);
+	int rc = choose_form(o, &g.foreign, e);
 	if (!rc)
-		rc = loaded_open(&l, model, e);
+		rc = loaded_open(&g.l, model, e);
 	if (!rc)
-		warn_notes(&l.checkpoint->notes);
+		warn_notes(&g.l.checkpoint->notes);
 	if (!rc)
-		rc = choose(o, &l.config, &c, e);
-	if (!rc && foreign && c.collect == COLLECT_KV)
+		rc = choose(o, &g.l.config, &g.c, e);
+	if (!rc && g.foreign && g.c.collect == COLLECT_KV)
 		rc = err_set(e, ERR_USAGE, "an importance matrix has no place for keys and values; --collect imatrix or full");
-	if (!rc && foreign && c.shards > 1)
+	if (!rc && g.foreign && g.c.shards > 1)
 		rc = err_set(e, ERR_USAGE, "parts of a run must be statistics files; merge them, then use --from");
 	if (!rc)
-		rc = texts_tokens(l.tokenizer, texts, count, &ids, hash, e);
+		rc = texts_tokens(g.l.tokenizer, texts, count, &ids, hash, e);
 	if (!rc && !ids.count)
 		rc = err_set(e, ERR_INPUT, "%s: the text is empty", texts[0]);
-	if (!rc && (rc = collect_plan_make(&p, &l, &ids, hash, &c, e)) == ERR_INPUT)
+	if (!rc && (rc = collect_plan_make(&g.p, &g.l, &ids, hash, &g.c, e)) == ERR_INPUT)
 		err_prefix(e, "%s", count == 1 ? texts[0] : model);
 	token_ids_release(&ids);
-	if (!rc && c.samples && p.text_windows < c.samples && (o->samples > 0 || o->tokens > 0))
-		note(&o->common, "the text has %zu windows, fewer than the %zu asked for; all are used", p.text_windows, c.samples);
+	if (!rc && g.c.samples && g.p.text_windows < g.c.samples && (o->samples > 0 || o->tokens > 0))
+		note(&o->common, "the text has %zu windows, fewer than the %zu asked for; all are used", g.p.text_windows, g.c.samples);
 	if (!rc)
-		warn_rank(&p);
+		warn_rank(&g.p);
 	if (!rc && !o->dry_run)
-		rc = gather(o, &l, &p, &c, foreign, texts, count, e);
+		rc = gather(&g, e);
 	if (!rc)
-		rc = report(o, &p, e);
-	collect_plan_release(&p);
-	loaded_close(&l);
+		rc = report(o, &g.p, e);
+	collect_plan_release(&g.p);
+	loaded_close(&g.l);
 	return rc;
 }
 

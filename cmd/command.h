@@ -75,10 +75,10 @@ extern const unsigned common_row_count;
 const struct option_row *option_visible(const struct command *c, size_t row);
 
 /*
- * Parses argv[1..] of a command into opts (c->options_size bytes); args (room for argc) gets the positional ones.
+ * Parses argv[1..] of a command into opts (c->options_size bytes); args (whose items have room for argc) gets the positional ones.
  * ERR_USAGE says what to do. With -h the rest is not checked. Release with options_release.
  */
-int options_parse(const struct command *c, int argc, char **argv, void *opts, const char **args, size_t *count, struct err *e);
+int options_parse(const struct command *c, int argc, char **argv, void *opts, struct string_list *args, struct err *e);
 void options_release(const struct command *c, void *opts);
 /* "64MiB", "2G" (powers of 1024), "5GB" (of 1000), "5e9". */
 bool size_parse(const char *text, uint64_t *out);

@@ -100,11 +100,12 @@ static int cut(struct compare *c, struct err *e)
 	struct token_ids ids = { 0 };
 	const struct config *config = &c->reference.config;
 	size_t ctx = c->o->ctx ? (size_t)c->o->ctx : config->context && config->context < 512 ? config->context : 512;
+	const struct window_options cut = { c->protocol, ctx, (size_t)c->o->chunks, tokenizer_bos(c->reference.tokenizer) };
 	int rc = text_tokens(c->reference.tokenizer, c->o->data, &ids, e);
 	if (!rc && config->context && ctx > config->context)
 		warn("windows of %zu tokens are longer than the context of %u the model was made for", ctx, config->context);
 	if (!rc)
-		rc = windows_cut(&c->w, ids.id, ids.count, c->protocol, ctx, (size_t)c->o->chunks, tokenizer_bos(c->reference.tokenizer), e);
+		rc = windows_cut(&c->w, ids.id, ids.count, &cut, e);
 	token_ids_release(&ids);
 	return rc;
 }
@@ -217,7 +218,8 @@ static int measure(struct compare *c, struct err *e)
 static int attribute_one(struct compare *c, struct variant *v, enum attribute_by by, struct err *e)
 {
 	progress_start(&c->o->common, "attribute", "tokens", 0);
-	int rc = attribute(v->loaded, &c->reference, &c->w, by, &v->attribution, &terminal, e);
+	const struct attribute_job job = { v->loaded, &c->reference, &c->w, by, &terminal };
+	int rc = attribute(&job, &v->attribution, e);
 	progress_end();
 	if (rc == ERR_NOT_COMPARABLE) { /* a folded model, say: the others are attributed all the same */
 		warn("variant '%.80s' is not attributed: %s", v->name, e->message);

@@ -38,8 +38,7 @@ const char *fold_option(const char *name, size_t n)
 /* A command line of fold. */
 struct fold_line {
 	void *options;
-	const char **args;
-	size_t count;
+	struct string_list args;
 };
 
 static void line_release(struct fold_line *l)
@@ -47,7 +46,7 @@ static void line_release(struct fold_line *l)
 	if (l->options)
 		options_release(&fold_command, l->options);
 	free(l->options);
-	free(l->args);
+	free(l->args.item);
 }
 
 /* output NULL: only the words are looked at. The texts of --calib go in as --data. */
@@ -55,8 +54,8 @@ static int line_parse(const struct compare *c, const struct variant *v, const ch
 {
 	size_t most = 8 + v->fold.count + 2 * c->o->calib.count, n = 0;
 	char **argv = calloc(most, sizeof *argv);
-	*l = (struct fold_line){ .options = calloc(1, fold_command.options_size), .args = calloc(most, sizeof *l->args) };
-	int rc = argv && l->options && l->args ? ERR_OK : err_nomem(e);
+	*l = (struct fold_line){ .options = calloc(1, fold_command.options_size), .args.item = calloc(most, sizeof *l->args.item) };
+	int rc = argv && l->options && l->args.item ? ERR_OK : err_nomem(e);
 	const char *const start[] = { "fold", "--quiet", "--no-source-hash", "--force", "--output", output ? output : "-" };
 	for (size_t i = 0; !rc && i < sizeof start / sizeof *start; i++)
 		argv[n++] = (char *)(uintptr_t)start[i];
@@ -69,7 +68,7 @@ static int line_parse(const struct compare *c, const struct variant *v, const ch
 	if (!rc)
 		argv[n++] = (char *)(uintptr_t)(v->from ? v->from : c->model);
 	if (!rc)
-		rc = options_parse(&fold_command, (int)n, argv, l->options, l->args, &l->count, e);
+		rc = options_parse(&fold_command, (int)n, argv, l->options, &l->args, e);
 	free(argv);
 	return rc;
 }
@@ -137,7 +136,7 @@ int fold_make(const struct compare *c, const struct variant *v, struct err *e)
 	struct fold_line l;
 	int rc = line_parse(c, v, v->folded, &l, e);
 	if (!rc)
-		rc = fold_command.run(l.options, l.args, l.count, e);
+		rc = fold_command.run(l.options, l.args.item, l.args.count, e);
 	line_release(&l);
 	return rc;
 }

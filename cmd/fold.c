@@ -155,7 +155,8 @@ static int read_text(struct work *w, struct err *e)
 		warn("windows of %zu tokens are longer than the context of %u the model was made for", ctx, c->context);
 	int rc = texts_tokens(w->in.tokenizer, o->data.item, o->data.count, &ids, hash, e);
 	if (!rc)
-		rc = windows_cut(&w->text, ids.id, ids.count, PROTOCOL_LLAMA, ctx, 0, tokenizer_bos(w->in.tokenizer), e);
+		rc = windows_cut(&w->text, ids.id, ids.count,
+				 &(struct window_options){ .ctx = ctx, .bos = tokenizer_bos(w->in.tokenizer) }, e);
 	token_ids_release(&ids);
 	return rc;
 }

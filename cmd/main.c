@@ -148,10 +148,9 @@ static int close_output(struct err *e)
 static int run_command(const struct command *c, int argc, char **argv, struct err *e)
 {
 	void *opts = calloc(1, c->options_size);
-	const char **args = calloc((size_t)argc + 1, sizeof *args);
+	struct string_list args = { .item = calloc((size_t)argc + 1, sizeof *args.item) };
 	const struct common *common = opts;
-	size_t count = 0;
-	int rc = opts && args ? options_parse(c, argc, argv, opts, args, &count, e) : err_nomem(e);
+	int rc = opts && args.item ? options_parse(c, argc, argv, opts, &args, e) : err_nomem(e);
 	if (!rc && common->help) {
 		struct strbuf text = { 0 };
 		help_print(c, &text);
@@ -159,11 +158,11 @@ static int run_command(const struct command *c, int argc, char **argv, struct er
 		strbuf_release(&text);
 	} else if (!rc && !(rc = choose_kernels(e))) {
 		thread_set((int)common->threads);
-		rc = paths_check(c, opts, args, count, e);
+		rc = paths_check(c, opts, args.item, args.count, e);
 		if (!rc)
 			rc = memory_reserve(e);
 		if (!rc)
-			rc = c->run(opts, args, count, e);
+			rc = c->run(opts, args.item, args.count, e);
 		if (rc == ERR_GATE && !c->judges)
 			rc = e->code = ERR_INPUT;
 	}
@@ -171,7 +170,7 @@ static int run_command(const struct command *c, int argc, char **argv, struct er
 	if (opts)
 		options_release(c, opts);
 	free(opts);
-	free(args);
+	free(args.item);
 	return rc;
 }
 

@@ -234,7 +234,7 @@ static int parse_short(struct parse *p, struct err *e)
 	return ERR_OK;
 }
 
-int options_parse(const struct command *c, int argc, char **argv, void *opts, const char **args, size_t *count, struct err *e)
+int options_parse(const struct command *c, int argc, char **argv, void *opts, struct string_list *args, struct err *e)
 {
 	struct parse p = { .c = c, .argc = argc, .at = 1, .argv = argv, .opts = opts };
 	bool only_args = false;
@@ -242,12 +242,12 @@ int options_parse(const struct command *c, int argc, char **argv, void *opts, co
 	memset(opts, 0, c->options_size);
 	if (c->defaults)
 		memcpy(opts, c->defaults, c->options_size);
-	*count = 0;
+	args->count = 0;
 	for (; p.at < argc; p.at++) {
 		const char *arg = argv[p.at];
 		int rc = ERR_OK;
 		if (only_args || *arg != '-' || !arg[1])
-			args[(*count)++] = arg;
+			args->item[args->count++] = arg;
 		else if (!strcmp(arg, "--"))
 			only_args = true;
 		else
@@ -257,11 +257,11 @@ int options_parse(const struct command *c, int argc, char **argv, void *opts, co
 		if (rc)
 			return rc;
 	}
-	if (*count < c->min_args)
-		return err_set(e, ERR_USAGE, "%s; usage: quire %s %s", *count ? "an argument is missing" : "arguments are missing",
+	if (args->count < c->min_args)
+		return err_set(e, ERR_USAGE, "%s; usage: quire %s %s", args->count ? "an argument is missing" : "arguments are missing",
 			       c->name, c->synopsis);
-	if (*count > c->max_args)
-		return err_set(e, ERR_USAGE, "unexpected argument '%.80s'; usage: quire %s %s", args[c->max_args], c->name,
+	if (args->count > c->max_args)
+		return err_set(e, ERR_USAGE, "unexpected argument '%.80s'; usage: quire %s %s", args->item[c->max_args], c->name,
 			       c->synopsis);
 	if (common->threads < 0 || common->threads > 1024)
 		return err_set(e, ERR_USAGE, "--threads needs a number from 1 to 1024 (0: all cores)");

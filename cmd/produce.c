@@ -362,7 +362,7 @@ static int examine(struct state *s, struct err *e)
 		warn("%zu of %zu texts are cut into other tokens by readers of %s than by the source's tokenizer; the first: '%s'", s->cut.differ,
 		     s->cut.strings, s->format->name, s->cut.first);
 	if (!rc && p->report)
-		rc = quantize_report(p, path, &s->plan, source, &s->calibrated, s->proof, e);
+		rc = quantize_report(p, &(struct produced){ path, &s->plan, source, &s->calibrated, s->proof }, e);
 	return rc ? rc : s->sink->finish(s->sink, e);
 }
 
@@ -372,87 +372,105 @@ static long peak_kib(void)
 	return getrusage(RUSAGE_SELF, &u) ? 0 : u.ru_maxrss;
 }
 
+/* What there is to say of a result. */
+struct outcome {
+	double seconds, bits;                 /* bits per weight */
+	uint64_t file;                        /* its size; 0: a folder */
+	const struct distill_report *trained; /* NULL: nothing was */
+};
+
+static void outcome_json(const struct state *s, const struct outcome *o, struct strbuf *out)
+{
+	struct json_writer w = { .out = out, .indent = 2 };
+	jw_document(&w, "quire-output/1");
+	jw_string(&w, "output", s->p->output);
+	jw_string(&w, "format", s->format->name);
+	jw_string(&w, "recipe", recipe_name(s->p->recipe));
+	jw_uint(&w, "tensors", s->plan.count);
+	jw_uint(&w, "bytes", s->plan.bytes);
+	if (o->file)
+		jw_uint(&w, "file_bytes", o->file);
+	jw_double(&w, "bits_per_weight", o->bits);
+	if (s->calibrated.row)
+		jw_string(&w, "method", s->calibrated.row->name);
+	if (o->trained) {
+		jw_object(&w, "distilled");
+		jw_double(&w, "held_out_kl_before", o->trained->before);
+		jw_double(&w, "held_out_kl", o->trained->after);
+		jw_uint(&w, "passes_kept", o->trained->kept);
+		jw_uint(&w, "codes", o->trained->codes);
+		jw_uint(&w, "codes_moved", o->trained->moved);
+		jw_end_object(&w);
+	}
+	if (s->proof) {
+		jw_object(&w, "proof");
+		jw_uint(&w, "tensors", s->proved.tensors);
+		jw_uint(&w, "bytes", s->proved.bytes);
+		jw_uint(&w, "blocks", s->proved.blocks);
+		jw_uint(&w, "constant_blocks", s->proved.constant);
+		if (s->proved.constant)
+			jw_string(&w, "first_constant", s->proved.first);
+		jw_uint(&w, "constant_in_source", s->proved.same);
+		jw_uint(&w, "tokens", s->cut.tokens);
+		jw_uint(&w, "texts", s->cut.strings);
+		jw_uint(&w, "texts_that_differ", s->cut.differ);
+		jw_end_object(&w);
+	}
+	json_notes(&s->notes, &w);
+	jw_double(&w, "seconds", o->seconds);
+	jw_int(&w, "peak_kib", peak_kib());
+	if (s->p->say)
+		s->p->say(s->p->say_arg, NULL, &w);
+	jw_end_object(&w);
+	strbuf_putc(out, '\n');
+}
+
+static void proof_text(const struct state *s, struct strbuf *out)
+{
+	strbuf_printf(out, "proof: %zu tensors%s read back as meant", s->proved.tensors, s->cut.tokens ? " and the tokenizer" : "");
+	if (s->proved.quantized)
+		strbuf_printf(out, ", values of %zu looked at, %llu alarms", s->proved.quantized, (unsigned long long)s->proved.constant);
+	if (s->proved.same)
+		strbuf_printf(out, ", %llu block%s of one value as in the source", (unsigned long long)s->proved.same,
+			      s->proved.same == 1 ? "" : "s");
+	strbuf_putc(out, '\n');
+}
+
+static void outcome_text(const struct state *s, const struct outcome *o, struct strbuf *out)
+{
+	const struct distill_report *t = o->trained;
+	char size[32];
+	if (s->p->say)
+		s->p->say(s->p->say_arg, out, NULL);
+	safe_text(out, s->p->output);
+	strbuf_printf(out, ": %zu tensors, %s, %.3f bits per weight, %.1f s", s->plan.count,
+		      size_text(o->file ? o->file : s->plan.bytes, size), o->bits, o->seconds);
+	if (s->p->common->verbose)
+		strbuf_printf(out, ", peak memory %s", size_text((uint64_t)peak_kib() * 1024, size));
+	strbuf_putc(out, '\n');
+	if (t && t->kept)
+		strbuf_printf(out, "training: %u passes, %llu of %llu codes moved, KL on held-out windows %.3g -> %.3g\n", t->kept,
+			      (unsigned long long)t->moved, (unsigned long long)t->codes, t->before, t->after);
+	else if (t)
+		strbuf_puts(out, "training: no pass lowered the KL on held-out windows; the codes stay as they were\n");
+	if (s->proof)
+		proof_text(s, out);
+}
+
 static int summary(const struct state *s, struct err *e)
 {
 	struct strbuf out = { 0 };
-	char size[32];
-	double seconds = s->p->seconds + now() - s->start, bits = plan_bits_per_weight(&s->plan);
-	const struct distill_report *trained = s->calibrated.q ? quantizer_trained(s->calibrated.q) : NULL;
+	struct outcome o = { .seconds = s->p->seconds + now() - s->start, .bits = plan_bits_per_weight(&s->plan),
+			     .trained = s->calibrated.q ? quantizer_trained(s->calibrated.q) : NULL };
 	struct mapped m;
-	uint64_t file = 0;
 	if (!file_is_dir(s->p->output) && !mapped_open(&m, s->p->output, NULL)) {
-		file = m.size;
+		o.file = m.size;
 		mapped_close(&m);
 	}
-	if (s->p->common->json) {
-		struct json_writer w = { .out = &out, .indent = 2 };
-		jw_document(&w, "quire-output/1");
-		jw_string(&w, "output", s->p->output);
-		jw_string(&w, "format", s->format->name);
-		jw_string(&w, "recipe", recipe_name(s->p->recipe));
-		jw_uint(&w, "tensors", s->plan.count);
-		jw_uint(&w, "bytes", s->plan.bytes);
-		if (file)
-			jw_uint(&w, "file_bytes", file);
-		jw_double(&w, "bits_per_weight", bits);
-		if (s->calibrated.row)
-			jw_string(&w, "method", s->calibrated.row->name);
-		if (trained) {
-			jw_object(&w, "distilled");
-			jw_double(&w, "held_out_kl_before", trained->before);
-			jw_double(&w, "held_out_kl", trained->after);
-			jw_uint(&w, "passes_kept", trained->kept);
-			jw_uint(&w, "codes", trained->codes);
-			jw_uint(&w, "codes_moved", trained->moved);
-			jw_end_object(&w);
-		}
-		if (s->proof) {
-			jw_object(&w, "proof");
-			jw_uint(&w, "tensors", s->proved.tensors);
-			jw_uint(&w, "bytes", s->proved.bytes);
-			jw_uint(&w, "blocks", s->proved.blocks);
-			jw_uint(&w, "constant_blocks", s->proved.constant);
-			if (s->proved.constant)
-				jw_string(&w, "first_constant", s->proved.first);
-			jw_uint(&w, "constant_in_source", s->proved.same);
-			jw_uint(&w, "tokens", s->cut.tokens);
-			jw_uint(&w, "texts", s->cut.strings);
-			jw_uint(&w, "texts_that_differ", s->cut.differ);
-			jw_end_object(&w);
-		}
-		json_notes(&s->notes, &w);
-		jw_double(&w, "seconds", seconds);
-		jw_int(&w, "peak_kib", peak_kib());
-		if (s->p->say)
-			s->p->say(s->p->say_arg, NULL, &w);
-		jw_end_object(&w);
-		strbuf_putc(&out, '\n');
-	} else if (!s->p->common->quiet) {
-		if (s->p->say)
-			s->p->say(s->p->say_arg, &out, NULL);
-		safe_text(&out, s->p->output);
-		strbuf_printf(&out, ": %zu tensors, %s, %.3f bits per weight, %.1f s", s->plan.count,
-			      size_text(file ? file : s->plan.bytes, size), bits, seconds);
-		if (s->p->common->verbose)
-			strbuf_printf(&out, ", peak memory %s", size_text((uint64_t)peak_kib() * 1024, size));
-		strbuf_putc(&out, '\n');
-		if (trained && trained->kept)
-			strbuf_printf(&out, "training: %u passes, %llu of %llu codes moved, KL on held-out windows %.3g -> %.3g\n", trained->kept,
-				      (unsigned long long)trained->moved, (unsigned long long)trained->codes, trained->before, trained->after);
-		else if (trained)
-			strbuf_puts(&out, "training: no pass lowered the KL on held-out windows; the codes stay as they were\n");
-		if (s->proof)
-			strbuf_printf(&out, "proof: %zu tensors%s read back as meant", s->proved.tensors,
-				      s->cut.tokens ? " and the tokenizer" : "");
-		if (s->proof && s->proved.quantized)
-			strbuf_printf(&out, ", values of %zu looked at, %llu alarms", s->proved.quantized,
-				      (unsigned long long)s->proved.constant);
-		if (s->proof && s->proved.same)
-			strbuf_printf(&out, ", %llu block%s of one value as in the source", (unsigned long long)s->proved.same,
-				      s->proved.same == 1 ? "" : "s");
-		if (s->proof)
-			strbuf_putc(&out, '\n');
-	}
+	if (s->p->common->json)
+		outcome_json(s, &o, &out);
+	else if (!s->p->common->quiet)
+		outcome_text(s, &o, &out);
 	int rc = out.failed ? err_nomem(e) : out_print(&out, e);
 	strbuf_release(&out);
 	return rc;

@@ -152,19 +152,19 @@ static void add_times(const struct proof *proof, struct tensor_report *rows, siz
 			rows[i].seconds = proof_seconds(proof, rows[i].item);
 }
 
-int quantize_report(const struct produce *p, const char *path, const struct plan *plan, struct tensor_source *source,
-		    const struct calibrated *c, const struct proof *proof, struct err *e)
+int quantize_report(const struct produce *p, const struct produced *made, struct err *e)
 {
+	const struct calibrated *c = made->calibrated;
 	struct checkpoint *written;
 	struct tensor_report *rows = NULL;
 	struct strbuf out = { 0 };
 	size_t count = 0;
-	int rc = checkpoint_open(path, &written, e);
+	int rc = checkpoint_open(made->path, &written, e);
 	if (rc)
 		return rc;
-	rc = tensor_report_make(&(struct tensor_report_job){ plan, source, written, c->stats, c->q }, &rows, &count, e);
+	rc = tensor_report_make(&(struct tensor_report_job){ made->plan, made->source, written, c->stats, c->q }, &rows, &count, e);
 	if (!rc) {
-		add_times(proof, rows, count);
+		add_times(made->proof, rows, count);
 		(has_suffix(p->report, ".html") ? as_html : as_json)(p, c, rows, count, &out);
 		rc = out.failed ? err_nomem(e) : file_write(p->report, out.data, out.len, e);
 	}

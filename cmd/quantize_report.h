@@ -6,8 +6,15 @@
 
 /* Is this a name for a report? ERR_USAGE. */
 int quantize_report_check(const char *path, struct err *e);
-/* Reads the result back from path, measures every quantized matrix and writes p->report. proof: for times; may be NULL. */
-int quantize_report(const struct produce *p, const char *path, const struct plan *plan, struct tensor_source *source,
-		    const struct calibrated *c, const struct proof *proof, struct err *e);
+/* What was made of what. */
+struct produced {
+	const char *path;                /* of the result */
+	const struct plan *plan;
+	struct tensor_source *source;
+	const struct calibrated *calibrated;
+	const struct proof *proof;       /* for times; may be NULL */
+};
+/* Reads the result back, measures every quantized matrix and writes p->report. */
+int quantize_report(const struct produce *p, const struct produced *made, struct err *e);
 
 #endif

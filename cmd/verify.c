@@ -290,7 +290,8 @@ static int identify(struct run *r, const char *path, struct err *e)
 	size_t ctx = choose_ctx(r), chunks = o->chunks ? (size_t)o->chunks : o->baseline ? r->baseline.id.windows : 0;
 	if (r->model.config.context && ctx > r->model.config.context)
 		warn("windows of %zu tokens are longer than the context of %u the model was made for", ctx, r->model.config.context);
-	rc = windows_cut(&r->w, r->ids.id, r->ids.count, protocol, ctx, chunks, tokenizer_bos(r->model.tokenizer), e);
+	const struct window_options cut = { protocol, ctx, chunks, tokenizer_bos(r->model.tokenizer) };
+	rc = windows_cut(&r->w, r->ids.id, r->ids.count, &cut, e);
 	if (rc)
 		return rc;
 	r->id = (struct run_id){ .protocol = protocol, .ctx = ctx, .windows = r->w.count, .scored = windows_scored(&r->w) };
@@ -353,7 +354,7 @@ static int evaluate_run(struct run *r, struct err *e)
 	return rc;
 }
 
-enum { COPY_WINDOWS = 8, DECODE_TOKENS = 64, NOISE_WINDOWS = 16, COST_TOKENS = 16 };
+enum { DECODE_TOKENS = 64, NOISE_WINDOWS = 16, COST_TOKENS = 16 };
 
 static int probes(struct run *r, struct err *e)
 {
@@ -362,7 +363,7 @@ static int probes(struct run *r, struct err *e)
 	size_t n = r->w.ctx < DECODE_TOKENS ? r->w.ctx : DECODE_TOKENS;
 	int rc = ERR_OK;
 	if (o->copy_test) {
-		rc = copy_test(models, o->against ? 2 : 1, r->model.tokenizer, r->w.ctx, COPY_WINDOWS, 1, &r->copy, e);
+		rc = copy_test(models, o->against ? 2 : 1, r->model.tokenizer, r->w.ctx, &r->copy, e);
 		r->report.copy = &r->copy;
 	}
 	if (!rc && o->check_decode) {
@@ -375,7 +376,8 @@ static int probes(struct run *r, struct err *e)
 	}
 	if (!rc && o->attribute) {
 		progress_start(&o->common, "attribute", "tokens", 0);
-		rc = attribute(&r->model, &r->reference, &r->w, r->by, &r->attribution, &terminal, e);
+		const struct attribute_job job = { &r->model, &r->reference, &r->w, r->by, &terminal };
+		rc = attribute(&job, &r->attribution, e);
 		progress_end();
 		r->report.attribution = &r->attribution;
 	}

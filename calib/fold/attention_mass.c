@@ -105,10 +105,10 @@ int attention_mass(struct model *model, const struct windows *text, size_t windo
 		struct model_tap tap = { .qkv = see_qkv, .arg = &m };
 		double total = 0;
 		struct visit v = { &m, &total, 0 };
-		struct stream_visit sv = { .done = batch_done, .tap = &tap, .arg = &v };
+		struct stream_visit sv = { .done = batch_done, .tap = &tap, .arg = &v, .keep = true };
 		m.l = &c->layer[i];
 		m.phases = phases_of(&m.table, i);
-		rc = stream_layer(&s, i, 0, text->count, true, &sv, e);
+		rc = stream_layer(&s, i, 0, text->count, &sv, e);
 		outside[i] = v.items ? total / (double)v.items : 0;
 	}
 	stream_close(&s);

@@ -202,12 +202,12 @@ static int refit(struct driver *d, struct attention_weights *w, struct fold_repo
 	const struct attention_fit_layer l = { .model = d->job->original, .config = d->to, .layer = d->layer };
 	struct attention_fit f = { 0 };
 	struct stream_visit v = { .at = batch_at, .tap = &(struct model_tap){ .input = see_input, .arg = d }, .arg = d };
-	int rc = stream_layer(&d->student, d->layer, 0, d->text->count, false, &v, e);
+	int rc = stream_layer(&d->student, d->layer, 0, d->text->count, &v, e);
 	if (!rc)
 		rc = attention_fit_init(&f, &l, w, refit_batch(&d->o->refit), d->text->ctx, e);
 	struct refit_text t = { .windows = d->text->count, .held = d->job->held, .x = d->x, .target = d->target };
 	if (!rc)
-		rc = refit_attention(&f, w, &t, &d->o->refit, &r->attention, &(struct progress){ fit_step, d }, e);
+		rc = refit_attention(&(struct refit_job){ &f, w, &t, &d->o->refit, &(struct progress){ fit_step, d } }, &r->attention, e);
 	attention_fit_release(&f);
 	return rc ? err_prefix(e, "layer %u", d->layer) : ERR_OK;
 }
@@ -228,17 +228,17 @@ static int teacher_layer(struct driver *d, bool folded, struct err *e)
 	const struct layer_config *l = &d->from->layer[d->layer];
 	size_t kv = (size_t)l->kv_heads * d->from->head_dim;
 	struct model_tap tap = { .input = folded ? see_teacher : NULL, .qkv = folded ? see_qkv : NULL, .arg = d };
-	struct stream_visit v = { .at = batch_at, .done = folded ? teacher_done : NULL, .tap = &tap, .arg = d };
+	struct stream_visit v = { .at = batch_at, .done = folded ? teacher_done : NULL, .tap = &tap, .arg = d, .keep = true };
 	int rc = ERR_OK;
 	d->gathering = folded && !d->o->stats;
 	d->tap_rc = 0;
 	if (d->gathering && ((rc = input_sums_init(&d->q, (size_t)l->heads * d->from->head_dim, false, e)) ||
 			     (rc = input_sums_init(&d->k, kv, true, e)) || (rc = input_sums_init(&d->v, kv, true, e))))
 		return rc;
-	rc = stream_layer(&d->teacher, d->layer, 0, d->train, true, &v, e);
+	rc = stream_layer(&d->teacher, d->layer, 0, d->train, &v, e);
 	d->gathering = false;
 	if (!rc)
-		rc = stream_layer(&d->teacher, d->layer, d->train, d->text->count, true, &v, e);
+		rc = stream_layer(&d->teacher, d->layer, d->train, d->text->count, &v, e);
 	return rc;
 }
 
@@ -257,7 +257,7 @@ static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 	if (!rc && folded && refits)
 		rc = refit(d, &w, r, e);
 	if (!rc && folded)
-		rc = attention_weights_write(d->to, d->job->source, d->layer, &w, d->job->out, d->student_model, e);
+		rc = attention_weights_write(&(struct weights_sink){ d->to, d->job->source, d->job->out, d->student_model }, d->layer, &w, e);
 	attention_weights_release(&w);
 	input_sums_release(&d->q);
 	input_sums_release(&d->k);
@@ -265,7 +265,7 @@ static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 	if (!rc && folded && refits && d->o->ffn && block_adds(&b, ROLE_DOWN))
 		rc = down(d, r, e);
 	if (!rc && refits)
-		rc = stream_layer(&d->student, d->layer, 0, d->text->count, true, NULL, e);
+		rc = stream_layer(&d->student, d->layer, 0, d->text->count, &(struct stream_visit){ .keep = true }, e);
 	if (!rc && !step(d))
 		rc = err_set(e, ERR_IO, "interrupted");
 	return rc;

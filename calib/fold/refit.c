@@ -12,13 +12,6 @@ const struct refit_options refit_defaults = { .steps = 200, .batch = 8, .rate = 
 
 enum { PARTS = 4 };
 
-struct fit {
-	struct attention_fit *f;
-	struct attention_weights *w;
-	const struct refit_text *t;
-	const struct refit_options *o;
-};
-
 static float *part(const struct attention_weights *w, int i)
 {
 	return i == 0 ? w->q : i == 1 ? w->k : i == 2 ? w->v : w->o;
@@ -29,7 +22,7 @@ size_t refit_batch(const struct refit_options *o)
 	return o->batch;
 }
 
-static struct attention_batch batch_at(const struct fit *f, size_t first, size_t count)
+static struct attention_batch batch_at(const struct refit_job *f, size_t first, size_t count)
 {
 	const struct attention_weights *s = &f->f->shape;
 	size_t at = first * f->f->ctx, kv = (size_t)s->kv_heads * s->dim;
@@ -39,7 +32,7 @@ static struct attention_batch batch_at(const struct fit *f, size_t first, size_t
 }
 
 /* Mean squared error on the held-out windows. */
-static int judge(const struct fit *f, double *error, struct err *e)
+static int judge(const struct refit_job *f, double *error, struct err *e)
 {
 	size_t from = f->t->windows - f->t->held;
 	double sum = 0, loss;
@@ -56,7 +49,7 @@ static int judge(const struct fit *f, double *error, struct err *e)
 }
 
 /* W_O by least squares on what the heads put out now. */
-static int fit_output(const struct fit *f, struct err *e)
+static int fit_output(const struct refit_job *f, struct err *e)
 {
 	const struct attention_weights *s = &f->f->shape;
 	size_t q = (size_t)s->heads * s->dim, train = f->t->windows - f->t->held, ctx = f->f->ctx;
@@ -109,7 +102,7 @@ struct gathered {
 	struct rng rng;
 };
 
-static int gathered_init(struct gathered *g, const struct fit *f, struct err *e)
+static int gathered_init(struct gathered *g, const struct refit_job *f, struct err *e)
 {
 	const struct attention_weights *s = &f->f->shape;
 	size_t n = f->o->batch * f->f->ctx, train = f->t->windows - f->t->held, kv = (size_t)s->kv_heads * s->dim;
@@ -136,7 +129,7 @@ static void gathered_release(struct gathered *g)
 	free(g->order);
 }
 
-static struct attention_batch gather_next(struct gathered *g, const struct fit *f)
+static struct attention_batch gather_next(struct gathered *g, const struct refit_job *f)
 {
 	const struct attention_weights *s = &f->f->shape;
 	size_t ctx = f->f->ctx, train = f->t->windows - f->t->held, kv = (size_t)s->kv_heads * s->dim;
@@ -157,7 +150,7 @@ static struct attention_batch gather_next(struct gathered *g, const struct fit *
 	return (struct attention_batch){ .seqs = n, .x = g->x, .target = g->target, .keys = g->keys, .values = g->values };
 }
 
-static int descend(const struct fit *f, const struct progress *progress, struct err *e)
+static int descend(const struct refit_job *f, struct err *e)
 {
 	struct attention_weights grad;
 	struct adam a = { 0 };
@@ -179,7 +172,7 @@ static int descend(const struct fit *f, const struct progress *progress, struct 
 			rc = err_set(e, ERR_INPUT, "activations are not finite");
 		if (!rc)
 			adam_step(&a);
-		if (!rc && !progress_tell(progress, (uint64_t)step + 1, (uint64_t)f->o->steps))
+		if (!rc && !progress_tell(f->progress, (uint64_t)step + 1, (uint64_t)f->o->steps))
 			rc = err_set(e, ERR_IO, "interrupted");
 	}
 	gathered_release(&g);
@@ -189,7 +182,7 @@ static int descend(const struct fit *f, const struct progress *progress, struct 
 }
 
 /* Keeps the new weights if they are better on the held-out windows, else goes back to `best`. */
-static int accept(const struct fit *f, struct attention_weights *best, double *error, struct err *e)
+static int accept(const struct refit_job *f, struct attention_weights *best, double *error, struct err *e)
 {
 	double now;
 	int rc = judge(f, &now, e);
@@ -202,30 +195,28 @@ static int accept(const struct fit *f, struct attention_weights *best, double *e
 	return rc;
 }
 
-int refit_attention(struct attention_fit *f, struct attention_weights *w, const struct refit_text *t,
-		    const struct refit_options *o, struct refit_report *r, const struct progress *progress, struct err *e)
+int refit_attention(const struct refit_job *f, struct refit_report *r, struct err *e)
 {
-	struct fit fit = { f, w, t, o };
 	struct attention_weights best;
-	int rc = attention_weights_new(&best, w, w->kv_heads, e);
+	int rc = attention_weights_new(&best, f->w, f->w->kv_heads, e);
 	if (rc)
 		return rc;
-	copy_weights(w, &best);
-	rc = judge(&fit, &r->start, e);
+	copy_weights(f->w, &best);
+	rc = judge(f, &r->start, e);
 	r->output = r->start;
 	if (!rc)
-		rc = fit_output(&fit, e);
+		rc = fit_output(f, e);
 	if (!rc)
-		rc = accept(&fit, &best, &r->output, e);
+		rc = accept(f, &best, &r->output, e);
 	r->joint = r->output;
-	if (!rc && o->steps) {
-		rc = descend(&fit, progress, e);
+	if (!rc && f->o->steps) {
+		rc = descend(f, e);
 		if (!rc)
-			rc = accept(&fit, &best, &r->joint, e);
+			rc = accept(f, &best, &r->joint, e);
 		if (!rc)
-			rc = fit_output(&fit, e);
+			rc = fit_output(f, e);
 		if (!rc)
-			rc = accept(&fit, &best, &r->joint, e);
+			rc = accept(f, &best, &r->joint, e);
 	}
 	attention_weights_release(&best);
 	return rc;

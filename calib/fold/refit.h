@@ -29,9 +29,14 @@ struct refit_report {
 	double start, output, joint;  /* held-out error: before, after W_O, after all; per element */
 };
 
-/* w is refitted in place; f is set up for refit_batch() windows. progress: steps of o->steps. */
-int refit_attention(struct attention_fit *f, struct attention_weights *w, const struct refit_text *t,
-		    const struct refit_options *o, struct refit_report *r, const struct progress *progress, struct err *e);
+struct refit_job {
+	struct attention_fit *f;          /* set up for refit_batch() windows */
+	struct attention_weights *w;      /* refitted in place */
+	const struct refit_text *t;
+	const struct refit_options *o;
+	const struct progress *progress;  /* in steps, of o->steps */
+};
+int refit_attention(const struct refit_job *j, struct refit_report *r, struct err *e);
 size_t refit_batch(const struct refit_options *o); /* windows that f must have room for */
 
 #endif

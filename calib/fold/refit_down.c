@@ -44,14 +44,14 @@ static int run(struct pass *p, uint32_t layer, size_t from, size_t to, double *r
 	struct model_tap tap = { .input = see, .arg = p };
 	struct stream_visit v = { .done = done, .tap = &tap, .arg = p };
 	p->error = p->energy = 0;
-	int rc = stream_layer(p->r->student, layer, from, to, false, &v, e);
+	int rc = stream_layer(p->r->student, layer, from, to, &v, e);
 	*relative = p->energy > 0 ? p->error / p->energy : 0;
 	return rc;
 }
 
 static int put(const struct refit_down *r, uint32_t layer, const float *w, struct err *e)
 {
-	return attention_weights_put(r->to, r->source, ROLE_DOWN, layer, w, r->out, r->student->model, e);
+	return attention_weights_put(&(struct weights_sink){ r->to, r->source, r->out, r->student->model }, ROLE_DOWN, layer, w, e);
 }
 
 static int solve(struct pass *p, uint32_t layer, const char *name, double *before, double *after, struct err *e)

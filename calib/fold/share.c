@@ -15,6 +15,12 @@ struct owner {
 	uint32_t last;           /* its last reader; itself when it has none */
 };
 
+/* Inputs and outputs of an attention layer, for all tokens, go here; NULL: nowhere. */
+struct attention_seen {
+	float *x, *y;
+};
+static const struct attention_seen nothing;
+
 struct driver {
 	const struct fold_job *job;
 	const struct config *to;
@@ -32,7 +38,7 @@ struct driver {
 	float *target;           /* [tokens, hidden] */
 	/* what the taps work on */
 	struct stream *stream;
-	float *see_x, *see_y;    /* inputs and outputs of an attention layer go here; NULL: nowhere */
+	struct attention_seen see;
 	size_t first;            /* of the batch that runs */
 	int tap_rc;
 	struct err *e;
@@ -63,27 +69,26 @@ static void see(void *arg, enum role r, uint32_t layer, const float *x, size_t n
 {
 	struct driver *d = arg;
 	size_t at = d->first * d->text->ctx;
-	for (size_t i = 0; r == ROLE_Q && d->see_x && i < n; i++) {
-		float *row = d->see_x + (at + i) * d->cols;
+	for (size_t i = 0; r == ROLE_Q && d->see.x && i < n; i++) {
+		float *row = d->see.x + (at + i) * d->cols;
 		memcpy(row, x + i * dim, dim * sizeof *x);
 		if (d->cols > dim)
 			row[dim] = 1;
 	}
-	if (r == ROLE_O && d->see_y && !d->tap_rc)
-		d->tap_rc = weight_apply(model_weight(d->stream->model, ROLE_O, layer), x, n, NULL, d->see_y + at * d->to->hidden, d->e);
+	if (r == ROLE_O && d->see.y && !d->tap_rc)
+		d->tap_rc = weight_apply(model_weight(d->stream->model, ROLE_O, layer), x, n, NULL, d->see.y + at * d->to->hidden, d->e);
 }
 
-/* Runs a layer of one of the streams; x and y get its attention's inputs and outputs. */
-static int run_layer(struct driver *d, struct stream *s, uint32_t layer, bool keep, float *x, float *y, struct err *e)
+/* Runs a layer of one of the streams and shows its attention; keep: the stream moves past it. */
+static int run_layer(struct driver *d, struct stream *s, uint32_t layer, bool keep, struct attention_seen see_to, struct err *e)
 {
-	struct model_tap tap = { .input = see, .arg = d, .stop = !keep, .last = y ? ROLE_O : ROLE_Q };
-	struct stream_visit v = { .at = batch_at, .tap = &tap, .arg = d };
+	struct model_tap tap = { .input = see, .arg = d, .stop = !keep, .last = see_to.y ? ROLE_O : ROLE_Q };
+	struct stream_visit v = { .at = batch_at, .tap = &tap, .arg = d, .keep = keep };
 	d->stream = s;
-	d->see_x = x;
-	d->see_y = y;
+	d->see = see_to;
 	d->tap_rc = 0;
-	int rc = stream_layer(s, layer, 0, d->text->count, keep, &v, e);
-	d->see_x = d->see_y = NULL;
+	int rc = stream_layer(s, layer, 0, d->text->count, &v, e);
+	d->see = nothing;
 	return rc ? rc : d->tap_rc;
 }
 
@@ -106,8 +111,9 @@ static int fit_open(const struct driver *d, struct attention_fit *f, uint32_t la
 /* Q with its bias, and O; K and V only of owners. */
 static int write_weights(struct driver *d, uint32_t layer, const struct attention_weights *w, struct err *e)
 {
+	const struct weights_sink k = { d->to, d->job->source, d->job->out, d->student_model };
 	if (!reader(d, layer))
-		return attention_weights_write(d->to, d->job->source, layer, w, d->job->out, d->student_model, e);
+		return attention_weights_write(&k, layer, w, e);
 	size_t rows = (size_t)w->heads * w->dim;
 	float *values = malloc(rows * w->hidden * sizeof *values), *bias = malloc(rows * sizeof *bias);
 	int rc = values && bias ? ERR_OK : err_nomem(e);
@@ -116,11 +122,11 @@ static int write_weights(struct driver *d, uint32_t layer, const struct attentio
 		bias[r] = w->q[r * w->cols + w->cols - 1];
 	}
 	if (!rc)
-		rc = attention_weights_put(d->to, d->job->source, ROLE_Q, layer, values, d->job->out, d->student_model, e);
+		rc = attention_weights_put(&k, ROLE_Q, layer, values, e);
 	if (!rc && w->cols > w->hidden)
-		rc = attention_weights_put(d->to, d->job->source, ROLE_Q_BIAS, layer, bias, d->job->out, d->student_model, e);
+		rc = attention_weights_put(&k, ROLE_Q_BIAS, layer, bias, e);
 	if (!rc)
-		rc = attention_weights_put(d->to, d->job->source, ROLE_O, layer, w->o, d->job->out, d->student_model, e);
+		rc = attention_weights_put(&k, ROLE_O, layer, w->o, e);
 	free(values);
 	free(bias);
 	return rc;
@@ -208,7 +214,7 @@ static int look_ahead(struct driver *d, uint32_t layer, struct share_member *m, 
 				rc = err_nomem(e);
 		}
 		if (!rc)
-			rc = run_layer(d, &ahead, i, true, reads ? x[n] : NULL, reads ? y[n] : NULL, e);
+			rc = run_layer(d, &ahead, i, true, reads ? (struct attention_seen){ x[n], y[n] } : nothing, e);
 		n += reads;
 	}
 	stream_close(&ahead);
@@ -267,7 +273,7 @@ static int aim(struct driver *d, struct err *e)
 	struct block b;
 	block_make(d->to, d->layer, &b);
 	float share = block_adds(&b, ROLE_O) ? (float)d->o->residual : 0;
-	int rc = run_layer(d, &d->teacher, d->layer, false, NULL, d->target, e);
+	int rc = run_layer(d, &d->teacher, d->layer, false, (struct attention_seen){ .y = d->target }, e);
 	for (size_t i = 0; i < d->tokens * d->to->hidden && !rc; i++)
 		d->target[i] += share * (d->teacher.hidden[i] - d->student.hidden[i]);
 	return rc;
@@ -275,7 +281,7 @@ static int aim(struct driver *d, struct err *e)
 
 static int own_layer(struct driver *d, struct err *e)
 {
-	int rc = run_layer(d, &d->student, d->layer, false, d->x, NULL, e);
+	int rc = run_layer(d, &d->student, d->layer, false, (struct attention_seen){ .x = d->x }, e);
 	if (!rc)
 		rc = leave_kv(d, d->layer, e);
 	if (rc || d->o->method < SHARE_JOINT)
@@ -293,7 +299,7 @@ static int read_layer(struct driver *d, struct share_report *r, struct err *e)
 	int rc = remove_kv(d, d->layer, e);
 	if (rc || d->o->method == SHARE_REUSE)
 		return rc;
-	rc = run_layer(d, &d->student, d->layer, false, d->x, NULL, e);
+	rc = run_layer(d, &d->student, d->layer, false, (struct attention_seen){ .x = d->x }, e);
 	if (!rc && !w->heads)
 		rc = match(d, d->layer, d->x, e);
 	if (!rc)
@@ -307,7 +313,7 @@ static int read_layer(struct driver *d, struct share_report *r, struct err *e)
 				.values = s->values };
 	rc = fit_open(d, &f, d->layer, FIT_GIVEN, w, e);
 	if (!rc)
-		rc = refit_attention(&f, w, &t, &o, &r->attention, &(struct progress){ fit_step, d }, e);
+		rc = refit_attention(&(struct refit_job){ &f, w, &t, &o, &(struct progress){ fit_step, d } }, &r->attention, e);
 	attention_fit_release(&f);
 	return rc ? rc : write_weights(d, d->layer, w, e);
 }
@@ -333,11 +339,11 @@ static int one_layer(struct driver *d, struct err *e)
 		d->changed = true;
 	}
 	if (!rc)
-		rc = run_layer(d, &d->teacher, i, true, NULL, NULL, e);
+		rc = run_layer(d, &d->teacher, i, true, nothing, e);
 	if (!rc && d->changed && d->o->ffn && d->o->method >= SHARE_MATCH && block_adds(&b, ROLE_DOWN))
 		rc = refit_down(&down, i, &r->ffn_before, &r->ffn_after, e);
 	if (!rc)
-		rc = run_layer(d, &d->student, i, true, NULL, NULL, e);
+		rc = run_layer(d, &d->student, i, true, nothing, e);
 	for (uint32_t k = 0; k <= i; k++)
 		if (d->owner[k].last == i) {
 			free(d->owner[k].keys);

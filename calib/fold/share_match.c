@@ -68,11 +68,11 @@ static void squares(const float *x, size_t tokens, size_t width, size_t from, si
 			out[i] += (double)x[t * width + i] * x[t * width + i];
 }
 
-static void add_block(const struct moments *m, const float *a, size_t row, const float *b, size_t from, size_t n, double *sum)
+static void add_block(const struct moments *m, const float *a, size_t row, const float *b, size_t n, double *sum)
 {
 	size_t d = m->w->dim;
 	float *part = m->part + row * m->kv;
-	blas_gemm(true, false, d, n, m->tokens, 1, a + row, m->kv, b + from, m->kv, 0, part, n);
+	blas_gemm(true, false, d, n, m->tokens, 1, a + row, m->kv, b, m->kv, 0, part, n);
 	for (size_t i = 0; i < d * n; i++)
 		sum[i] += part[i];
 }
@@ -83,9 +83,9 @@ static void gather_head(void *arg, size_t head, int worker)
 	const struct moments *m = arg;
 	size_t d = m->w->dim, row = head * d, q = (size_t)m->w->heads / m->w->kv_heads * d;
 	(void)worker;
-	add_block(m, m->k, row, m->ks, 0, m->kv, m->kk + row * m->kv);
-	add_block(m, m->v, row, m->vs, 0, m->kv, m->vv + row * m->kv);
-	add_block(m, m->vs, row, m->vs, row, d, m->vs2 + row * d);
+	add_block(m, m->k, row, m->ks, m->kv, m->kk + row * m->kv);
+	add_block(m, m->v, row, m->vs, m->kv, m->vv + row * m->kv);
+	add_block(m, m->vs, row, m->vs + row, d, m->vs2 + row * d);
 	squares(m->ks, m->tokens, m->kv, row, d, m->ks2);
 	squares(m->k, m->tokens, m->kv, row, d, m->k2);
 	squares(m->v, m->tokens, m->kv, row, d, m->v2);

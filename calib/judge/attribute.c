@@ -41,11 +41,12 @@ struct place {
 };
 
 struct work {
-	const struct loaded *model, *reference;
-	enum attribute_by by;
+	const struct attribute_job *job;
 	struct place *places;
 	size_t place_count;
 	struct attribution *out;
+	struct measurement base;     /* of the model as it is */
+	uint64_t done, total;        /* tokens: of the runs before this one, of all */
 };
 
 static void group_name(enum attribute_by by, enum role r, uint32_t layer, char out[ATTRIBUTE_NAME])
@@ -62,12 +63,12 @@ static size_t group_of(struct work *k, enum role r, uint32_t layer)
 {
 	struct attribution *a = k->out;
 	char name[ATTRIBUTE_NAME];
-	group_name(k->by, r, layer, name);
+	group_name(k->job->by, r, layer, name);
 	for (size_t i = 0; i < a->count; i++)
 		if (!strcmp(a->groups[i].name, name))
 			return i;
 	struct attribute_group *g = &a->groups[a->count];
-	*g = (struct attribute_group){ .layer = role_rows[r].per_layer && k->by != ATTRIBUTE_ROLES ? layer : UINT32_MAX };
+	*g = (struct attribute_group){ .layer = role_rows[r].per_layer && k->job->by != ATTRIBUTE_ROLES ? layer : UINT32_MAX };
 	memcpy(g->name, name, sizeof name);
 	return a->count++;
 }
@@ -155,10 +156,10 @@ int attribute_check(const struct loaded *model, const struct loaded *reference, 
 
 static void add_place(struct work *k, enum role r, uint32_t layer)
 {
-	const struct weight *x = model_weight(k->model->model, r, layer), *y = model_weight(k->reference->model, r, layer);
+	const struct weight *x = model_weight(k->job->model->model, r, layer), *y = model_weight(k->job->reference->model, r, layer);
 	if (!x->bytes.data)
 		return;
-	bool same = x->tensor->ndim == 1 ? !vector_differs(k->model, k->reference, r, layer)
+	bool same = x->tensor->ndim == 1 ? !vector_differs(k->job->model, k->job->reference, r, layer)
 					 : x->tensor->codec == y->tensor->codec && !memcmp(x->bytes.data, y->bytes.data, (size_t)x->tensor->nbytes);
 	if (same)
 		return;
@@ -170,8 +171,8 @@ static void add_place(struct work *k, enum role r, uint32_t layer)
 
 static int find_places(struct work *k, struct err *e)
 {
-	uint32_t layers = k->model->config.layers;
-	int rc = attribute_check(k->model, k->reference, k->by, e);
+	uint32_t layers = k->job->model->config.layers;
+	int rc = attribute_check(k->job->model, k->job->reference, k->job->by, e);
 	if (rc)
 		return rc;
 	size_t room = ((size_t)layers + 1) * ROLE_COUNT;
@@ -188,28 +189,23 @@ static int find_places(struct work *k, struct err *e)
 /* A second model over the same bytes, with one group taken from the reference. */
 static int open_swapped(const struct work *k, size_t group, struct model **out, struct err *e)
 {
-	int rc = model_open(&k->model->config, k->model->checkpoint->source, out, e);
+	int rc = model_open(&k->job->model->config, k->job->model->checkpoint->source, out, e);
 	if (!rc)
-		model_set_kv(*out, model_kv(k->model->model));
+		model_set_kv(*out, model_kv(k->job->model->model));
 	for (size_t i = 0; i < k->place_count && !rc; i++) {
 		const struct place *p = &k->places[i];
-		const struct weight *w = model_weight(k->reference->model, p->role, p->layer);
+		const struct weight *w = model_weight(k->job->reference->model, p->role, p->layer);
 		if (p->group == group)
 			rc = model_replace(*out, p->role, p->layer, w->tensor, w->bytes.data, e);
 	}
 	return rc;
 }
 
-struct steps {
-	const struct progress *progress;
-	uint64_t before, total;
-};
-
 static bool step(void *arg, uint64_t done, uint64_t total)
 {
 	(void)total;
-	struct steps *s = arg;
-	return progress_tell(s->progress, s->before + done, s->total);
+	const struct work *k = arg;
+	return progress_tell(k->job->progress, k->done + done, k->total);
 }
 
 static void set_group(struct attribute_group *g, const struct measurement *base, const struct measurement *m, float *work)
@@ -221,18 +217,18 @@ static void set_group(struct attribute_group *g, const struct measurement *base,
 	g->kl = clustered_mean(m->kl, m->windows, m->scored, NULL);
 }
 
-/* Groups [from, from + n) side by side; with base_run the model as it is, too, into base. */
-static int run_groups(const struct work *k, const struct windows *w, size_t from, size_t n, bool base_run, struct measurement *base,
-		      struct steps *s, struct err *e)
+/* Groups [from, from + n) side by side; with the first of them the model as it is. */
+static int run_groups(struct work *k, size_t from, size_t n, struct err *e)
 {
-	struct model *models[SIDE_BY_SIDE + 2] = { k->reference->model };
+	const struct windows *w = k->job->windows;
+	struct model *models[SIDE_BY_SIDE + 2] = { k->job->reference->model };
 	struct measurement m[SIDE_BY_SIDE] = { { 0 } }, *view[SIDE_BY_SIDE + 1];
-	size_t extra = base_run, count = 1 + extra + n;
+	size_t extra = from == 0, count = 1 + extra + n;
 	float *work = malloc(w->count * windows_scored(w) * sizeof *work);
 	int rc = work ? ERR_OK : err_nomem(e);
-	if (base_run) {
-		models[1] = k->model->model;
-		view[0] = base;
+	if (extra) {
+		models[1] = k->job->model->model;
+		view[0] = &k->base;
 	}
 	for (size_t i = 0; i < n && !rc; i++) {
 		rc = open_swapped(k, from + i, &models[1 + extra + i], e);
@@ -242,13 +238,13 @@ static int run_groups(const struct work *k, const struct windows *w, size_t from
 	}
 	struct compare_arg arg = { view, count - 1, 0 };
 	struct evaluation all = { .models = models, .count = count, .windows = w, .to = w->count, .visit = compare_visit, .arg = &arg,
-				  .progress = &(struct progress){ step, s } };
+				  .progress = &(struct progress){ step, k } };
 	if (!rc)
 		rc = evaluate(&all, e);
-	s->before += (uint64_t)w->count * w->ctx * count;
+	k->done += (uint64_t)w->count * w->ctx * count;
 	for (size_t i = 0; i < n; i++) {
 		if (!rc)
-			set_group(&k->out->groups[from + i], base, &m[i], work);
+			set_group(&k->out->groups[from + i], &k->base, &m[i], work);
 		model_close(models[1 + extra + i]);
 		measurement_release(&m[i]);
 	}
@@ -262,26 +258,25 @@ static int by_gain(const void *a, const void *b)
 	return x->gain != y->gain ? (x->gain < y->gain ? 1 : -1) : strcmp(x->name, y->name);
 }
 
-int attribute(const struct loaded *model, const struct loaded *reference, const struct windows *w, enum attribute_by by,
-	      struct attribution *out, const struct progress *progress, struct err *e)
+int attribute(const struct attribute_job *job, struct attribution *out, struct err *e)
 {
-	*out = (struct attribution){ .by = by, .windows = w->count, .tokens = w->count * windows_scored(w) };
-	struct work k = { .model = model, .reference = reference, .by = by, .out = out };
-	struct measurement base = { 0 };
+	const struct windows *w = job->windows;
+	*out = (struct attribution){ .by = job->by, .windows = w->count, .tokens = w->count * windows_scored(w) };
+	struct work k = { .job = job, .out = out };
 	int rc = find_places(&k, e);
 	if (!rc)
-		rc = measurement_init(&base, w->count, windows_scored(w), true, e);
+		rc = measurement_init(&k.base, w->count, windows_scored(w), true, e);
 	size_t runs = (out->count + SIDE_BY_SIDE - 1) / SIDE_BY_SIDE;
-	struct steps s = { progress, 0, (uint64_t)w->count * w->ctx * (out->count + (runs ? runs : 1) + 1) };
+	k.total = (uint64_t)w->count * w->ctx * (out->count + (runs ? runs : 1) + 1);
 	for (size_t i = 0; i < (runs ? runs : 1) && !rc; i++) {
 		size_t from = i * SIDE_BY_SIDE, n = out->count - from < SIDE_BY_SIDE ? out->count - from : SIDE_BY_SIDE;
-		rc = run_groups(&k, w, from, n, i == 0, &base, &s, e);
+		rc = run_groups(&k, from, n, e);
 	}
 	if (!rc) {
-		out->kl = clustered_mean(base.kl, base.windows, base.scored, &out->kl_error);
+		out->kl = clustered_mean(k.base.kl, k.base.windows, k.base.scored, &out->kl_error);
 		qsort(out->groups, out->count, sizeof *out->groups, by_gain);
 	}
-	measurement_release(&base);
+	measurement_release(&k.base);
 	free(k.places);
 	if (rc)
 		attribution_release(out);

@@ -39,13 +39,18 @@ struct attribution {
 
 /* What attribute() refuses and can be told before anything runs. */
 int attribute_check(const struct loaded *model, const struct loaded *reference, enum attribute_by by, struct err *e);
+struct attribute_job {
+	const struct loaded *model, *reference;
+	const struct windows *windows;
+	enum attribute_by by;
+	const struct progress *progress; /* in tokens */
+};
 /*
  * Groups whose tensors are the same in both models are left out. ERR_NOT_COMPARABLE when the models have other shapes
  * (a folded model), or when single tensors are asked for and the norms differ or channels have another order: then scales
  * were moved between tensors, or rows, and one alone put back would break the layer.
  */
-int attribute(const struct loaded *model, const struct loaded *reference, const struct windows *w, enum attribute_by by,
-	      struct attribution *out, const struct progress *progress, struct err *e);
+int attribute(const struct attribute_job *job, struct attribution *out, struct err *e);
 /* A line per group, `most` of them; the same as an object of JSON. */
 void attribution_text(const struct attribution *a, size_t most, struct strbuf *out);
 void attribution_json(const struct attribution *a, const char *key, struct json_writer *w);

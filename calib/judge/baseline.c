@@ -72,19 +72,25 @@ static bool sort_ids(const float *logits, size_t vocab, float max, uint32_t *ord
 	return true;
 }
 
-/* Systematic sampling: equal steps through the tail's mass from a random start. */
-static void sample_tail(struct baseline_row *row, const float *logits, double lse, const uint32_t *order, size_t vocab,
-			double mass, uint64_t seed)
+/* Logits, and their ids from the most likely on. */
+struct ordered {
+	const float *logits;
+	const uint32_t *id;
+	size_t vocab;
+	double lse;
+};
+
+/* Systematic sampling: equal steps through the tail's mass, from a random start `next`. */
+static void sample_tail(struct baseline_row *row, const struct ordered *o, double mass, double next)
 {
-	struct rng r = { seed };
-	double step = mass / row->sampled, next = step * rng_unit(&r), sum = 0;
+	double step = mass / row->sampled, sum = 0;
 	size_t taken = 0;
-	for (size_t i = row->top; i < vocab && taken < row->sampled; i++) {
-		double log_p = logits[order[i]] - lse;
+	for (size_t i = row->top; i < o->vocab && taken < row->sampled; i++) {
+		double log_p = o->logits[o->id[i]] - o->lse;
 		sum += exp(log_p);
 		/* rounding of the sums may leave the last step beyond the end: the last token takes it */
-		while (taken < row->sampled && (next < sum || i + 1 == vocab)) {
-			row->id[row->top + taken] = order[i];
+		while (taken < row->sampled && (next < sum || i + 1 == o->vocab)) {
+			row->id[row->top + taken] = o->id[i];
 			row->code[row->top + taken++] = encode_log(log_p);
 			next += step;
 		}
@@ -120,8 +126,8 @@ bool baseline_row_plan(const float *logits, size_t vocab, uint32_t *order, uint1
 	return true;
 }
 
-bool baseline_row_make(struct baseline_row *row, const float *logits, size_t vocab, int32_t target, double threshold,
-		       uint64_t seed, uint32_t *order)
+bool baseline_row_make(struct baseline_row *row, const float *logits, size_t vocab, int32_t target,
+		       const struct baseline_sampling *s, uint32_t *order)
 {
 	double lse;
 	size_t best;
@@ -129,7 +135,7 @@ bool baseline_row_make(struct baseline_row *row, const float *logits, size_t voc
 	if (!log_sum_exp(logits, vocab, &lse, &best) || !sort_ids(logits, vocab, logits[best], order))
 		return false;
 	row->nll = (float)(lse - logits[target]);
-	size_t top = count_top(logits, vocab, lse, order, threshold);
+	size_t top = count_top(logits, vocab, lse, order, s->threshold);
 	for (size_t i = 0; i < top; i++) {
 		row->id[i] = order[i];
 		row->code[i] = encode_log(logits[order[i]] - lse);
@@ -140,9 +146,10 @@ bool baseline_row_make(struct baseline_row *row, const float *logits, size_t voc
 	double mass = 0; /* summed as it is, not as a difference from 1 */
 	for (size_t i = top; i < vocab; i++)
 		mass += exp(logits[order[i]] - lse);
-	row->sampled = (uint8_t)count_sample(mass, threshold);
+	row->sampled = (uint8_t)count_sample(mass, s->threshold);
 	row->tail = encode_log(log(mass > 0 ? mass : 1e-300));
-	sample_tail(row, logits, lse, order, vocab, mass, seed);
+	double at = mass / row->sampled * rng_unit(&(struct rng){ s->seed });
+	sample_tail(row, &(struct ordered){ logits, order, vocab, lse }, mass, at);
 	return true;
 }
 
@@ -318,8 +325,8 @@ static void save_row(void *arg, size_t i, int worker)
 {
 	struct job *j = arg;
 	const struct eval_slice *s = j->s;
-	uint64_t seed = (uint64_t)s->window << 32 | i;
-	if (!baseline_row_make(&j->rows[i], s->logits[j->model] + i * s->vocab, s->vocab, s->target[i], j->threshold, seed,
+	const struct baseline_sampling sampling = { j->threshold, (uint64_t)s->window << 32 | i };
+	if (!baseline_row_make(&j->rows[i], s->logits[j->model] + i * s->vocab, s->vocab, s->target[i], &sampling,
 			       j->order + (size_t)worker * s->vocab))
 		atomic_store(&j->bad, i + 1);
 }

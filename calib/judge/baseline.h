@@ -36,9 +36,13 @@ struct baseline_row {
 	uint16_t code[BASELINE_MAX_TOP + BASELINE_MAX_SAMPLE];
 	uint32_t id[BASELINE_MAX_TOP + BASELINE_MAX_SAMPLE]; /* the most likely first, then the sample; repeats are possible there */
 };
-/* Makes a row from logits. order is room for vocab entries; seed decides the sample. False when a logit is not finite. */
-bool baseline_row_make(struct baseline_row *row, const float *logits, size_t vocab, int32_t target, double threshold,
-		       uint64_t seed, uint32_t *order);
+struct baseline_sampling {
+	double threshold;              /* of probability: tokens above it are kept exactly */
+	uint64_t seed;                 /* which of the others are drawn */
+};
+/* Makes a row from logits. order is room for vocab entries. False when a logit is not finite. */
+bool baseline_row_make(struct baseline_row *row, const float *logits, size_t vocab, int32_t target,
+		       const struct baseline_sampling *s, uint32_t *order);
 /* How many entries a row would have at each threshold. */
 bool baseline_row_plan(const float *logits, size_t vocab, uint32_t *order, uint16_t entries[BASELINE_THRESHOLDS]);
 /* The figures of a model's logits against a row; kl_variance is the sampling variance of kl. False: not finite. */

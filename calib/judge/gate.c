@@ -53,7 +53,7 @@ int gate_interval(const struct measurement *m, enum gate_metric metric, double c
 {
 	const struct gate_row *row = &gate_rows[metric];
 	if (row->quantile > 0)
-		return interval_quantile(m->kl, m->windows, m->scored, row->quantile, confidence, out, e);
+		return interval_quantile(&(struct window_values){ m->kl, m->windows, m->scored }, row->quantile, confidence, out, e);
 	int rc = of_means(m, row, confidence, out, e);
 	if (!rc && row->logarithm) {
 		/* means of logarithms; bounds map through exp as they are */

@@ -192,9 +192,10 @@ static double weighted_quantile(const struct ranked *s, size_t n, const uint32_t
  * The largest value that may be the quantile: by the bound of the mean of windows' shares above it, those that are above
  * the quantile being 1 - q. s is sorted from the largest.
  */
-static int largest_quantile(const struct ranked *s, size_t windows, size_t scored, double q, double confidence, double *out,
+static int largest_quantile(const struct ranked *s, const struct window_values *of, double q, double confidence, double *out,
 			    struct err *e)
 {
+	size_t windows = of->windows, scored = of->scored;
 	double *share = malloc(windows * sizeof *share);
 	size_t low = 0, high = (size_t)((1 - q) * (double)(windows * scored)) + 1; /* how many are above */
 	int rc = share ? ERR_OK : err_nomem(e);
@@ -219,10 +220,9 @@ static int largest_quantile(const struct ranked *s, size_t windows, size_t score
 	return rc;
 }
 
-int interval_quantile(const float *values, size_t windows, size_t scored, double q, double confidence, struct interval *out,
-		      struct err *e)
+int interval_quantile(const struct window_values *v, double q, double confidence, struct interval *out, struct err *e)
 {
-	size_t n = windows * scored;
+	size_t windows = v->windows, scored = v->scored, n = windows * scored;
 	*out = (struct interval){ .error = (double)NAN, .lower = (double)NAN, .upper = (double)NAN };
 	struct ranked *s = malloc((n ? n : 1) * sizeof *s);
 	uint32_t *weight = calloc(windows ? windows : 1, sizeof *weight);
@@ -234,7 +234,7 @@ int interval_quantile(const float *values, size_t windows, size_t scored, double
 		return err_nomem(e);
 	}
 	for (size_t i = 0; i < n; i++)
-		s[i] = (struct ranked){ values[i], (uint32_t)(i / scored) };
+		s[i] = (struct ranked){ v->values[i], (uint32_t)(i / scored) };
 	qsort(s, n, sizeof *s, falling);
 	for (size_t w = 0; w < windows; w++)
 		weight[w] = 1;
@@ -255,7 +255,7 @@ int interval_quantile(const float *values, size_t windows, size_t scored, double
 		/* percentiles of resamples are too narrow at the far end; Student's t with the resamples' spread is not */
 		double t = student_quantile(confidence, (double)(windows - 1)) * out->error;
 		out->lower = fmin(boot[(size_t)tail], out->estimate - t);
-		rc = windows < FEW ? ERR_OK : largest_quantile(s, windows, scored, q, confidence, &most, e);
+		rc = windows < FEW ? ERR_OK : largest_quantile(s, v, q, confidence, &most, e);
 		out->upper = fmax(fmax(boot[(size_t)ceil(RESAMPLES_QUANTILE - 1 - tail)], out->estimate + t), most);
 	}
 	free(s);

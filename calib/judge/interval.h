@@ -21,9 +21,13 @@ struct interval {
 
 /* Of the mean of x[n], a value per window. ERR_NOMEM. */
 int interval_mean(const double *x, size_t n, double confidence, struct interval *out, struct err *e);
-/* Of the q-quantile of values[windows, scored] taken together. */
-int interval_quantile(const float *values, size_t windows, size_t scored, double q, double confidence, struct interval *out,
-		      struct err *e);
+/* A figure of each scored token: values[windows, scored]. */
+struct window_values {
+	const float *values;
+	size_t windows, scored;
+};
+/* Of the q-quantile of all values taken together. */
+int interval_quantile(const struct window_values *v, double q, double confidence, struct interval *out, struct err *e);
 /* The point that Student's t with `dof` degrees of freedom stays below with probability p (0.5 <= p < 1). */
 double student_quantile(double p, double dof);
 /* The chance that it is above t >= 0. */

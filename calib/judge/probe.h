@@ -35,8 +35,7 @@ struct copy_figures {
 	double first, second, reference_first, reference_second;
 	size_t windows, length;
 };
-int copy_test(struct model *const *models, size_t count, const struct tokenizer *t, size_t ctx, size_t windows, uint64_t seed,
-	      struct copy_figures *out, struct err *e);
+int copy_test(struct model *const *models, size_t count, const struct tokenizer *t, size_t ctx, struct copy_figures *out, struct err *e);
 
 /* Prefill against token-by-token decoding with a cache, over the first tokens of a text. */
 struct decode_figures {

@@ -16,18 +16,23 @@ struct rows {
 	atomic_size_t bad;       /* 1 + a row whose logits are not finite */
 };
 
+/* What the reference gives for a token. */
+struct reference_row {
+	const double *log_p, *p; /* [vocab] */
+	size_t vocab, top;
+};
+
 /* The same operations in the same order as measure_row, so that compare and verify print the same digits. */
-static bool variant_row(const float *x, const double *log_p, const double *p, size_t vocab, int32_t target, size_t ref_top,
-			struct row_figures *f)
+static bool variant_row(const float *x, const struct reference_row *r, int32_t target, struct row_figures *f)
 {
 	double lse, kl = 0;
 	size_t top;
-	if (!log_sum_exp(x, vocab, &lse, &top))
+	if (!log_sum_exp(x, r->vocab, &lse, &top))
 		return false;
 	f->nll = lse - x[target];
-	f->same_top = top == ref_top;
-	for (size_t i = 0; i < vocab; i++)
-		kl += p[i] * (log_p[i] - (x[i] - lse));
+	f->same_top = top == r->top;
+	for (size_t i = 0; i < r->vocab; i++)
+		kl += r->p[i] * (r->log_p[i] - (x[i] - lse));
 	f->kl = kl > 0 ? kl : 0;
 	return true;
 }
@@ -47,10 +52,11 @@ static void one_row(void *arg, size_t row, int worker)
 		log_p[i] = ref[i] - lse;
 		p[i] = exp(log_p[i]);
 	}
+	const struct reference_row reference = { log_p, p, s->vocab, top };
 	for (size_t v = 0; v < r->a->variants; v++) {
 		struct measurement *m = r->a->m[v];
 		struct row_figures f = { .reference_nll = lse - ref[s->target[row]] };
-		if (!variant_row(s->logits[v + 1] + row * s->vocab, log_p, p, s->vocab, s->target[row], top, &f)) {
+		if (!variant_row(s->logits[v + 1] + row * s->vocab, &reference, s->target[row], &f)) {
 			atomic_store(&r->bad, row + 1);
 			return;
 		}

@@ -390,11 +390,11 @@ static int one_layer(struct arrangement *a, struct look *k, struct stream *s, st
 {
 	const struct layer_config *l = &k->config->layer[k->layer];
 	const struct model_tap tap = { .input = see_input, .arg = k };
-	const struct stream_visit v = { .tap = &tap, .done = see_output, .arg = k };
+	const struct stream_visit v = { .tap = &tap, .done = see_output, .arg = k, .keep = true };
 	k->ffn = l->ffn;
 	k->heads = (size_t)l->heads * k->config->head_dim;
 	k->tokens = 0;
-	int rc = stream_layer(s, k->layer, 0, s->text->count, true, &v, e);
+	int rc = stream_layer(s, k->layer, 0, s->text->count, &v, e);
 	if (!rc && scales_v(k))
 		rc = choose_v(k, &a->layers[k->layer], e);
 	if (!rc && orders_ffn(k))

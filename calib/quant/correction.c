@@ -135,16 +135,16 @@ out:
 	free(b);
 }
 
-int correction_weights(const struct correction *a, const float *w, size_t rows, size_t stride, double strength, float *out, struct err *e)
+int correction_weights(const struct correction *a, const struct some_rows *w, double strength, float *out, struct err *e)
 {
-	struct pass p = { .a = a, .w = w, .out = out, .rows = rows, .stride = stride, .strength = strength };
+	struct pass p = { .a = a, .w = w->w, .out = out, .rows = w->rows, .stride = w->stride, .strength = strength };
 	if (!a->l || strength == 0) {
-		if (out != w)
-			memcpy(out, w, rows * a->m->n * sizeof *out);
+		if (out != w->w)
+			memcpy(out, w->w, w->rows * a->m->n * sizeof *out);
 		return ERR_OK;
 	}
 	atomic_init(&p.failed, 0);
-	thread_for((rows + AIM_ROWS - 1) / AIM_ROWS, correct_rows, &p);
+	thread_for((w->rows + AIM_ROWS - 1) / AIM_ROWS, correct_rows, &p);
 	return atomic_load(&p.failed) ? err_nomem(e) : ERR_OK;
 }
 
@@ -181,10 +181,10 @@ out:
 	free(y);
 }
 
-int correction_judge(const struct correction *a, const float *w, const float *d, size_t rows, size_t stride, struct judged *out, struct err *e)
+int correction_judge(const struct correction *a, const struct some_rows *w, const float *d, struct judged *out, struct err *e)
 {
-	size_t chunks = (rows + AIM_ROWS - 1) / AIM_ROWS;
-	struct pass p = { .a = a, .w = w, .d = d, .rows = rows, .stride = stride, .judged = calloc(chunks + 1, sizeof *p.judged) };
+	size_t chunks = (w->rows + AIM_ROWS - 1) / AIM_ROWS;
+	struct pass p = { .a = a, .w = w->w, .d = d, .rows = w->rows, .stride = w->stride, .judged = calloc(chunks + 1, sizeof *p.judged) };
 	*out = (struct judged){ 0 };
 	if (!p.judged)
 		return err_nomem(e);

@@ -30,13 +30,18 @@ struct correction {
 /* damping: relative to the mean of own's diagonal. ERR_INPUT when it does not suffice. */
 int correction_init(struct correction *a, const struct moments *m, double input, double residual, double damping, struct err *e);
 void correction_release(struct correction *a);
-/* out[rows, n] = w + strength * correction; out may be w. Row r of w is row r * stride of the whole matrix. */
-int correction_weights(const struct correction *a, const float *w, size_t rows, size_t stride, double strength, float *out, struct err *e);
+/* Some rows of a matrix: w[rows, n], of which row r is row r * stride of the whole. */
+struct some_rows {
+	const float *w;
+	size_t rows, stride;
+};
+/* out[rows, n] = w + strength * correction; out may be w. */
+int correction_weights(const struct correction *a, const struct some_rows *w, double strength, float *out, struct err *e);
 
 /* Output error of w + d less that of w, on the tokens of a's moments: square - 2 linear. */
 struct judged {
 	double square, linear;
 };
-int correction_judge(const struct correction *a, const float *w, const float *d, size_t rows, size_t stride, struct judged *out, struct err *e);
+int correction_judge(const struct correction *a, const struct some_rows *w, const float *d, struct judged *out, struct err *e);
 
 #endif

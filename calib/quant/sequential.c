@@ -22,6 +22,7 @@ struct side {
 	enum role watch;
 	const struct arrangement *arrangement; /* of the student's channels, which the teacher has not; or NULL */
 	float *scratch;  /* [widest input] */
+	bool leads;      /* its stream moves past a half once the input of the projection that ends it was seen */
 };
 
 struct driver {
@@ -79,20 +80,21 @@ static void side_release(struct side *s)
  * Runs one batch of a half layer, with the input of the watched role left in s->input: only so far, or to its end when
  * the stream moves past it.
  */
-static int run_half(struct side *s, uint32_t layer, const struct group *g, size_t first, size_t seqs, bool move, struct err *e)
+static int run_half(struct side *s, uint32_t layer, const struct group *g, size_t first, size_t seqs, struct err *e)
 {
+	bool move = s->leads && g->ends;
 	const struct model_tap tap = { .input = watch_input, .arg = s, .stop = !move, .last = g->role[0], .part = g->part };
-	const struct stream_visit v = { .tap = &tap };
+	const struct stream_visit v = { .tap = &tap, .keep = move };
 	s->watch = g->role[0];
-	return stream_layer(&s->stream, layer, first, first + seqs, move, &v, e);
+	return stream_layer(&s->stream, layer, first, first + seqs, &v, e);
 }
 
 struct outer {
-	double *a;
+	double *a;           /* [rows, cols] */
 	float *product;
-	const float *x, *y;
+	const float *x, *y;  /* [n, rows], [n, cols] */
 	size_t rows, cols, n;
-	bool square; /* x is y: only what is at or before the diagonal */
+	bool square; /* x is y: only what is at or before the diagonal; the rest is left to mirror() */
 };
 
 /* Rows of a moment matrix per piece of work; fixed, so that sums do not depend on the number of threads. */
@@ -111,18 +113,10 @@ static void one_stripe(void *arg, size_t item, int worker)
 			o->a[(at + r) * o->cols + i] += p[r * o->cols + i];
 }
 
-/* a[rows, cols] += x^T y of n tokens, through f32 products per batch whose sum over batches is kept in f64. */
-static void add_product(struct driver *d, double *a, size_t rows, size_t cols, const float *x, const float *y, size_t n)
+/* a += x^T y, through f32 products per batch whose sum over batches is kept in f64. */
+static void add_outer(struct outer o)
 {
-	struct outer o = { a, d->product, x, y, rows, cols, n, false };
-	thread_for((rows + STRIPE - 1) / STRIPE, one_stripe, &o);
-}
-
-/* a[m, m] += x^T x, whose part after the diagonal is left to mirror(). */
-static void add_square(struct driver *d, double *a, size_t m, const float *x, size_t n)
-{
-	struct outer o = { a, d->product, x, x, m, m, n, true };
-	thread_for((m + STRIPE - 1) / STRIPE, one_stripe, &o);
+	thread_for((o.rows + STRIPE - 1) / STRIPE, one_stripe, &o);
 }
 
 static void mirror(double *a, size_t n)
@@ -144,13 +138,13 @@ static void residual_difference(struct driver *d, size_t first, size_t tokens)
 static void add_batch(struct driver *d, struct moments *m, size_t tokens)
 {
 	const float *t = d->teacher.input, *s = d->o->sequential ? d->student.input : t;
-	add_square(d, m->own, m->n, s, tokens);
+	add_outer((struct outer){ m->own, d->product, s, s, m->n, m->n, tokens, true });
 	if (m->residual)
-		add_product(d, m->residual, m->width, m->n, d->difference, s, tokens);
+		add_outer((struct outer){ m->residual, d->product, d->difference, s, m->width, m->n, tokens, false });
 	if (d->o->sequential && d->o->input != 0) {
 		for (size_t i = 0; i < tokens * m->n; i++)
 			d->difference[i] = t[i] - s[i];
-		add_product(d, m->cross, m->n, m->n, d->difference, s, tokens);
+		add_outer((struct outer){ m->cross, d->product, d->difference, s, m->n, m->n, tokens, false });
 	}
 	m->tokens += tokens;
 }
@@ -161,8 +155,6 @@ static int gather(struct driver *d, const struct group *g, uint32_t layer, struc
 	size_t width = d->config->hidden, n = (size_t)tensor_cols(model_weight(d->student.model, g->role[0], layer)->tensor);
 	size_t count = d->text->count, fitted = count - d->held;
 	bool carried = g->adds && d->o->sequential && d->o->residual != 0;
-	/* once it has shown the input of the projection that ends a half, nothing keeps the original from going on */
-	bool move = g->ends;
 	int rc = moments_init(fit, n, width, carried, e);
 	if (!rc && d->held)
 		rc = moments_init(held, n, width, carried, e);
@@ -171,9 +163,9 @@ static int gather(struct driver *d, const struct group *g, uint32_t layer, struc
 		seqs = left < d->batch ? left : d->batch;
 		if (carried)
 			residual_difference(d, first, seqs * d->text->ctx);
-		rc = run_half(&d->teacher, layer, g, first, seqs, move, e);
+		rc = run_half(&d->teacher, layer, g, first, seqs, e);
 		if (!rc && d->o->sequential)
-			rc = run_half(&d->student, layer, g, first, seqs, false, e);
+			rc = run_half(&d->student, layer, g, first, seqs, e);
 		if (rc)
 			return rc;
 		add_batch(d, first < fitted ? fit : held, seqs * d->text->ctx);
@@ -183,7 +175,7 @@ static int gather(struct driver *d, const struct group *g, uint32_t layer, struc
 	}
 	if (rc)
 		return rc;
-	d->teacher_ahead = move;
+	d->teacher_ahead = g->ends;
 	mirror(fit->own, n);
 	moments_combine(fit, 1 / (double)fit->tokens, NULL, 0);
 	if (d->held) {
@@ -274,7 +266,8 @@ struct trial {
 	const struct codec *codec;
 	const struct prepared *fit;  /* without the held-out tokens */
 	const struct correction *held;
-	size_t rows, stride, n;
+	struct some_rows some;       /* of w */
+	size_t n;
 	float *w, *aimed, *change;   /* [rows, n] */
 	uint8_t *bytes;
 };
@@ -286,11 +279,11 @@ static int trial_correction(struct trial *t, double *strength, struct err *e)
 	*strength = 1;
 	if (!t->fit->aim.l)
 		return ERR_OK;
-	int rc = correction_weights(&t->fit->aim, t->w, t->rows, t->stride, 1, t->aimed, e);
-	for (size_t i = 0; i < t->rows * t->n && !rc; i++)
+	int rc = correction_weights(&t->fit->aim, &t->some, 1, t->aimed, e);
+	for (size_t i = 0; i < t->some.rows * t->n && !rc; i++)
 		t->change[i] = t->aimed[i] - t->w[i];
 	if (!rc)
-		rc = correction_judge(t->held, t->w, t->change, t->rows, t->stride, &j, e);
+		rc = correction_judge(t->held, &t->some, t->change, &j, e);
 	if (!rc && j.square > 0)
 		*strength = j.linear < 0 ? 0 : j.linear < j.square ? j.linear / j.square : 1;
 	return rc;
@@ -299,8 +292,8 @@ static int trial_correction(struct trial *t, double *strength, struct err *e)
 static int trial_error(struct trial *t, double energy, double *out, struct err *e)
 {
 	struct judged j;
-	decode_difference(t->codec, t->bytes, t->w, t->rows, t->n, t->change);
-	int rc = correction_judge(t->held, t->w, t->change, t->rows, t->stride, &j, e);
+	decode_difference(t->codec, t->bytes, t->w, t->some.rows, t->n, t->change);
+	int rc = correction_judge(t->held, &t->some, t->change, &j, e);
 	*out = (j.square - 2 * j.linear) / energy;
 	return rc;
 }
@@ -310,18 +303,18 @@ static int try_both(struct trial *t, struct choice *c, struct err *e)
 	struct judged energy;
 	int rc = trial_correction(t, &c->aim, e);
 	if (!rc)
-		rc = correction_judge(t->held, t->w, t->w, t->rows, t->stride, &energy, e);
+		rc = correction_judge(t->held, &t->some, t->w, &energy, e);
 	if (rc || !(energy.square > 0))
 		return rc;
-	rc = correction_weights(&t->fit->aim, t->w, t->rows, t->stride, c->aim, t->aimed, e);
-	struct feedback_job job = { .codec = t->codec, .w = t->aimed, .rows = t->rows, .curvature = t->fit->c, .sweeps = t->d->o->sweeps,
+	rc = correction_weights(&t->fit->aim, &t->some, c->aim, t->aimed, e);
+	struct feedback_job job = { .codec = t->codec, .w = t->aimed, .rows = t->some.rows, .curvature = t->fit->c, .sweeps = t->d->o->sweeps,
 				    .dst = t->bytes };
 	if (!rc)
 		rc = feedback_quantize(&job, e);
 	if (!rc)
 		rc = trial_error(t, energy.square, &c->after, e);
 	if (!rc)
-		rc = search_rows(t->codec, t->fit->c, t->w, t->rows, t->bytes, e);
+		rc = search_rows(t->codec, t->fit->c, t->w, t->some.rows, t->bytes, e);
 	if (!rc)
 		rc = trial_error(t, energy.square, &c->before, e);
 	c->feedback = !(c->after > c->before);
@@ -340,13 +333,13 @@ static int choose(const struct driver *d, const struct plan_item *item, const st
 		return rc;
 	size_t all = (size_t)tensor_rows(meta), n = (size_t)tensor_cols(meta);
 	struct trial t = { .d = d, .codec = item->out.codec, .fit = fit, .held = held, .n = n, .w = w };
-	t.stride = all > SAMPLE_ROWS ? all / SAMPLE_ROWS : 1;
-	t.rows = (all + t.stride - 1) / t.stride;
-	for (size_t r = 1; r < t.rows; r++)
-		memmove(w + r * n, w + r * t.stride * n, n * sizeof *w);
-	t.aimed = malloc(t.rows * n * sizeof(float));
-	t.change = malloc(t.rows * n * sizeof(float));
-	t.bytes = malloc(t.rows * (size_t)codec_row_bytes(t.codec, n));
+	size_t stride = all > SAMPLE_ROWS ? all / SAMPLE_ROWS : 1, rows = (all + stride - 1) / stride;
+	t.some = (struct some_rows){ w, rows, stride };
+	for (size_t r = 1; r < rows; r++)
+		memmove(w + r * n, w + r * stride * n, n * sizeof *w);
+	t.aimed = malloc(rows * n * sizeof(float));
+	t.change = malloc(rows * n * sizeof(float));
+	t.bytes = malloc(rows * (size_t)codec_row_bytes(t.codec, n));
 	rc = t.aimed && t.change && t.bytes ? try_both(&t, c, e) : err_nomem(e);
 	free(t.aimed);
 	free(t.change);
@@ -358,7 +351,7 @@ static int choose(const struct driver *d, const struct plan_item *item, const st
 static int quantize_rows(struct feedback_job *job, float *w, const struct prepared *p, const struct choice *choice, struct err *e)
 {
 	if (choice->feedback) {
-		int rc = correction_weights(&p->aim, w, job->rows, 1, choice->aim, w, e);
+		int rc = correction_weights(&p->aim, &(struct some_rows){ w, job->rows, 1 }, choice->aim, w, e);
 		return rc ? rc : feedback_quantize(job, e);
 	}
 	int rc = search_rows(job->codec, p->c, w, job->rows, job->dst, e);
@@ -474,11 +467,11 @@ static int one_group(struct driver *d, const struct group *g, uint32_t layer, st
 static int advance(struct driver *d, uint32_t layer, unsigned part, struct err *e)
 {
 	const struct model_tap tap = { .part = part };
-	const struct stream_visit v = { .tap = &tap };
-	int rc = d->teacher_ahead ? ERR_OK : stream_layer(&d->teacher.stream, layer, 0, d->text->count, true, &v, e);
+	const struct stream_visit v = { .tap = &tap, .keep = true };
+	int rc = d->teacher_ahead ? ERR_OK : stream_layer(&d->teacher.stream, layer, 0, d->text->count, &v, e);
 	d->teacher_ahead = false;
 	if (!rc && d->o->sequential)
-		rc = stream_layer(&d->student.stream, layer, 0, d->text->count, true, &v, e);
+		rc = stream_layer(&d->student.stream, layer, 0, d->text->count, &v, e);
 	return rc;
 }
 
@@ -486,6 +479,7 @@ static int driver_init(struct driver *d, struct err *e)
 {
 	size_t widest = config_widths(d->config).input;
 	int rc = side_init(d, &d->teacher, e);
+	d->teacher.leads = true; /* nothing keeps the original from going on */
 	if (!rc)
 		rc = side_init(d, &d->student, e);
 	if (rc)

@@ -66,15 +66,14 @@ int attention_weights_read(const struct config *c, struct tensor_source *s, uint
 	return rc;
 }
 
-int attention_weights_put(const struct config *c, struct tensor_source *source, enum role r, uint32_t layer, const float *values,
-		     struct overlay *out, struct model *model, struct err *e)
+int attention_weights_put(const struct weights_sink *k, enum role r, uint32_t layer, const float *values, struct err *e)
 {
 	char name[96];
-	const struct tensor *was = source_find(source, role_hf_name(c->arch, r, layer, name));
+	const struct tensor *was = source_find(k->source, role_hf_name(k->config->arch, r, layer, name));
 	if (!was)
 		return err_set(e, ERR_INPUT, "tensor %s is missing", name);
 	struct tensor t = { .name = was->name, .codec = was->codec };
-	t.ndim = role_shape(c, r, layer, t.dim);
+	t.ndim = role_shape(k->config, r, layer, t.dim);
 	int rc = tensor_measure(&t, e);
 	uint8_t *bytes = rc ? NULL : malloc((size_t)t.nbytes);
 	if (!rc && !bytes)
@@ -82,16 +81,15 @@ int attention_weights_put(const struct config *c, struct tensor_source *source, 
 	uint64_t cols = tensor_cols(&t), step = rc ? 0 : codec_row_bytes(t.codec, cols);
 	for (uint64_t i = 0; !rc && i < tensor_rows(&t); i++)
 		t.codec->encode(t.codec, values + i * cols, bytes + i * step, (size_t)cols);
-	if (!rc && model)
-		rc = model_replace(model, r, layer, &t, bytes, e);
+	if (!rc && k->model)
+		rc = model_replace(k->model, r, layer, &t, bytes, e);
 	if (!rc)
-		return overlay_put(out, &t, bytes, e);
+		return overlay_put(k->out, &t, bytes, e);
 	free(bytes);
 	return rc;
 }
 
-int attention_weights_write(const struct config *c, struct tensor_source *source, uint32_t layer,
-		       const struct attention_weights *w, struct overlay *out, struct model *model, struct err *e)
+int attention_weights_write(const struct weights_sink *k, uint32_t layer, const struct attention_weights *w, struct err *e)
 {
 	size_t most = rows_of(w, 0) > rows_of(w, 1) ? rows_of(w, 0) : rows_of(w, 1);
 	float *values = malloc(most * w->hidden * sizeof *values), *add = malloc(most * sizeof *add);
@@ -101,12 +99,12 @@ int attention_weights_write(const struct config *c, struct tensor_source *source
 			memcpy(values + r * w->hidden, part(w, i) + r * w->cols, w->hidden * sizeof *values);
 			add[r] = part(w, i)[r * w->cols + w->cols - 1];
 		}
-		rc = attention_weights_put(c, source, matrix[i], layer, values, out, model, e);
+		rc = attention_weights_put(k, matrix[i], layer, values, e);
 		if (!rc && w->cols > w->hidden)
-			rc = attention_weights_put(c, source, bias[i], layer, add, out, model, e);
+			rc = attention_weights_put(k, bias[i], layer, add, e);
 	}
 	if (!rc)
-		rc = attention_weights_put(c, source, ROLE_O, layer, w->o, out, model, e);
+		rc = attention_weights_put(k, ROLE_O, layer, w->o, e);
 	free(values);
 	free(add);
 	return rc;

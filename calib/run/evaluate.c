@@ -14,26 +14,27 @@ const unsigned protocol_row_count = sizeof protocol_rows / sizeof *protocol_rows
 /* Tokens run at once: enough that decoding a weight is small beside multiplying by it, few enough to stay in memory. */
 enum { BATCH_TOKENS = 2048 };
 
-int windows_cut(struct windows *w, const int32_t *ids, size_t n, enum protocol p, size_t ctx, size_t max, int32_t bos,
-		struct err *e)
+int windows_cut(struct windows *w, const int32_t *ids, size_t n, const struct window_options *o, struct err *e)
 {
-	*w = (struct windows){ .ctx = ctx, .first = p == PROTOCOL_LLAMA ? ctx / 2 : 0 };
+	size_t ctx = o->ctx;
+	bool llama = o->protocol == PROTOCOL_LLAMA;
+	*w = (struct windows){ .ctx = ctx, .first = llama ? ctx / 2 : 0 };
 	if (ctx < 2 || !windows_scored(w))
 		return err_set(e, ERR_USAGE, "windows of %zu tokens leave none to score; --ctx must be at least %d", ctx,
-			       p == PROTOCOL_LLAMA ? 3 : 2);
+			       llama ? 3 : 2);
 	w->count = n / ctx;
 	if (!w->count)
 		return err_set(e, ERR_INPUT, "the text has %zu tokens, fewer than one window of %zu; use more text or a smaller --ctx",
 			       n, ctx);
-	if (max && w->count > max)
-		w->count = max;
+	if (o->most && w->count > o->most)
+		w->count = o->most;
 	w->tokens = malloc(w->count * ctx * sizeof *w->tokens);
 	if (!w->tokens)
 		return err_nomem(e);
 	memcpy(w->tokens, ids, w->count * ctx * sizeof *w->tokens);
-	if (p == PROTOCOL_LLAMA && bos >= 0)
+	if (llama && o->bos >= 0)
 		for (size_t i = 0; i < w->count; i++)
-			w->tokens[i * ctx] = bos;
+			w->tokens[i * ctx] = o->bos;
 	return ERR_OK;
 }
 

@@ -42,9 +42,14 @@ static inline struct windows windows_part(const struct windows *w, size_t from, 
 	return (struct windows){ w->tokens + from * w->ctx, to - from, w->ctx, w->first };
 }
 
-/* max 0: all windows. bos < 0: the tokenizer adds none. ERR_INPUT when the text is shorter than one window. */
-int windows_cut(struct windows *w, const int32_t *ids, size_t n, enum protocol p, size_t ctx, size_t max, int32_t bos,
-		struct err *e);
+struct window_options {
+	enum protocol protocol;
+	size_t ctx;
+	size_t most;       /* windows; 0: all that the text has */
+	int32_t bos;       /* of the tokenizer; < 0: it adds none */
+};
+/* ERR_INPUT when the text is shorter than one window. */
+int windows_cut(struct windows *w, const int32_t *ids, size_t n, const struct window_options *o, struct err *e);
 void windows_release(struct windows *w);
 
 /* The scored positions of one window: n rows, row i scores target[i]. */

@@ -70,26 +70,25 @@ static int prepare_owner(struct stream *s, uint32_t owner, size_t first, size_t 
 	return model_layer(s->run, owner, s->owner_work, count, s->text->ctx, NULL, &tap, e);
 }
 
-int stream_layer(struct stream *s, uint32_t layer, size_t from, size_t to, bool keep, const struct stream_visit *v,
-		 struct err *e)
+int stream_layer(struct stream *s, uint32_t layer, size_t from, size_t to, const struct stream_visit *v, struct err *e)
 {
 	size_t row = s->text->ctx * s->width;
 	struct block b;
 	uint32_t owner = model_config(s->model)->layer[layer].kv_source;
 	block_make(model_config(s->model), layer, &b);
-	int rc = keep ? keep_owner(s, layer, e) : ERR_OK;
+	int rc = v->keep ? keep_owner(s, layer, e) : ERR_OK;
 	for (size_t first = from; first < to && !rc; first += s->batch) {
 		size_t count = to - first < s->batch ? to - first : s->batch;
-		bool attends = !v || !v->tap || block_has(&b, v->tap->part, OP_ATTEND);
+		bool attends = !v->tap || block_has(&b, v->tap->part, OP_ATTEND);
 		if (attends && owner != layer && (rc = prepare_owner(s, owner, first, count, e)))
 			break;
 		memcpy(s->work, s->hidden + first * row, count * row * sizeof(float));
-		if (v && v->at)
+		if (v->at)
 			v->at(v->arg, first, count);
-		rc = model_layer(s->run, layer, s->work, count, s->text->ctx, NULL, v ? v->tap : NULL, e);
-		if (!rc && v && v->done)
+		rc = model_layer(s->run, layer, s->work, count, s->text->ctx, NULL, v->tap, e);
+		if (!rc && v->done)
 			rc = v->done(v->arg, first, count, s->work, e);
-		if (!rc && keep)
+		if (!rc && v->keep)
 			memcpy(s->hidden + first * row, s->work, count * row * sizeof(float));
 	}
 	return rc;

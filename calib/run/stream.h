@@ -25,16 +25,15 @@ void stream_close(struct stream *s); /* also of a zero-initialised struct */
 
 /*
  * Runs a layer over windows [from, to). Before each batch at(arg, first, count) tells which windows the tap will see;
- * after it done(arg, first, count, output) sees the layer's output [count * ctx, width] (both may be NULL). keep: the
- * output becomes the hidden states of these windows.
+ * after it done(arg, first, count, output) sees the layer's output [count * ctx, width] (both may be NULL).
  */
 struct stream_visit {
 	void (*at)(void *arg, size_t first, size_t count);
 	int (*done)(void *arg, size_t first, size_t count, const float *output, struct err *e);
 	const struct model_tap *tap;
 	void *arg;
+	bool keep;           /* the output becomes the hidden states of these windows */
 };
-int stream_layer(struct stream *s, uint32_t layer, size_t from, size_t to, bool keep, const struct stream_visit *v,
-		 struct err *e);
+int stream_layer(struct stream *s, uint32_t layer, size_t from, size_t to, const struct stream_visit *v, struct err *e);
 
 #endif

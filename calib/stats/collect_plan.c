@@ -38,7 +38,8 @@ static int pick_windows(struct collect_plan *p, const struct token_ids *ids, int
 			struct err *e)
 {
 	struct windows all;
-	int rc = windows_cut(&all, ids->id, ids->count, PROTOCOL_LLAMA, o->ctx, 0, bos, e);
+	const struct window_options cut = { .ctx = o->ctx, .bos = bos };
+	int rc = windows_cut(&all, ids->id, ids->count, &cut, e);
 	if (rc)
 		return rc;
 	size_t count = o->samples && o->samples < all.count ? o->samples : all.count, kept = 0;

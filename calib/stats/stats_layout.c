@@ -155,12 +155,13 @@ bool stats_complete(const struct stats_head *h)
 	return total == h->windows;
 }
 
-static int put(struct stats_layout *l, const char *name, const char *dtype, uint32_t ndim, uint64_t a, uint64_t b, struct err *e)
+/* b 0: a vector. */
+static int put(struct stats_layout *l, const char *name, const char *dtype, uint64_t a, uint64_t b, struct err *e)
 {
 	char *copy = arena_strdup(&l->arena, name);
 	if (!copy)
 		return err_nomem(e);
-	l->entries[l->count++] = (struct st_entry){ .name = copy, .dtype = st_dtype_find(dtype), .ndim = ndim, .dim = { a, b } };
+	l->entries[l->count++] = (struct st_entry){ .name = copy, .dtype = st_dtype_find(dtype), .ndim = b ? 2 : 1, .dim = { a, b } };
 	return ERR_OK;
 }
 
@@ -204,9 +205,9 @@ int stats_layout_make(struct stats_layout *l, const struct stats_input *inputs, 
 	l->place = malloc((count * FIELDS + 1) * sizeof *l->place);
 	int rc = l->entries && l->place ? ERR_OK : err_nomem(e);
 	if (!rc)
-		rc = put(l, "tokens", "I32", 2, h->windows, h->ctx, e);
+		rc = put(l, "tokens", "I32", h->windows, h->ctx, e);
 	if (!rc)
-		rc = put(l, "windows", "I32", 2, h->windows, 2, e);
+		rc = put(l, "windows", "I32", h->windows, 2, e);
 	for (size_t i = 0; i < count; i++)
 		for (int f = 0; f < FIELDS && !rc; f++) {
 			if (!field_present((enum field)f, h->collect, inputs[i].role))
@@ -215,7 +216,7 @@ int stats_layout_make(struct stats_layout *l, const struct stats_input *inputs, 
 				rc = err_set(e, ERR_UNSUPPORTED, "%s is too large", field_name(&inputs[i], (enum field)f, name));
 			else
 				rc = put(l, field_name(&inputs[i], (enum field)f, name),
-					 f == FIELD_MOMENT && l->wide ? "F64" : field_rows[f].dtype, 1, elements, 0, e);
+					 f == FIELD_MOMENT && l->wide ? "F64" : field_rows[f].dtype, elements, 0, e);
 		}
 	if (!rc)
 		rc = st_layout(l->entries, l->count, e);

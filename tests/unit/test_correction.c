@@ -66,7 +66,7 @@ static void correction_is_the_minimum(void **state)
 	(void)state;
 	make(&x, 1);
 	assert_int_equal(correction_init(&a, &x.m, 1, 1, 1e-9, &e), 0);
-	assert_int_equal(correction_weights(&a, x.w, ROWS, 1, 1, v, &e), 0);
+	assert_int_equal(correction_weights(&a, &(struct some_rows){ x.w, ROWS, 1 }, 1, v, &e), 0);
 	double best = error_of(&x, v);
 	assert_true(best < error_of(&x, x.w));
 	for (int i = 0; i < ROWS * N; i++)
@@ -76,10 +76,10 @@ static void correction_is_the_minimum(void **state)
 			assert_true(error_of(&x, moved) > best);
 		}
 	/* half of the way is the mean of both; none is where it was */
-	assert_int_equal(correction_weights(&a, x.w, ROWS, 1, 0.5, moved, &e), 0);
+	assert_int_equal(correction_weights(&a, &(struct some_rows){ x.w, ROWS, 1 }, 0.5, moved, &e), 0);
 	for (int i = 0; i < ROWS * N; i++)
 		assert_true(fabsf(moved[i] - 0.5f * (v[i] + x.w[i])) < 1e-6f);
-	assert_int_equal(correction_weights(&a, x.w, ROWS, 1, 0, moved, &e), 0);
+	assert_int_equal(correction_weights(&a, &(struct some_rows){ x.w, ROWS, 1 }, 0, moved, &e), 0);
 	assert_memory_equal(moved, x.w, sizeof moved);
 	correction_release(&a);
 	moments_release(&x.m);
@@ -97,7 +97,7 @@ static void judge_is_the_error_token_by_token(void **state)
 		v[i] = x.w[i] + d[i];
 	}
 	struct correction a = { .m = &x.m, .input = 1, .residual = 1 };
-	assert_int_equal(correction_judge(&a, x.w, d, ROWS, 1, &j, &e), 0);
+	assert_int_equal(correction_judge(&a, &(struct some_rows){ x.w, ROWS, 1 }, d, &j, &e), 0);
 	assert_true(fabs(j.square - 2 * j.linear - (error_of(&x, v) - error_of(&x, x.w))) < 1e-6);
 	/* every second row alone */
 	float w2[3 * N], d2[3 * N];
@@ -108,10 +108,10 @@ static void judge_is_the_error_token_by_token(void **state)
 		memcpy(d2 + r * N, d + 2 * r * N, N * sizeof *d2);
 		float only[ROWS * N] = { 0 };
 		memcpy(only + 2 * r * N, d + 2 * r * N, N * sizeof *only);
-		assert_int_equal(correction_judge(&a, x.w, only, ROWS, 1, &one, &e), 0);
+		assert_int_equal(correction_judge(&a, &(struct some_rows){ x.w, ROWS, 1 }, only, &one, &e), 0);
 		sum += one.square - 2 * one.linear;
 	}
-	assert_int_equal(correction_judge(&a, w2, d2, 3, 2, &j, &e), 0);
+	assert_int_equal(correction_judge(&a, &(struct some_rows){ w2, 3, 2 }, d2, &j, &e), 0);
 	assert_true(fabs(j.square - 2 * j.linear - sum) < 1e-6);
 	moments_release(&x.m);
 }

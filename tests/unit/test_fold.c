@@ -279,7 +279,7 @@ static void check_basis(const char *name)
 			}
 			fold_change_basis(&w, h, &(struct fold_basis){ phase, f, inverse });
 		}
-		ok(attention_weights_write(c, s.source, i, &w, out, NULL, &e));
+		ok(attention_weights_write(&(struct weights_sink){ c, s.source, out, NULL }, i, &w, &e));
 		attention_weights_release(&w);
 	}
 	struct model *changed;
@@ -318,7 +318,7 @@ static void equal_heads(struct small *s, const uint32_t *leader, struct overlay 
 			memmove(w.k + h * head, w.k + leader[h] * head, head * sizeof(float));
 			memmove(w.v + h * head, w.v + leader[h] * head, head * sizeof(float));
 		}
-		ok(attention_weights_write(c, s->source, i, &w, *out, NULL, &e));
+		ok(attention_weights_write(&(struct weights_sink){ c, s->source, *out, NULL }, i, &w, &e));
 		attention_weights_release(&w);
 	}
 }

@@ -109,12 +109,12 @@ static void quantile_cover(size_t windows, double spread, double least)
 			big[w * S + i] = (float)(level * -log(1 - rng_unit(&r)));
 	}
 	struct interval truth, one;
-	assert_int_equal(interval_quantile(big, ALL, S, 0.99, 0.95, &truth, &e), ERR_OK);
+	assert_int_equal(interval_quantile(&(struct window_values){ big, ALL, S }, 0.99, 0.95, &truth, &e), ERR_OK);
 	int low = 0, high = 0;
 	for (int t = 0; t < TRIALS; t++) {
 		for (size_t w = 0; w < windows; w++)
 			memcpy(v + w * S, big + rng_below(&r, ALL) * S, S * sizeof *v);
-		assert_int_equal(interval_quantile(v, windows, S, 0.99, 0.95, &one, &e), ERR_OK);
+		assert_int_equal(interval_quantile(&(struct window_values){ v, windows, S }, 0.99, 0.95, &one, &e), ERR_OK);
 		low += one.lower <= truth.estimate;
 		high += one.upper >= truth.estimate;
 	}

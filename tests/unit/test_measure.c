@@ -43,17 +43,17 @@ static void windows_of_llama(void **state)
 	int32_t ids[11] = { 1, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14 };
 	struct windows w;
 	struct err e = { 0 };
-	assert_int_equal(windows_cut(&w, ids, 11, PROTOCOL_LLAMA, 4, 0, 1, &e), ERR_OK);
+	assert_int_equal(windows_cut(&w, ids, 11, &(struct window_options){ PROTOCOL_LLAMA, 4, 0, 1 }, &e), ERR_OK);
 	assert_int_equal(w.count, 2); /* the tail of three tokens is dropped */
 	assert_int_equal(w.tokens[4], 1);
 	assert_int_equal(w.tokens[5], 9);
 	assert_int_equal(windows_scored(&w), 1); /* of positions 0..3 only position 2 scores: ctx/2 .. ctx-2 */
 	windows_release(&w);
-	assert_int_equal(windows_cut(&w, ids, 11, PROTOCOL_FULL, 4, 1, 1, &e), ERR_OK);
+	assert_int_equal(windows_cut(&w, ids, 11, &(struct window_options){ PROTOCOL_FULL, 4, 1, 1 }, &e), ERR_OK);
 	assert_int_equal(w.count, 1);
 	assert_int_equal(windows_scored(&w), 3);
 	windows_release(&w);
-	assert_int_equal(windows_cut(&w, ids, 3, PROTOCOL_FULL, 4, 0, 1, &e), ERR_INPUT);
+	assert_int_equal(windows_cut(&w, ids, 3, &(struct window_options){ PROTOCOL_FULL, 4, 0, 1 }, &e), ERR_INPUT);
 	windows_release(&w);
 }
 

@@ -24,7 +24,8 @@ static int setup(void **state)
 	struct err e;
 	if (loaded_open(&model, "examples/demo", &e) || loaded_open(&changed, "examples/demo", &e) ||
 	    text_tokens(model.tokenizer, "examples/demo.eval.txt", &ids, &e) ||
-	    windows_cut(&w, ids.id, ids.count, PROTOCOL_LLAMA, CTX, WINDOWS, tokenizer_bos(model.tokenizer), &e))
+	    windows_cut(&w, ids.id, ids.count,
+			&(struct window_options){ PROTOCOL_LLAMA, CTX, WINDOWS, tokenizer_bos(model.tokenizer) }, &e))
 		return -1;
 	token_ids_release(&ids);
 	return 0;
@@ -126,7 +127,8 @@ static int through_a_baseline(void *arg, const struct eval_slice *s, struct err 
 		struct row_figures f;
 		double variance;
 		const float *logits = s->logits[0] + i * s->vocab;
-		assert_true(baseline_row_make(&row, logits, s->vocab, s->target[i], 0.02, s->window << 20 | i, order));
+		const struct baseline_sampling sampling = { 0.02, s->window << 20 | i };
+		assert_true(baseline_row_make(&row, logits, s->vocab, s->target[i], &sampling, order));
 		assert_true(baseline_row_figures(&row, logits, s->vocab, s->target[i], &f, &variance));
 		measurement_put(m, s->window * s->n + i, &f);
 	}

@@ -247,7 +247,7 @@ static void share(struct shared *s, const char *map, enum share_method method, s
 	ok(loaded_open(&s->in, "examples/demo", &e));
 	ok(checkpoint_config(s->in.checkpoint, &s->to, &e));
 	ok(text_tokens(s->in.tokenizer, "examples/demo.calib.txt", &ids, &e));
-	ok(windows_cut(&s->text, ids.id, ids.count, PROTOCOL_FULL, 64, windows, -1, &e));
+	ok(windows_cut(&s->text, ids.id, ids.count, &(struct window_options){ PROTOCOL_FULL, 64, windows, -1 }, &e));
 	token_ids_release(&ids);
 	ok(share_map_parse(map, s->to.layers, source, &e));
 	for (uint32_t i = 0; i < s->to.layers; i++)
