@@ -8,12 +8,15 @@
 #include "codec/codec.h"
 #include "formats/hf.h"
 #include "formats/side.h"
-#include "model/arch.h"
+#include "formats/parts.h"
+#include "model/stored.h"
 
 struct adopted {
 	struct tensor_source base; /* first: the source is cast back to this */
 	struct tensor_source *stored;
 	size_t *at;                /* [count] positions in stored */
+	struct tensor *tensors;    /* [count] base.tensors */
+	struct part *part;         /* [count] what of the tensor there */
 };
 
 static int adopted_get(struct tensor_source *s, size_t i, struct tensor_bytes *out, struct err *e)
@@ -21,7 +24,8 @@ static int adopted_get(struct tensor_source *s, size_t i, struct tensor_bytes *o
 	const struct adopted *a = (const struct adopted *)s;
 	if (i >= s->count)
 		return err_set(e, ERR_BUG, "tensor %zu of %zu", i, s->count);
-	return a->stored->get(a->stored, a->at[i], out, e);
+	int rc = a->stored->get(a->stored, a->at[i], out, e);
+	return rc ? rc : part_take(&a->part[i], &s->tensors[i], out, e);
 }
 
 static void adopted_drop(struct tensor_source *s, const void *data, size_t size)
@@ -32,7 +36,7 @@ static void adopted_drop(struct tensor_source *s, const void *data, size_t size)
 static bool adopted_summed(struct tensor_source *s, size_t i, uint32_t *crc)
 {
 	const struct adopted *a = (const struct adopted *)s;
-	return source_summed(a->stored, a->at[i], crc);
+	return !a->part[i].count && source_summed(a->stored, a->at[i], crc);
 }
 
 /* Row by row, as numbers: a head may be stored in another type than the embedding. */
@@ -82,13 +86,15 @@ enum head { HEAD_STAYS, HEAD_DROPPED, HEAD_IS_EMBEDDING, HEAD_UNTIED };
 
 static int judge_head(struct tensor_source *s, const struct config *config, enum head *out, struct err *e)
 {
-	const struct tensor *head = source_find(s, role_rows[ROLE_HEAD].hf), *embed = source_find(s, role_rows[ROLE_EMBED].hf);
+	char name[96];
+	const struct tensor *head = source_find(s, role_hf_name(config->arch, ROLE_HEAD, UINT32_MAX, name));
+	const struct tensor *embed = source_find(s, role_hf_name(config->arch, ROLE_EMBED, UINT32_MAX, name));
 	bool same;
 	*out = HEAD_STAYS;
 	if (!head || !config->tied)
 		return ERR_OK;
 	if (!embed)
-		embed = source_find(s, role_rows[ROLE_EMBED].hf + strlen("model."));
+		embed = source_find(s, strchr(name, '.') + 1);
 	if (!embed) {
 		*out = HEAD_IS_EMBEDDING;
 		return ERR_OK;
@@ -101,6 +107,33 @@ static int judge_head(struct tensor_source *s, const struct config *config, enum
 	return rc;
 }
 
+/* The name as the whole model has it, in buf: with the prefix that all of its tensors inside layers have. */
+static bool with_prefix(const struct arch *a, const char *name, char *buf, size_t size)
+{
+	const char *embed = role_hf_name(a, ROLE_EMBED, UINT32_MAX, buf);
+	int prefix = (int)(strchr(embed, '.') - embed) + 1;
+	char full[200];
+	if (snprintf(full, sizeof full, "%.*s%s", prefix, embed, name) >= (int)size)
+		return false;
+	strcpy(buf, full);
+	return true;
+}
+
+/* A tensor that holds others, of a layer; its name may lack the prefix. */
+struct held {
+	const struct stored *of; /* NULL: it holds none */
+	uint32_t layer;
+};
+static struct held holds_parts(const struct tensor_source *s, const struct arch *a, const char *name)
+{
+	char buf[96];
+	struct held h = { NULL, 0 };
+	h.of = stored_find(a, name, false, &h.layer);
+	if (!h.of && a->stored && with_prefix(a, name, buf, sizeof buf) && !source_find(s, buf))
+		h.of = stored_find(a, buf, false, &h.layer);
+	return h;
+}
+
 /* The name that the model's class has for a tensor, in buf or as it is; NULL: it has none, nothing needs it. */
 static const char *adopted_name(const struct tensor_source *s, const struct arch *a, const char *name, enum head head, char *buf,
 				size_t size)
@@ -110,10 +143,10 @@ static const char *adopted_name(const struct tensor_source *s, const struct arch
 	if (r == ROLE_HEAD && head == HEAD_DROPPED)
 		return NULL;
 	if (r == ROLE_HEAD && head == HEAD_IS_EMBEDDING)
-		return role_rows[ROLE_EMBED].hf;
+		return role_hf_name(a, ROLE_EMBED, UINT32_MAX, buf);
 	if (tensor_name_ignored(name))
 		return NULL;
-	if (r != ROLE_UNKNOWN || snprintf(buf, size, "model.%s", name) >= (int)size)
+	if (r != ROLE_UNKNOWN || !with_prefix(a, name, buf, size))
 		return name;
 	return role_from_hf(a, buf, &layer) != ROLE_UNKNOWN && !source_find(s, buf) ? buf : name;
 }
@@ -122,7 +155,7 @@ static bool anything_to_do(const struct tensor_source *s, const struct arch *a, 
 {
 	char buf[96];
 	for (size_t i = 0; i < s->count; i++)
-		if (adopted_name(s, a, s->tensors[i].name, head, buf, sizeof buf) != s->tensors[i].name)
+		if (holds_parts(s, a, s->tensors[i].name).of || adopted_name(s, a, s->tensors[i].name, head, buf, sizeof buf) != s->tensors[i].name)
 			return true;
 	return false;
 }
@@ -143,29 +176,64 @@ static int add_fact(struct checkpoint *c, size_t dropped, struct err *e)
 	return ERR_OK;
 }
 
-static int view(struct checkpoint *c, const struct arch *a, enum head head, struct err *e)
+/* Appends the parts of a tensor that holds several. */
+static int view_parts(struct checkpoint *c, struct adopted *v, const struct config *config, size_t i, const struct held *held,
+		      struct err *e)
+{
+	const struct tensor *t = &v->stored->tensors[i];
+	struct part parts[STORED_PARTS];
+	char name[96];
+	int rc = parts_of(held->of, t, &config->layer[held->layer], parts, e);
+	for (unsigned k = 0; k < stored_count(held->of) && !rc; k++) {
+		size_t at = v->base.count++;
+		v->at[at] = i;
+		v->part[at] = parts[k];
+		v->tensors[at] = part_tensor(&parts[k], t);
+		v->tensors[at].name = arena_strdup(&c->arena, role_hf_name(config->arch, held->of->part[k], held->layer, name));
+		if (!v->tensors[at].name)
+			return err_nomem(e);
+	}
+	return rc;
+}
+
+static int view(struct checkpoint *c, const struct config *config, enum head head, struct err *e)
 {
 	struct tensor_source *s = c->source;
+	const struct arch *a = config->arch;
+	size_t most = s->count * (a->stored ? STORED_PARTS : 1) + 1, dropped = 0;
 	struct adopted *v = arena_alloc(&c->arena, sizeof *v);
-	struct tensor *tensors = arena_array(&c->arena, s->count + 1, sizeof *tensors);
-	if (!v || !tensors || !(v->at = arena_array(&c->arena, s->count + 1, sizeof *v->at)))
+	struct tensor *tensors = arena_array(&c->arena, most, sizeof *tensors);
+	if (!v || !tensors || !(v->at = arena_array(&c->arena, most, sizeof *v->at)) ||
+	    !(v->part = arena_array(&c->arena, most, sizeof *v->part)))
 		return err_nomem(e);
 	v->stored = s;
-	v->base = (struct tensor_source){ .tensors = tensors, .get = adopted_get, .drop = adopted_drop, .summed = adopted_summed };
-	for (size_t i = 0; i < s->count; i++) {
+	v->tensors = tensors;
+	v->base = (struct tensor_source){ .tensors = tensors, .get = adopted_get, .drop = adopted_drop, .summed = adopted_summed,
+					  .copies = s->copies };
+	int rc = ERR_OK;
+	for (size_t i = 0; i < s->count && !rc; i++) {
 		char buf[96];
+		const struct held held = holds_parts(s, a, s->tensors[i].name);
+		if (held.of && held.layer < config->layers) {
+			rc = view_parts(c, v, config, i, &held, e);
+			continue;
+		}
 		const char *name = adopted_name(s, a, s->tensors[i].name, head, buf, sizeof buf);
+		dropped += !name;
 		if (!name)
 			continue;
 		tensors[v->base.count] = s->tensors[i];
 		if (name == buf && !(name = arena_strdup(&c->arena, buf)))
 			return err_nomem(e);
 		tensors[v->base.count].name = name;
+		v->part[v->base.count] = (struct part){ .count = 0 };
 		v->at[v->base.count++] = i;
 	}
+	if (rc)
+		return rc;
 	c->stored = s;
 	c->source = &v->base;
-	int rc = v->base.count < s->count ? add_fact(c, s->count - v->base.count, e) : ERR_OK;
+	rc = dropped ? add_fact(c, dropped, e) : ERR_OK;
 	return rc ? rc : source_index(&v->base, e);
 }
 
@@ -228,7 +296,7 @@ int checkpoint_adopt(struct checkpoint *c, struct err *e)
 	if (!rc)
 		rc = judge_head(c->source, &config, &head, e);
 	if (!rc && anything_to_do(c->source, config.arch, head))
-		rc = view(c, config.arch, head, e);
+		rc = view(c, &config, head, e);
 	if (!rc && head == HEAD_UNTIED)
 		rc = untie(c, f, e);
 	config_release(&config);

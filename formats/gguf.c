@@ -12,6 +12,7 @@
 #include "formats/generation.h"
 #include "formats/gguf_carry.h"
 #include "formats/gguf_model.h"
+#include "model/stored.h"
 #include "formats/side.h"
 
 struct view {
@@ -200,6 +201,29 @@ static int unstack(struct checkpoint *c, const struct reader *r, const struct gg
 	return t->name ? ERR_OK : err_nomem(e);
 }
 
+/* What holds several of the model's tensors, one after the other. */
+static const struct stored *holds_parts(const struct reader *r, const struct gguf_tensor *g, uint32_t *layer)
+{
+	return r->m.arch ? stored_find(r->m.arch, g->name, true, layer) : NULL;
+}
+
+/* One of them. */
+static int take_part(struct checkpoint *c, const struct reader *r, const struct gguf_tensor *g, unsigned i, struct tensor *t,
+		     struct view *v, struct err *e)
+{
+	char name[96];
+	uint32_t layer;
+	uint64_t first[STORED_PARTS + 1] = { 0 }, rows = g->ndim == 2 ? g->dim[1] : g->ndim == 1 ? g->dim[0] : 0;
+	const struct stored *s = holds_parts(r, g, &layer);
+	if (!rows || !stored_rows(s, rows, gguf_model_heads(&r->m, layer, false), gguf_model_heads(&r->m, layer, true), first) || g->nbytes % rows)
+		return err_set(e, ERR_INPUT, "tensor '%s': its %" PRIu64 " rows are not those of Q, K and V", g->name, rows);
+	*t = (struct tensor){ .codec = g->codec, .ndim = g->ndim, .dim = { first[i + 1] - first[i], g->ndim == 2 ? g->dim[0] : 0 } };
+	t->nbytes = g->nbytes / rows * t->dim[0];
+	t->name = arena_strdup(&c->arena, role_hf_name(r->m.arch, s->part[i], layer, name));
+	v->data += g->nbytes / rows * first[i];
+	return t->name ? ERR_OK : err_nomem(e);
+}
+
 /* Hugging Face name and shape of a tensor, and whether its rows are permuted. */
 static int translate(struct checkpoint *c, const struct reader *r, const struct gguf_tensor *g, struct tensor *t,
 		     struct view *v, struct err *e)
@@ -240,7 +264,7 @@ static int list_tensors(struct checkpoint *c, struct reader *r, struct err *e)
 	size_t count = 0, at = 0;
 	for (size_t p = 0; p < r->m.parts; p++)
 		for (size_t i = 0; i < r->m.part[p].g.tensor_count; i++)
-			count += 1 + experts_in(r, &r->m.part[p].g.tensors[i]);
+			count += STORED_PARTS + experts_in(r, &r->m.part[p].g.tensors[i]);
 	struct tensor *tensors = arena_array(&c->arena, count + 1, sizeof *tensors);
 	r->view = arena_array(&c->arena, count + 1, sizeof *r->view);
 	r->maps = arena_array(&c->arena, r->m.parts, sizeof *r->maps);
@@ -256,15 +280,17 @@ static int list_tensors(struct checkpoint *c, struct reader *r, struct err *e)
 			/* becomes rope_scaling in config.json */
 			if (r->m.arch && !strcmp(g->name, "rope_freqs.weight"))
 				continue;
-			uint32_t experts = experts_in(r, g), k = 0;
+			uint32_t experts = experts_in(r, g), k = 0, layer;
+			const struct stored *s = holds_parts(r, g, &layer);
 			do {
 				r->view[at].data = part->data + g->at;
 				int rc = experts ? unstack(c, r, g, k, &tensors[at], &r->view[at], e)
+					 : s	 ? take_part(c, r, g, k, &tensors[at], &r->view[at], e)
 						 : translate(c, r, g, &tensors[at], &r->view[at], e);
 				if (rc)
 					return rc;
 				at++;
-			} while (++k < experts);
+			} while (++k < (s ? stored_count(s) : experts));
 		}
 	}
 	r->base = (struct tensor_source){ .tensors = tensors, .count = at, .get = reader_get, .drop = reader_drop };

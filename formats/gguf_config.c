@@ -325,7 +325,7 @@ static uint64_t head_dim(const struct gguf_model *m)
 static void put_flags(const struct gguf_model *m, struct json_writer *w)
 {
 	if (m->arch->qkv_bias == BIAS_CONFIG)
-		jw_bool(w, "attention_bias", gguf_model_tensor(m, "blk.0.attn_q.bias", NULL) != NULL);
+		jw_bool(w, "attention_bias", gguf_model_tensor(m, m->arch->stored ? "blk.0.attn_qkv.bias" : "blk.0.attn_q.bias", NULL) != NULL);
 	if (m->arch->mlp_bias == BIAS_CONFIG)
 		jw_bool(w, "mlp_bias", gguf_model_tensor(m, "blk.0.ffn_up.bias", NULL) != NULL);
 	jw_bool(w, "tie_word_embeddings", !gguf_model_tensor(m, "output.weight", NULL));

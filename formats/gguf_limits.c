@@ -15,6 +15,9 @@ static const struct loader {
 	bool o_bias, mlp_bias;
 	bool head_dim;       /* heads may be wider or narrower than hidden / heads */
 	bool only_tied;      /* the head is the embedding, whatever else is stored */
+	bool only_own;       /* the head is never the embedding */
+	bool biases;         /* every linear has one, or it is not loaded */
+	bool partial;        /* positions in a part of a head */
 } loaders[] = {
 	{ .arch = "llama", .o_bias = true, .mlp_bias = true, .head_dim = true },
 	{ .arch = "qwen2" },
@@ -23,6 +26,7 @@ static const struct loader {
 	{ .arch = "gemma", .head_dim = true, .only_tied = true },
 	{ .arch = "gemma2", .head_dim = true, .only_tied = true },
 	{ .arch = "gemma3", .head_dim = true },
+	{ .arch = "gptneox", .o_bias = true, .mlp_bias = true, .only_own = true, .biases = true, .partial = true },
 };
 
 static int loads(const struct config *c, struct err *e)
@@ -42,7 +46,11 @@ static int loads(const struct config *c, struct err *e)
 	if (!l->head_dim && (uint64_t)c->heads * c->head_dim != c->hidden)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with %u heads of %u in a width of %u", arch, c->heads,
 			       c->head_dim, c->hidden);
-	if (r->dims != c->head_dim)
+	if (l->only_own && c->tied)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s without a head of its own beside the embedding", arch);
+	if (l->biases && !(c->qkv_bias && c->o_bias && c->mlp_bias))
+		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s without biases of attention", arch);
+	if (r->dims != c->head_dim && !l->partial)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program runs %s with positions in %u of %u dimensions of a head", arch, r->dims,
 			       c->head_dim);
 	for (uint32_t i = 0; i < c->layers && c->experts; i++)
@@ -74,6 +82,8 @@ static void note_differences(const struct config *c, struct notes *n)
 	if (count)
 		notes_add(n, "%u of %u layers have a sliding window of %u tokens; llama.cpp gives %s full attention, so its answers differ behind "
 			  "that many tokens", count, c->layers, least, c->arch->gguf);
+	if (c->act == ACT_GELU_ERF)
+		notes_add(n, "llama.cpp computes gelu in its tanh form, which differs by up to 0.0005 from what %s is meant to have", c->arch->name);
 	if (r->scaling == ROPE_YARN && (r->beta_fast != 32 || r->beta_slow != 1))
 		notes_add(n, "yarn has beta_fast %g and beta_slow %g; llama.cpp takes 32 and 1 for %s, so its positions differ", r->beta_fast,
 			  r->beta_slow, c->arch->gguf);

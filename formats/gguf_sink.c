@@ -11,10 +11,12 @@
 #include "formats/generation.h"
 #include "formats/gguf_carry.h"
 #include "formats/gguf_model.h"
+#include "model/stored.h"
 
 struct slot {
 	char name[96];             /* in the file; "": left out */
 	uint32_t layer, expert;    /* expert: its place in the tensor of all of them, or NO_EXPERT */
+	unsigned parts;            /* it is one of so many in a tensor, `expert` its place; 0: it is not */
 	const struct plan_item *item;
 	size_t index;              /* in the plan */
 	uint64_t offset;           /* in the data blob */
@@ -68,7 +70,13 @@ static int plan_slot(struct sink *k, size_t i, bool keep_unknown, struct err *e)
 	s->index = i;
 	if (tensor_name_ignored(t->name) || (role == ROLE_HEAD && k->config->tied))
 		return 0;
-	if (role != ROLE_UNKNOWN && !role_gguf_name(a, role, s->layer, s->name))
+	unsigned part;
+	const struct stored *together = role == ROLE_UNKNOWN ? NULL : stored_of(a, role, true, &part);
+	if (together) {
+		stored_name(together, true, s->layer, s->name);
+		s->parts = stored_count(together);
+		s->expert = part;
+	} else if (role != ROLE_UNKNOWN && !role_gguf_name(a, role, s->layer, s->name))
 		role = ROLE_UNKNOWN;
 	if (role == ROLE_UNKNOWN && (!keep_unknown || strlen(t->name) >= sizeof s->name))
 		return err_set(e, ERR_UNSUPPORTED, "tensor '%s' has no name in GGUF models of %s", t->name, a->gguf);
@@ -135,6 +143,29 @@ static int add_stack(const struct sink *k, struct gguf_writer *w, struct slot **
 	return rc;
 }
 
+/* The parts of a tensor, one behind the other: their rows. */
+static int add_parts(struct gguf_writer *w, struct slot **slot, size_t left, size_t *count, struct err *e)
+{
+	const struct tensor *first = &slot[0]->item->out;
+	uint64_t dim[2] = { 0, first->dim[1] }, at;
+	*count = slot[0]->parts;
+	for (size_t i = 0; i < *count; i++) {
+		const struct tensor *t = i < left ? &slot[i]->item->out : NULL;
+		if (!t || slot[i]->expert != i || strcmp(slot[i]->name, slot[0]->name) || t->ndim != first->ndim || t->dim[1] != dim[1])
+			return err_set(e, ERR_INPUT, "tensor '%s': not all of its %zu parts are there, in one width", slot[0]->name, *count);
+		if (t->codec != first->codec)
+			return err_set(e, ERR_UNSUPPORTED, "tensor '%s' holds its parts in one type: %s is %s, %s is %s", slot[0]->name,
+				       first->name, first->codec->name, t->name, t->codec->name);
+		dim[0] += t->dim[0];
+	}
+	int rc = gguf_add_tensor(w, slot[0]->name, first->codec, first->ndim, dim, &at, e);
+	for (size_t i = 0; i < *count && !rc; i++) {
+		slot[i]->offset = at;
+		at += slot[i]->item->out.nbytes;
+	}
+	return rc;
+}
+
 /* Gives every tensor its place. */
 static int place_tensors(struct sink *k, struct gguf_writer *w, uint64_t *divisors_at, struct err *e)
 {
@@ -160,10 +191,14 @@ static int place_tensors(struct sink *k, struct gguf_writer *w, uint64_t *diviso
 		}
 		const struct tensor *t = &order[i]->item->out;
 		uint64_t before = w->data_bytes;
-		rc = order[i]->expert != NO_EXPERT
+		rc = order[i]->parts ? add_parts(w, order + i, count - i, &n, e)
+		     : order[i]->expert != NO_EXPERT
 			     ? add_stack(k, w, order + i, count - i, &n, e)
 			     : gguf_add_tensor(w, order[i]->name, t->codec, t->ndim, t->dim, &order[i]->offset, e);
-		if (!rc && w->data_bytes - before != round_up(n * t->nbytes, GGUF_ALIGNMENT))
+		uint64_t bytes = 0;
+		for (size_t part = 0; part < n && !rc; part++)
+			bytes += order[i + part]->item->out.nbytes;
+		if (!rc && w->data_bytes - before != round_up(bytes, GGUF_ALIGNMENT))
 			rc = err_set(e, ERR_BUG, "tensor '%s': planned as %" PRIu64 " bytes", t->name, t->nbytes);
 	}
 	free(order);

@@ -17,6 +17,7 @@
 #include "formats/file.h"
 #include "formats/gguf_carry.h"
 #include "formats/hf.h"
+#include "formats/parts.h"
 #include "formats/safetensors.h"
 
 /* What huggingface_hub cuts at by default, so that shards have the size people expect. */
@@ -492,8 +493,8 @@ static int write_sides(struct out_dir *d, const struct checkpoint *src, const st
 	return rc;
 }
 
-int hf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-	      const struct write_options *o, struct tensor_sink **out, struct err *e)
+static int create_folder(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
+			 const struct write_options *o, struct tensor_sink **out, struct err *e)
 {
 	bool compress = ct_wanted(p);
 	*out = NULL;
@@ -525,8 +526,8 @@ int hf_create(const char *path, const struct checkpoint *src, const struct confi
 	return rc;
 }
 
-int st_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-	      const struct write_options *o, struct tensor_sink **out, struct err *e)
+static int create_file(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
+		       const struct write_options *o, struct tensor_sink **out, struct err *e)
 {
 	(void)src;
 	(void)config;
@@ -545,4 +546,35 @@ int st_create(const char *path, const struct checkpoint *src, const struct confi
 	else
 		*out = &k->base;
 	return rc;
+}
+
+typedef int create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
+		   const struct write_options *o, struct tensor_sink **out, struct err *e);
+
+/* With tensors put together as the model's class has them. */
+static int create_together(create *next, const char *path, const struct checkpoint *src, const struct config *config,
+			   const struct plan *p, const struct write_options *o, struct tensor_sink **out, struct err *e)
+{
+	struct together *t;
+	*out = NULL;
+	int rc = together_new(p, config, &t, e);
+	if (!rc)
+		rc = next(path, src, config, t ? together_plan(t) : p, o, out, e);
+	if (t && *out)
+		*out = together_sink(t, *out);
+	else
+		together_free(t);
+	return rc;
+}
+
+int hf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
+	      const struct write_options *o, struct tensor_sink **out, struct err *e)
+{
+	return create_together(create_folder, path, src, config, p, o, out, e);
+}
+
+int st_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
+	      const struct write_options *o, struct tensor_sink **out, struct err *e)
+{
+	return create_together(create_file, path, src, config, p, o, out, e);
 }

@@ -52,6 +52,7 @@ struct config {
 	float attn_softcap, final_softcap; /* 0: none */
 	float query_scalar;             /* scores are divided by its root; 0: by that of head_dim */
 	struct rope rope;
+	bool parallel;                  /* both blocks of a layer read its input, where its family can do either */
 	float local_theta;              /* of layers with a window, unscaled; 0: all layers turn alike */
 	bool tied;                      /* the output head is the embedding */
 	bool qkv_bias, o_bias, mlp_bias;

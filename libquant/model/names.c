@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "model/stored.h"
+
 #define NAMED(r, b, n, h, g) .role = r, .bias_role = b, .name = n, .hf = h, .gguf = g
 #define ROW(r, b, n, h, g) NAMED(r, b, n, h, g), .like = r
 #define MATRIX(r, b, n, h, g) { ROW(r, b, n, h, g), .per_layer = true, .linear = true }
@@ -155,7 +157,7 @@ bool tensor_name_ignored(const char *name)
 	/* what rotary embeddings computed once, and causal masks; the last part of a name, or all of it */
 	static const char *const endings[] = {
 		"rotary_emb.inv_freq", "rotary_emb.original_inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached",
-		"attention.masked_bias",
+		"attention.masked_bias", "attention.bias", "attn.masked_bias", "attn.bias",
 	};
 	size_t n = strlen(name);
 	for (size_t i = 0; i < sizeof endings / sizeof *endings; i++) {
@@ -172,4 +174,72 @@ enum role role_find(const char *name)
 		if (!strcmp(role_rows[r].name, name))
 			return (enum role)r;
 	return ROLE_UNKNOWN;
+}
+
+/* ---- tensors that hold several */
+
+unsigned stored_count(const struct stored *s)
+{
+	unsigned n = 0;
+	while (n < STORED_PARTS && s->part[n] != ROLE_UNKNOWN)
+		n++;
+	return n;
+}
+
+static const char *stored_pattern(const struct stored *s, bool gguf)
+{
+	return gguf ? s->gguf : s->hf;
+}
+
+static bool is_end(const struct stored *s)
+{
+	return !s->hf && !s->gguf;
+}
+
+const struct stored *stored_find(const struct arch *a, const char *name, bool gguf, uint32_t *layer)
+{
+	for (const struct stored *s = a->stored; s && !is_end(s); s++)
+		if (stored_pattern(s, gguf) && match(stored_pattern(s, gguf), name, layer))
+			return s;
+	return NULL;
+}
+
+const struct stored *stored_of(const struct arch *a, enum role r, bool gguf, unsigned *part)
+{
+	for (const struct stored *s = a->stored; s && !is_end(s); s++)
+		for (*part = 0; stored_pattern(s, gguf) && *part < stored_count(s); ++*part)
+			if (s->part[*part] == r)
+				return s;
+	return NULL;
+}
+
+bool stored_together(const struct arch *a, enum role r)
+{
+	unsigned part;
+	const struct stored *hf = stored_of(a, r, false, &part), *gguf = stored_of(a, r, true, &part);
+	return (hf && stored_count(hf) > 1) || (gguf && stored_count(gguf) > 1);
+}
+
+char *stored_name(const struct stored *s, bool gguf, uint32_t layer, char *buf)
+{
+	return fill(stored_pattern(s, gguf), false, layer, buf);
+}
+
+bool stored_rows(const struct stored *s, uint64_t rows, uint32_t heads, uint32_t kv_heads, uint64_t first[STORED_PARTS + 1])
+{
+	uint64_t share[STORED_PARTS], sum = 0, at = 0;
+	unsigned n = stored_count(s);
+	for (unsigned i = 0; i < n; i++) {
+		enum role r = s->part[i];
+		bool q = r == ROLE_Q || r == ROLE_Q_BIAS, kv = r == ROLE_K || r == ROLE_V || r == ROLE_K_BIAS || r == ROLE_V_BIAS;
+		sum += share[i] = q ? heads : kv ? kv_heads : 1;
+	}
+	if (!sum || rows % sum)
+		return false;
+	for (unsigned i = 0; i < n; i++) {
+		first[i] = at;
+		at += rows / sum * share[i];
+	}
+	first[n] = at;
+	return true;
 }

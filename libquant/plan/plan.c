@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "codec/codec.h"
+#include "model/stored.h"
 
 static int choose(struct plan_item *item, const struct tensor *t, const struct recipe_query *q,
 		  const struct plan_request *r, struct err *e)
@@ -26,6 +27,38 @@ static int choose(struct plan_item *item, const struct tensor *t, const struct r
 	item->method = codec_quantizes(c) ? r->method : NULL;
 	if (tensor_measure(&item->out, e))
 		return err_prefix(e, "tensor %s", t->name);
+	return ERR_OK;
+}
+
+/*
+ * What files of the family hold in one tensor is of one type: the widest that the recipe has for a part. A part that is
+ * quantized already stays what it is; writers then say what does not fit.
+ */
+static int make_alike(struct plan *p, const struct plan_request *r, const struct stored *of, uint32_t layer, struct err *e)
+{
+	const struct codec *most = NULL;
+	unsigned n = stored_count(of);
+	struct plan_item *item[STORED_PARTS];
+	for (unsigned i = 0; i < n; i++) {
+		size_t id = site_id(p->config, of->part[i], layer);
+		if (id == SIZE_MAX || !p->at[id])
+			return ERR_OK;
+		item[i] = &p->items[p->at[id] - 1];
+		const struct codec *c = item[i]->out.codec;
+		uint64_t cols = tensor_cols(&item[i]->out);
+		if (codec_quantizes(r->source->tensors[item[i]->source].codec))
+			return ERR_OK;
+		most = !most || codec_row_bytes(c, cols) > codec_row_bytes(most, cols) ? c : most;
+	}
+	for (unsigned i = 0; i < n; i++) {
+		if (item[i]->out.codec == most)
+			continue;
+		item[i]->out.codec = most;
+		item[i]->method = codec_quantizes(most) ? r->method : NULL;
+		item[i]->why = "stored in one tensor with others: the widest of them";
+		if (tensor_measure(&item[i]->out, e))
+			return err_prefix(e, "tensor %s", item[i]->out.name);
+	}
 	return ERR_OK;
 }
 
@@ -55,6 +88,12 @@ int plan_make(struct plan *p, const struct plan_request *r, struct err *e)
 		struct plan_item *item = &p->items[p->count++];
 		*item = (struct plan_item){ .source = i };
 		rc = choose(item, &s->tensors[i], &q, r, e);
+	}
+	for (const struct stored *of = config ? config->arch->stored : NULL; of && (of->hf || of->gguf) && !rc; of++)
+		for (uint32_t l = 0; l < config->layers && !rc; l++)
+			rc = make_alike(p, r, of, l, e);
+	for (size_t i = 0; i < p->count && !rc; i++) {
+		const struct plan_item *item = &p->items[i];
 		p->bytes += item->out.nbytes;
 		uint64_t need = plan_item_scratch(item, &s->tensors[i]) + (s->copies ? s->tensors[i].nbytes : 0);
 		p->scratch = need > p->scratch ? need : p->scratch;

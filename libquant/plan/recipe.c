@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/names.h"
+#include "model/stored.h"
 
 #define END { ROLE_UNKNOWN, WHEN_ALWAYS, NULL, NULL }
 static const char sensitive[] = "sensitive layer: more bits", values[] = "values: more bits", outputs[] = "attention output: more bits";
@@ -443,6 +444,18 @@ static const char *of_eight(const struct recipe *r, enum role role)
 	return NULL;
 }
 
+/* llama.cpp's types of Q, K and V in one tensor (attn_qkv). */
+static const char *of_qkv(const struct recipe *r)
+{
+	static const struct { const char *preset, *codec; } rows[] = {
+		{ "Q3_K_M", "q4_k" }, { "Q3_K_L", "q4_k" }, { "Q4_K_M", "q5_k" }, { "Q5_K_M", "q6_k" },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+		if (!strcmp(r->row->name, rows[i].preset))
+			return rows[i].codec;
+	return NULL;
+}
+
 static const struct codec *preset_codec(const struct recipe *r, const struct recipe_query *q, enum role role, const char **why)
 {
 	const struct recipe_row *row = r->row;
@@ -459,6 +472,10 @@ static const struct codec *preset_codec(const struct recipe *r, const struct rec
 		return codec_find(shared);
 	}
 	role = role < ROLE_COUNT ? role_rows[role].like : role;
+	if (role < ROLE_COUNT && q->config && stored_together(q->config->arch, role)) {
+		*why = "queries, keys and values in one tensor";
+		return of_qkv(r) ? codec_find(of_qkv(r)) : r->codec;
+	}
 	for (const struct recipe_rule *rule = row->rules; rule && rule->codec; rule++)
 		if (rule->role == role && layer_rule(rule->when, q)) {
 			*why = rule->why;

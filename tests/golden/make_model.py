@@ -95,6 +95,8 @@ def odd_tensors(name, tensors):
         tensors = {k.removeprefix("model."): v for k, v in tensors.items()}
         tensors["rotary_emb.inv_freq"] = torch.ones(5)
         tensors["layers.1.self_attn.rotary_emb.inv_freq"] = torch.ones(5)
+    if name.startswith("gpt-neox"):
+        tensors["embed_out.weight"] = tensors.pop("lm_head.weight")  # as transformers saves it
     if name == "gpt2-old":
         tensors = {k.removeprefix("transformer."): v for k, v in tensors.items()}
         tensors["h.0.attn.bias"] = torch.ones(1, 1, 4, 4).half()

@@ -1,0 +1,36 @@
+#ifndef QUIRE_FORMATS_PARTS_H
+#define QUIRE_FORMATS_PARTS_H
+/* Tensors of a folder that hold several of the model's, or lie transposed there (model/stored.h): taken apart and put together. */
+#include "model/stored.h"
+#include "plan/plan.h"
+#include "tensor/tensor.h"
+
+/* Which rows of a stored tensor a part is. */
+struct part {
+	unsigned count;          /* parts in the tensor; 0: all of it, as it lies */
+	unsigned at;             /* which of them */
+	uint64_t first, rows;    /* where they begin, one part after the other */
+	uint64_t all;            /* rows of all parts */
+	uint64_t head;           /* rows of one head, whose parts lie together; 0: the parts do not */
+	bool transposed;
+};
+
+/* ERR_INPUT for a shape that cannot be such a tensor's, ERR_UNSUPPORTED for a type whose rows or values cannot be moved. */
+int parts_of(const struct stored *s, const struct tensor *t, const struct layer_config *l, struct part out[STORED_PARTS], struct err *e);
+/* Shape and size of a part; without a name. */
+struct tensor part_tensor(const struct part *p, const struct tensor *stored);
+/* From the stored tensor's bytes those of a part. */
+int part_take(const struct part *p, const struct tensor *t, struct tensor_bytes *bytes, struct err *e);
+
+/*
+ * A plan of what a folder holds, and a sink for the plan of parts in front of the one for that. *out NULL: every tensor is
+ * written as it is. ERR_UNSUPPORTED: the parts differ in type, or cannot lie as the class has them.
+ */
+struct together;
+int together_new(const struct plan *parts, const struct config *config, struct together **out, struct err *e);
+const struct plan *together_plan(const struct together *t);
+/* Owns t and the sink behind it. */
+struct tensor_sink *together_sink(struct together *t, struct tensor_sink *behind);
+void together_free(struct together *t);
+
+#endif
