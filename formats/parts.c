@@ -28,9 +28,10 @@ int parts_of(const struct stored *s, const struct tensor *t, const struct layer_
 	if (!stored_rows(s, rows, l->heads, l->kv_heads, first) || (!s->transposed && t->nbytes % rows))
 		return shape_wrong(t, e);
 	if (s->transposed && matrix && t->codec->kind != CODEC_FLOAT)
-		return err_set(e, ERR_UNSUPPORTED, "tensor '%.200s' lies transposed, which is read in floats only, not %s", t->name, t->codec->name);
+		return err_set(e, ERR_UNSUPPORTED, "tensor '%.200s' lies transposed in a folder, as floats only, not as %s (.quire and .gguf can)", t->name, t->codec->name);
 	if (s->heads && l->heads != l->kv_heads)
-		return err_set(e, ERR_UNSUPPORTED, "tensor '%.200s' holds Q, K and V of each head together, and cannot have fewer heads of K and V",
+		return err_set(e, ERR_UNSUPPORTED, "tensor '%.200s' holds Q, K and V of each head together in a folder, and cannot have fewer heads of K and V "
+			       "there; .quire and .gguf can",
 			       t->name);
 	for (unsigned i = 0; i < n; i++)
 		out[i] = (struct part){ .count = n, .at = i, .first = first[i], .rows = first[i + 1] - first[i], .all = rows,
