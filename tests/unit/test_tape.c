@@ -476,6 +476,55 @@ static void gradients_are_slopes(void **state)
 	}
 }
 
+/* ---- against torch: tests/golden/make_gradient.py */
+
+static void near_torch(const char *what, double have, double want, double largest)
+{
+	if (!(fabs(have - want) < 2e-4 * largest))
+		fail_msg("%s: %g, torch has %g (largest %g)", what, have, want, largest);
+}
+
+static void gradients_are_those_of_torch(void **state)
+{
+	static const enum role roles[] = { ROLE_Q, ROLE_K, ROLE_V, ROLE_O, ROLE_GATE, ROLE_UP, ROLE_DOWN };
+	enum { STEP = 61 };
+	struct trained t;
+	(void)state;
+	trained_open(&t, &(struct variant){ "gemma2", "gemma2", NULL, 0, 0, false, false });
+	size_t size = TOKENS * t.config.hidden, count = TOKENS + size + 1, at = 0;
+	for (uint32_t i = 0; i < t.config.layers; i++)
+		for (size_t k = 0; k < sizeof roles / sizeof *roles; k++)
+			count += 1 + (size_of(&t.block[i], block_op(&t.block[i], roles[k])) + STEP - 1) / STEP;
+	double *golden = some(count, sizeof *golden);
+	FILE *f = fopen("tests/golden/gradient/gemma2.f64", "rb");
+	assert_non_null(f);
+	assert_int_equal(fread(golden, sizeof *golden, count, f), count);
+	assert_int_equal(fgetc(f), EOF);
+	fclose(f);
+	for (size_t i = 0; i < TOKENS; i++)
+		t.tokens[i] = (int32_t)golden[at++];
+	for (size_t i = 0; i < size; i++)
+		t.teacher[i] = (float)golden[at++];
+	double kl = loss(&t, true);
+	near_torch("KL", kl, golden[at], golden[at]);
+	at++;
+	back(&t);
+	for (uint32_t i = 0; i < t.config.layers; i++)
+		for (size_t k = 0; k < sizeof roles / sizeof *roles; k++) {
+			size_t n = size_of(&t.block[i], block_op(&t.block[i], roles[k]));
+			const float *grad = t.w[i][roles[k]].grad;
+			double square = 0, want = golden[at++];
+			for (size_t x = 0; x < n; x++)
+				square += (double)grad[x] * (double)grad[x];
+			near_torch(role_rows[roles[k]].name, square, want, want);
+			for (size_t x = 0; x < n; x += STEP)
+				near_torch(role_rows[roles[k]].name, (double)grad[x], golden[at++], sqrt(want / (double)n) * 10);
+		}
+	assert_int_equal(at, count);
+	free(golden);
+	trained_close(&t);
+}
+
 static void threads_do_not_change_bits(void **state)
 {
 	float *was = NULL;
@@ -522,6 +571,7 @@ int main(void)
 		cmocka_unit_test(each_operation),
 		cmocka_unit_test(whole_layers),
 		cmocka_unit_test(gradients_are_slopes),
+		cmocka_unit_test(gradients_are_those_of_torch),
 		cmocka_unit_test(threads_do_not_change_bits),
 		cmocka_unit_test(what_has_no_derivative_is_named),
 	};
