@@ -299,7 +299,7 @@ static int foresee(struct state *s, struct err *e)
 	for (size_t i = 0; i < s->in->notes.count; i++)
 		notes_add(&s->notes, "%s", s->in->notes.line[i]);
 	if (s->format && (s->p->dry_run || s->p->calibration) &&
-	    s->format->create(NULL, s->in, described(s), &s->plan, &o, &none, e))
+	    s->format->create(NULL, &(struct write_request){ s->in, described(s), &s->plan, &o }, &none, e))
 		return err_prefix(e, "%.600s", s->p->output ? s->p->output : s->p->input);
 	tell(s);
 	return ERR_OK;
@@ -308,12 +308,13 @@ static int foresee(struct state *s, struct err *e)
 static int open_output(struct state *s, struct err *e)
 {
 	struct write_options o = write_options(s);
+	const struct write_request wanted = { s->in, described(s), &s->plan, &o };
 	if (!s->p->no_source_hash && s->format->keeps_origin) {
 		if (source_hash_start(s->p->input, &s->hash, e))
 			return e->code;
 		o.facts = source_hash_facts(s->hash, &o.fact_count);
 	}
-	int rc = s->format->create(s->p->output, s->in, described(s), &s->plan, &o, &s->sink, e);
+	int rc = s->format->create(s->p->output, &wanted, &s->sink, e);
 	if (!rc)
 		tell(s);
 	return rc;

@@ -60,6 +60,14 @@ struct write_options {
 	struct notes *notes;         /* takes what the format does not keep, one line each; NULL: nobody listens */
 };
 
+/* What a sink is asked to write. */
+struct write_request {
+	const struct checkpoint *src;  /* gives side files */
+	const struct config *config;   /* NULL: not known */
+	const struct plan *plan;       /* outlives the sink */
+	const struct write_options *options; /* NULL: defaults, for folders and GGUF */
+};
+
 struct format {
 	const char *name;            /* "safetensors", "hf", "gguf", "quire" */
 	const char *summary;
@@ -83,11 +91,10 @@ struct format {
 	bool deflates;               /* can write_options.compress */
 	bool keeps_origin;           /* has room for hashes of what it was made from */
 	/*
-	 * Opens a sink. `src` gives side files; the plan must outlive the sink. path NULL: only what it would refuse and what goes
-	 * to o->notes, nothing is written and *out stays NULL. NULL: the format is only read.
+	 * Opens a sink. path NULL: only what it would refuse and what goes to the options' notes, nothing is written and *out
+	 * stays NULL. NULL: the format is only read.
 	 */
-	int (*create)(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-		      const struct write_options *o, struct tensor_sink **out, struct err *e);
+	int (*create)(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
 };
 extern const struct format *const format_rows[];
 extern const unsigned format_row_count;

@@ -18,17 +18,19 @@ struct entry {
 	bool wide;            /* scales are f32 and have to be narrowed, exactly */
 };
 
-struct ct_source {
-	struct tensor_source base;  /* first: get() casts back */
-	struct tensor_source *inner;
-	struct entry *entries;
-};
-
 /* One group of the configuration. */
 struct scheme {
 	int64_t bits, group;        /* group 0: a row */
 	bool symmetric;
-	const struct json *targets;
+	const struct json *targets; /* while it is opened */
+};
+
+struct ct_source {
+	struct tensor_source base;  /* first: get() casts back */
+	struct tensor_source *inner;
+	struct entry *entries;
+	struct scheme *schemes;
+	size_t scheme_count;
 };
 
 /* ---- the weights */
@@ -128,18 +130,18 @@ static bool fits(const struct ct_source *s, const struct entry *x, uint64_t cols
 }
 
 /* A scheme that names the module before one that only fits. */
-static const struct scheme *choose(const struct ct_source *s, const struct entry *x, uint64_t cols, const char *module, size_t len,
-				   const struct scheme *schemes, size_t count)
+static const struct scheme *choose(const struct ct_source *s, const struct entry *x, uint64_t cols, const char *module, size_t len)
 {
 	const struct scheme *found = NULL;
-	for (size_t i = 0; i < count; i++) {
-		if (!fits(s, x, cols, &schemes[i]))
+	for (size_t i = 0; i < s->scheme_count; i++) {
+		const struct scheme *c = &s->schemes[i];
+		if (!fits(s, x, cols, c))
 			continue;
-		found = found ? found : &schemes[i];
-		for (const struct json *t = json_first(schemes[i].targets); t; t = json_next(t)) {
+		found = found ? found : c;
+		for (const struct json *t = json_first(c->targets); t; t = json_next(t)) {
 			const char *name = json_string(t);
 			if (name && strlen(name) == len && !memcmp(name, module, len))
-				return &schemes[i];
+				return c;
 		}
 	}
 	return found;
@@ -184,10 +186,10 @@ static int choose_codec(struct ct_source *s, struct entry *x, const struct schem
 	return tensor_measure(t, e);
 }
 
-static int add_weight(struct checkpoint *c, struct ct_source *s, size_t i, size_t len, const struct scheme *schemes, size_t count,
-		      struct entry *x, struct tensor *t, struct err *e)
+static int add_weight(struct checkpoint *c, struct ct_source *s, size_t i, struct entry *x, struct tensor *t, struct err *e)
 {
 	const struct tensor *packed = &s->inner->tensors[i];
+	size_t len = module_of(packed->name, PACKED);
 	struct tensor_bytes b;
 	*x = (struct entry){ .packed = true };
 	for (int p = 0; p < PARTS; p++)
@@ -203,7 +205,7 @@ static int add_weight(struct checkpoint *c, struct ct_source *s, size_t i, size_
 	tensor_bytes_release(&b);
 	if (rows != packed->dim[0] || !cols || cols > packed->dim[1] * 32)
 		return bad(e, packed, "weight_shape contradicts it");
-	const struct scheme *scheme = choose(s, x, cols, packed->name, len, schemes, count);
+	const struct scheme *scheme = choose(s, x, cols, packed->name, len);
 	if (!scheme)
 		return bad(e, packed, "no group of quantization_config has its bits, groups and zero points");
 	if (x->part[ZERO] != SIZE_MAX &&
@@ -244,7 +246,7 @@ static int read_scheme(const struct json *group, struct scheme *out, struct err 
 	return ERR_OK;
 }
 
-static int build(struct checkpoint *c, struct ct_source *s, const struct scheme *schemes, size_t count, struct err *e)
+static int build(struct checkpoint *c, struct ct_source *s, struct err *e)
 {
 	const struct tensor_source *in = s->inner;
 	struct tensor *tensors = arena_array(&c->arena, in->count + 1, sizeof *tensors);
@@ -255,7 +257,6 @@ static int build(struct checkpoint *c, struct ct_source *s, const struct scheme 
 		return err_nomem(e);
 	for (size_t i = 0; i < in->count && !rc; i++) {
 		const char *name = in->tensors[i].name;
-		size_t len = module_of(name, PACKED);
 		bool part = false;
 		for (int p = SCALE; p < PARTS && !part; p++) {
 			size_t k = module_of(name, (enum part)p);
@@ -263,8 +264,8 @@ static int build(struct checkpoint *c, struct ct_source *s, const struct scheme 
 		}
 		if (part)
 			continue;
-		if (len) {
-			rc = add_weight(c, s, i, len, schemes, count, &s->entries[n], &tensors[n], e);
+		if (module_of(name, PACKED)) {
+			rc = add_weight(c, s, i, &s->entries[n], &tensors[n], e);
 		} else {
 			tensors[n] = in->tensors[i];
 			s->entries[n] = (struct entry){ .part = { i } };
@@ -278,16 +279,16 @@ static int build(struct checkpoint *c, struct ct_source *s, const struct scheme 
 int ct_attach(struct checkpoint *c, const struct json *quant, struct err *e)
 {
 	const struct json *groups = json_get(quant, "config_groups");
-	size_t count = 0;
-	struct scheme *schemes = arena_array(&c->arena, json_count(groups) + 1, sizeof *schemes);
 	struct ct_source *s = arena_alloc(&c->arena, sizeof *s);
-	int rc = schemes && s ? ERR_OK : err_nomem(e);
+	if (!s)
+		return err_nomem(e);
+	*s = (struct ct_source){ .inner = c->source };
+	s->schemes = arena_array(&c->arena, json_count(groups) + 1, sizeof *s->schemes);
+	int rc = s->schemes ? ERR_OK : err_nomem(e);
 	for (const struct json *g = json_first(groups); g && !rc; g = json_next(g))
-		rc = read_scheme(g, &schemes[count++], e);
-	if (!rc) {
-		s->inner = c->source;
-		rc = build(c, s, schemes, count, e);
-	}
+		rc = read_scheme(g, &s->schemes[s->scheme_count++], e);
+	if (!rc)
+		rc = build(c, s, e);
 	if (!rc)
 		c->source = &s->base;
 	else if (s)

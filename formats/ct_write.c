@@ -17,16 +17,21 @@ static size_t module_len(const char *name)
 	return n > k && !strcmp(name + n - k, WEIGHT) ? n - k : 0;
 }
 
-static int add_part(struct plan *parts, const struct plan_item *item, const char *suffix, const char *codec, uint64_t a, uint64_t b,
-		    struct err *e)
+/* One of the tensors that a quantized matrix becomes. */
+struct part {
+	const char *suffix, *codec;
+	uint64_t rows, cols; /* cols 0: a vector */
+};
+
+static int add_part(struct plan *parts, const struct plan_item *item, struct part p, struct err *e)
 {
 	struct plan_item *x = &parts->items[parts->count++];
-	size_t n = module_len(item->out.name), size = n + strlen(suffix) + 2;
+	size_t n = module_len(item->out.name), size = n + strlen(p.suffix) + 2;
 	char *name = arena_alloc(&parts->arena, size);
 	if (!name)
 		return err_nomem(e);
-	snprintf(name, size, "%.*s.%s", (int)n, item->out.name, suffix);
-	*x = (struct plan_item){ .out = { .name = name, .codec = codec_find(codec), .ndim = b ? 2 : 1, .dim = { a, b } } };
+	snprintf(name, size, "%.*s.%s", (int)n, item->out.name, p.suffix);
+	*x = (struct plan_item){ .out = { .name = name, .codec = codec_find(p.codec), .ndim = p.cols ? 2 : 1, .dim = { p.rows, p.cols } } };
 	return tensor_measure(&x->out, e);
 }
 
@@ -42,13 +47,13 @@ static int add_item(struct plan *parts, const struct plan_item *item, struct err
 			       item->out.name);
 	int rc = ct_layout_of(&item->out, &l, e);
 	if (!rc)
-		rc = add_part(parts, item, "weight_packed", "i32", l.rows, l.words, e);
+		rc = add_part(parts, item, (struct part){ "weight_packed", "i32", l.rows, l.words }, e);
 	if (!rc)
-		rc = add_part(parts, item, "weight_scale", item->out.codec->group_scale ? "bf16" : "f16", l.rows, l.groups, e);
+		rc = add_part(parts, item, (struct part){ "weight_scale", item->out.codec->group_scale ? "bf16" : "f16", l.rows, l.groups }, e);
 	if (!rc)
-		rc = add_part(parts, item, "weight_shape", "i64", 2, 0, e);
+		rc = add_part(parts, item, (struct part){ "weight_shape", "i64", 2, 0 }, e);
 	if (!rc && l.zero_words)
-		rc = add_part(parts, item, "weight_zero_point", "i32", l.zero_words, l.groups, e);
+		rc = add_part(parts, item, (struct part){ "weight_zero_point", "i32", l.zero_words, l.groups }, e);
 	return rc;
 }
 

@@ -190,14 +190,13 @@ static uint32_t experts_in(const struct reader *r, const struct gguf_tensor *g)
 
 /* One matrix of those that lie in a tensor. */
 static int unstack(struct checkpoint *c, const struct reader *r, const struct gguf_tensor *g, uint32_t i, struct tensor *t,
-		   struct view *v, struct err *e)
+		   struct err *e)
 {
 	char name[96];
 	uint32_t layer = 0;
 	enum role role = role_from_gguf(r->m.arch, g->name, &layer);
 	*t = (struct tensor){ .codec = g->codec, .ndim = 2, .dim = { g->dim[1], g->dim[0] }, .nbytes = g->nbytes / g->dim[2] };
 	t->name = arena_strdup(&c->arena, role_hf_name(r->m.arch, role, place_of(layer, i), name));
-	v->data += i * t->nbytes;
 	return t->name ? ERR_OK : err_nomem(e);
 }
 
@@ -209,7 +208,7 @@ static const struct stored *holds_parts(const struct reader *r, const struct ggu
 
 /* One of them. */
 static int take_part(struct checkpoint *c, const struct reader *r, const struct gguf_tensor *g, unsigned i, struct tensor *t,
-		     struct view *v, struct err *e)
+		     struct err *e)
 {
 	char name[96];
 	uint32_t layer;
@@ -220,7 +219,6 @@ static int take_part(struct checkpoint *c, const struct reader *r, const struct 
 	*t = (struct tensor){ .codec = g->codec, .ndim = g->ndim, .dim = { first[i + 1] - first[i], g->ndim == 2 ? g->dim[0] : 0 } };
 	t->nbytes = g->nbytes / rows * t->dim[0];
 	t->name = arena_strdup(&c->arena, role_hf_name(r->m.arch, s->part[i], layer, name));
-	v->data += g->nbytes / rows * first[i];
 	return t->name ? ERR_OK : err_nomem(e);
 }
 
@@ -282,13 +280,15 @@ static int list_tensors(struct checkpoint *c, struct reader *r, struct err *e)
 				continue;
 			uint32_t experts = experts_in(r, g), k = 0, layer;
 			const struct stored *s = holds_parts(r, g, &layer);
+			uint64_t offset = 0;
 			do {
-				r->view[at].data = part->data + g->at;
-				int rc = experts ? unstack(c, r, g, k, &tensors[at], &r->view[at], e)
-					 : s	 ? take_part(c, r, g, k, &tensors[at], &r->view[at], e)
+				int rc = experts ? unstack(c, r, g, k, &tensors[at], e)
+					 : s	 ? take_part(c, r, g, k, &tensors[at], e)
 						 : translate(c, r, g, &tensors[at], &r->view[at], e);
 				if (rc)
 					return rc;
+				r->view[at].data = part->data + g->at + offset;
+				offset += tensors[at].nbytes;
 				at++;
 			} while (++k < (s ? stored_count(s) : experts));
 		}

@@ -22,6 +22,7 @@
 #include "base/strbuf.h"
 #include "codec/codec.h"
 #include "formats/file.h"
+#include "tensor/tensor.h"
 
 enum gguf_type {
 	GGUF_U8, GGUF_I8, GGUF_U16, GGUF_I16, GGUF_U32, GGUF_I32, GGUF_F32, GGUF_BOOL,
@@ -113,11 +114,10 @@ void gguf_begin_strings(struct gguf_writer *w, const char *key);
 void gguf_array_string(struct gguf_writer *w, const char *s, size_t len);
 void gguf_end_strings(struct gguf_writer *w);
 /*
- * Adds a tensor with a row-major shape; *offset gets its place in the data blob. ERR_UNSUPPORTED for a codec, a
+ * Adds a tensor by name, codec and shape; *offset gets its place in the data blob. ERR_UNSUPPORTED for a codec, a
  * name (over 63 bytes) or a shape (over 4 dimensions) that GGUF cannot hold; ERR_INPUT for a name used twice.
  */
-int gguf_add_tensor(struct gguf_writer *w, const char *name, const struct codec *c, uint32_t ndim, const uint64_t *dim,
-		    uint64_t *offset, struct err *e);
+int gguf_add_tensor(struct gguf_writer *w, const struct tensor *t, uint64_t *offset, struct err *e);
 /* Appends the header, padded to where the data starts. */
 int gguf_header(struct gguf_writer *w, struct strbuf *out, struct err *e);
 void gguf_writer_release(struct gguf_writer *w);

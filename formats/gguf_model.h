@@ -68,8 +68,7 @@ int gguf_put_vocabulary(struct gguf_writer *w, const struct config *c, const str
 int gguf_put_chat_templates(struct gguf_writer *w, const struct checkpoint *c, struct err *e);
 struct json_writer;
 void gguf_chat_templates(const struct gguf *g, struct json_writer *w);
-int gguf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-		const struct write_options *o, struct tensor_sink **out, struct err *e);
+int gguf_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
 extern const struct format format_gguf;
 
 #endif

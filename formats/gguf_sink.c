@@ -127,7 +127,9 @@ static int check_complete(const struct sink *k, struct err *e)
 static int add_stack(const struct sink *k, struct gguf_writer *w, struct slot **slot, size_t left, size_t *count, struct err *e)
 {
 	const struct tensor *first = &slot[0]->item->out;
-	uint64_t dim[3] = { k->config->experts, first->dim[0], first->dim[1] }, at;
+	const struct tensor all = { .name = slot[0]->name, .codec = first->codec, .ndim = 3,
+				    .dim = { k->config->experts, first->dim[0], first->dim[1] } };
+	uint64_t at;
 	*count = k->config->experts;
 	for (size_t i = 0; i < *count; i++) {
 		const struct tensor *t = i < left ? &slot[i]->item->out : NULL;
@@ -137,7 +139,7 @@ static int add_stack(const struct sink *k, struct gguf_writer *w, struct slot **
 			return err_set(e, ERR_UNSUPPORTED, "tensor '%s' holds all experts in one type: %s is %s, %s is %s", slot[0]->name,
 				       first->name, first->codec->name, t->name, t->codec->name);
 	}
-	int rc = gguf_add_tensor(w, slot[0]->name, first->codec, 3, dim, &at, e);
+	int rc = gguf_add_tensor(w, &all, &at, e);
 	for (size_t i = 0; i < *count && !rc; i++)
 		slot[i]->offset = at + i * first->nbytes;
 	return rc;
@@ -147,18 +149,19 @@ static int add_stack(const struct sink *k, struct gguf_writer *w, struct slot **
 static int add_parts(struct gguf_writer *w, struct slot **slot, size_t left, size_t *count, struct err *e)
 {
 	const struct tensor *first = &slot[0]->item->out;
-	uint64_t dim[2] = { 0, first->dim[1] }, at;
+	struct tensor all = { .name = slot[0]->name, .codec = first->codec, .ndim = first->ndim, .dim = { 0, first->dim[1] } };
+	uint64_t at;
 	*count = slot[0]->parts;
 	for (size_t i = 0; i < *count; i++) {
 		const struct tensor *t = i < left ? &slot[i]->item->out : NULL;
-		if (!t || slot[i]->expert != i || strcmp(slot[i]->name, slot[0]->name) || t->ndim != first->ndim || t->dim[1] != dim[1])
+		if (!t || slot[i]->expert != i || strcmp(slot[i]->name, slot[0]->name) || t->ndim != first->ndim || t->dim[1] != all.dim[1])
 			return err_set(e, ERR_INPUT, "tensor '%s': not all of its %zu parts are there, in one width", slot[0]->name, *count);
 		if (t->codec != first->codec)
 			return err_set(e, ERR_UNSUPPORTED, "tensor '%s' holds its parts in one type: %s is %s, %s is %s", slot[0]->name,
 				       first->name, first->codec->name, t->name, t->codec->name);
-		dim[0] += t->dim[0];
+		all.dim[0] += t->dim[0];
 	}
-	int rc = gguf_add_tensor(w, slot[0]->name, first->codec, first->ndim, dim, &at, e);
+	int rc = gguf_add_tensor(w, &all, &at, e);
 	for (size_t i = 0; i < *count && !rc; i++) {
 		slot[i]->offset = at;
 		at += slot[i]->item->out.nbytes;
@@ -183,18 +186,22 @@ static int place_tensors(struct sink *k, struct gguf_writer *w, uint64_t *diviso
 		order[count++] = &freqs;
 	qsort(order, count, sizeof *order, by_place);
 	for (size_t i = 0, n; i < count && !rc; i += n) {
-		uint64_t dim = r->dims / 2;
 		n = 1;
 		if (order[i] == &freqs) {
-			rc = gguf_add_tensor(w, freqs.name, codec_find("f32"), 1, &dim, divisors_at, e);
+			const struct tensor divisors = { .name = freqs.name, .codec = codec_find("f32"), .ndim = 1, .dim = { r->dims / 2 } };
+			rc = gguf_add_tensor(w, &divisors, divisors_at, e);
 			continue;
 		}
 		const struct tensor *t = &order[i]->item->out;
 		uint64_t before = w->data_bytes;
-		rc = order[i]->parts ? add_parts(w, order + i, count - i, &n, e)
-		     : order[i]->expert != NO_EXPERT
-			     ? add_stack(k, w, order + i, count - i, &n, e)
-			     : gguf_add_tensor(w, order[i]->name, t->codec, t->ndim, t->dim, &order[i]->offset, e);
+		struct tensor named = *t;
+		named.name = order[i]->name;
+		if (order[i]->parts)
+			rc = add_parts(w, order + i, count - i, &n, e);
+		else if (order[i]->expert != NO_EXPERT)
+			rc = add_stack(k, w, order + i, count - i, &n, e);
+		else
+			rc = gguf_add_tensor(w, &named, &order[i]->offset, e);
 		uint64_t bytes = 0;
 		for (size_t part = 0; part < n && !rc; part++)
 			bytes += order[i + part]->item->out.nbytes;
@@ -489,21 +496,20 @@ static int prepare(struct sink *k, const char *path, const struct checkpoint *sr
 	return rc;
 }
 
-int gguf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-		const struct write_options *o, struct tensor_sink **out, struct err *e)
+int gguf_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
 {
 	*out = NULL;
-	if (!config)
+	if (!r->config)
 		return err_set(e, ERR_UNSUPPORTED, "%.500s%sGGUF needs to know the architecture of the model", path ? path : "", path ? ": " : "");
 	struct sink *k = calloc(1, sizeof *k);
 	if (!k)
 		return err_nomem(e);
 	k->base = (struct tensor_sink){ sink_item, sink_bytes, sink_seal, sink_finish, sink_close };
-	k->plan = p;
-	k->config = config;
+	k->plan = r->plan;
+	k->config = r->config;
 	k->now = SIZE_MAX;
-	k->slot = calloc(p->count + 1, sizeof *k->slot);
-	int rc = k->slot ? prepare(k, path, src, o, e) : err_nomem(e);
+	k->slot = calloc(r->plan->count + 1, sizeof *k->slot);
+	int rc = k->slot ? prepare(k, path, r->src, r->options, e) : err_nomem(e);
 	if (rc || !path)
 		sink_close(&k->base);
 	else

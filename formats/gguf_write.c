@@ -147,21 +147,26 @@ void gguf_put_raw(struct gguf_writer *w, const struct gguf_kv *kv)
 	strbuf_add(&w->kv, kv->data, (size_t)kv->size);
 }
 
-static int writable(const char *name, const struct codec *c, uint32_t ndim, struct err *e)
+static int writable(const struct tensor *t, struct err *e)
 {
+	const char *name = t->name;
+	const struct codec *c = t->codec;
 	if (strlen(name) > GGUF_MAX_NAME)
 		return err_set(e, ERR_UNSUPPORTED, "tensor '%s': GGUF names have at most %d bytes", name, GGUF_MAX_NAME);
 	if (c->gguf_type < 0)
 		return err_set(e, ERR_UNSUPPORTED, "tensor '%s': GGUF cannot hold the type %s", name, c->name);
-	if (ndim > GGUF_MAX_DIMS)
+	if (t->ndim > GGUF_MAX_DIMS)
 		return err_set(e, ERR_UNSUPPORTED, "tensor '%s': GGUF tensors have at most %d dimensions", name, GGUF_MAX_DIMS);
 	return 0;
 }
 
-int gguf_add_tensor(struct gguf_writer *w, const char *name, const struct codec *c, uint32_t ndim, const uint64_t *dim,
-		    uint64_t *offset, struct err *e)
+int gguf_add_tensor(struct gguf_writer *w, const struct tensor *t, uint64_t *offset, struct err *e)
 {
-	int rc = writable(name, c, ndim, e);
+	const char *name = t->name;
+	const struct codec *c = t->codec;
+	uint32_t ndim = t->ndim;
+	const uint64_t *dim = t->dim;
+	int rc = writable(t, e);
 	if (rc)
 		return rc;
 	const char *key = arena_strdup(&w->arena, name);

@@ -16,10 +16,8 @@ extern const unsigned side_row_count;
 bool side_name_valid(const char *name);
 
 /* Writers, hf_write.c. */
-int hf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-	      const struct write_options *o, struct tensor_sink **out, struct err *e);
-int st_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-	      const struct write_options *o, struct tensor_sink **out, struct err *e);
+int hf_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
+int st_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
 /*
  * A config.json's text with the value of a top-level key replaced by another of its kind, as JSON: "\"float16\"", "false".
  * Left alone when the key is missing, null or of another kind.

@@ -103,7 +103,7 @@ static int lay_out(struct st_sink *k, struct shard_plan *s, const struct map *in
 	if (!rc)
 		rc = st_layout(s->entries, s->count, e);
 	if (!rc)
-		rc = st_header(&s->header, s->entries, s->count, &meta, 1, 8, e);
+		rc = st_header(&s->header, &(struct st_listing){ s->entries, s->count, &meta, 1 }, 8, e);
 	for (size_t i = 0; i < s->count && !rc; i++) {
 		const struct st_entry *t = &s->entries[i];
 		uint64_t item;
@@ -493,27 +493,28 @@ static int write_sides(struct out_dir *d, const struct checkpoint *src, const st
 	return rc;
 }
 
-static int create_folder(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-			 const struct write_options *o, struct tensor_sink **out, struct err *e)
+static int create_folder(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
 {
+	const struct plan *p = r->plan;
+	const struct write_options *o = r->options;
 	bool compress = ct_wanted(p);
 	*out = NULL;
-	if (compress && !config && !checkpoint_has(src, "config.json"))
+	if (compress && !r->config && !checkpoint_has(r->src, "config.json"))
 		return err_set(e, ERR_UNSUPPORTED, "%.500s%show a folder's quantized weights are stored stands in its config.json, and the model has "
 			       "none; put it beside the model, or write .quire", path ? path : "", path ? ": " : "");
 	struct st_sink *k = sink_new(p, o && o->shard_size ? o->shard_size : SHARD_SIZE, compress, e);
 	if (!k)
 		return e->code;
-	int rc = gguf_note_lost(src, o ? o->notes : NULL, e);
+	int rc = gguf_note_lost(r->src, o ? o->notes : NULL, e);
 	if (rc || !path) {
 		sink_close(&k->base);
 		return rc;
 	}
 	rc = out_dir_open(path, &k->dir, e);
 	if (!rc)
-		rc = write_sides(k->dir, src, config, p, e);
+		rc = write_sides(k->dir, r->src, r->config, p, e);
 	if (!rc)
-		rc = write_tokenizer(k->dir, src, e);
+		rc = write_tokenizer(k->dir, r->src, e);
 	if (!rc)
 		rc = shard_begin(k, e);
 	*out = &k->base;
@@ -526,16 +527,12 @@ static int create_folder(const char *path, const struct checkpoint *src, const s
 	return rc;
 }
 
-static int create_file(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-		       const struct write_options *o, struct tensor_sink **out, struct err *e)
+static int create_file(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
 {
-	(void)src;
-	(void)config;
-	(void)o;
 	*out = NULL;
 	if (!path)
 		return ERR_OK;
-	struct st_sink *k = sink_new(p, 0, false, e);
+	struct st_sink *k = sink_new(r->plan, 0, false, e);
 	if (!k)
 		return e->code;
 	int rc = out_open(path, &k->file, e);
@@ -548,18 +545,19 @@ static int create_file(const char *path, const struct checkpoint *src, const str
 	return rc;
 }
 
-typedef int create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-		   const struct write_options *o, struct tensor_sink **out, struct err *e);
+typedef int create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
 
 /* With tensors put together as the model's class has them. */
-static int create_together(create *next, const char *path, const struct checkpoint *src, const struct config *config,
-			   const struct plan *p, const struct write_options *o, struct tensor_sink **out, struct err *e)
+static int create_together(create *next, const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
 {
 	struct together *t;
+	struct write_request parts = *r;
 	*out = NULL;
-	int rc = together_new(p, config, &t, e);
-	if (!rc)
-		rc = next(path, src, config, t ? together_plan(t) : p, o, out, e);
+	int rc = together_new(r->plan, r->config, &t, e);
+	if (!rc) {
+		parts.plan = t ? together_plan(t) : r->plan;
+		rc = next(path, &parts, out, e);
+	}
 	if (t && *out)
 		*out = together_sink(t, *out);
 	else
@@ -567,14 +565,12 @@ static int create_together(create *next, const char *path, const struct checkpoi
 	return rc;
 }
 
-int hf_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-	      const struct write_options *o, struct tensor_sink **out, struct err *e)
+int hf_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
 {
-	return create_together(create_folder, path, src, config, p, o, out, e);
+	return create_together(create_folder, path, r, out, e);
 }
 
-int st_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-	      const struct write_options *o, struct tensor_sink **out, struct err *e)
+int st_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
 {
-	return create_together(create_file, path, src, config, p, o, out, e);
+	return create_together(create_file, path, r, out, e);
 }

@@ -65,7 +65,14 @@ static bool ends_with(const char *s, const char *end, size_t *stem)
 	return n > k && !strcmp(s + n - k, end);
 }
 
-static const struct gguf_tensor *find_counts(const struct gguf *g, const struct map *tensors, const char *name, size_t stem)
+/* An importance matrix as GGUF. */
+struct gguf_matrix {
+	struct gguf g;
+	struct map tensors;      /* name -> index */
+	const uint8_t *data;     /* the whole file */
+};
+
+static const struct gguf_tensor *find_counts(const struct gguf_matrix *g, const char *name, size_t stem)
 {
 	char key[256];
 	uint64_t at;
@@ -73,13 +80,13 @@ static const struct gguf_tensor *find_counts(const struct gguf *g, const struct 
 		return NULL;
 	memcpy(key, name, stem);
 	memcpy(key + stem, COUNTS, sizeof COUNTS);
-	return map_get(tensors, key, strlen(key), &at) ? &g->tensors[at] : NULL;
+	return map_get(&g->tensors, key, strlen(key), &at) ? &g->g.tensors[at] : NULL;
 }
 
-static int gguf_entry(struct imatrix *m, struct map *names, const struct gguf *g, const struct map *tensors,
-		      const struct gguf_tensor *t, size_t stem, const uint8_t *data, struct err *e)
+static int gguf_entry(struct imatrix *m, struct map *names, const struct gguf_matrix *g, const struct gguf_tensor *t, size_t stem,
+		      struct err *e)
 {
-	const struct gguf_tensor *counts = find_counts(g, tensors, t->name, stem);
+	const struct gguf_tensor *counts = find_counts(g, t->name, stem);
 	struct imatrix_entry x = { .n = (size_t)(t->ndim ? t->dim[0] : 0), .mats = (size_t)(t->ndim > 1 ? t->dim[1] : 1) };
 	const struct codec *f32 = codec_find("f32");
 	if (!counts)
@@ -91,8 +98,8 @@ static int gguf_entry(struct imatrix *m, struct map *names, const struct gguf *g
 	if (counts->nbytes != 4 * (uint64_t)x.mats)
 		return err_set(e, ERR_INPUT, "tensor '%.200s' has another number of counts than of matrices", t->name);
 	x.name = arena_strndup(&m->arena, t->name, stem);
-	x.sum_squares = copy_values(m, data + t->at, (uint64_t)x.n * x.mats);
-	x.counts = copy_values(m, data + counts->at, x.mats);
+	x.sum_squares = copy_values(m, g->data + t->at, (uint64_t)x.n * x.mats);
+	x.counts = copy_values(m, g->data + counts->at, x.mats);
 	if (!x.name || !x.sum_squares || !x.counts)
 		return err_nomem(e);
 	if (!good_name(x.name, stem))
@@ -126,27 +133,26 @@ static int gguf_keys(struct imatrix *m, const struct gguf *g, struct err *e)
 
 static int parse_gguf(struct imatrix *m, struct map *names, const uint8_t *data, size_t size, struct err *e)
 {
-	struct gguf g;
-	struct map tensors = { 0 };
-	int rc = gguf_parse(&g, data, size, e);
+	struct gguf_matrix f = { .data = data };
+	int rc = gguf_parse(&f.g, data, size, e);
 	if (rc)
 		return rc;
-	rc = gguf_keys(m, &g, e);
-	if (!rc && !(m->entries = arena_array(&m->arena, g.tensor_count + 1, sizeof *m->entries)))
+	rc = gguf_keys(m, &f.g, e);
+	if (!rc && !(m->entries = arena_array(&m->arena, f.g.tensor_count + 1, sizeof *m->entries)))
 		rc = err_nomem(e);
-	for (size_t i = 0; i < g.tensor_count && !rc; i++)
-		if (map_set(&tensors, g.tensors[i].name, strlen(g.tensors[i].name), i))
+	for (size_t i = 0; i < f.g.tensor_count && !rc; i++)
+		if (map_set(&f.tensors, f.g.tensors[i].name, strlen(f.g.tensors[i].name), i))
 			rc = err_nomem(e);
-	for (size_t i = 0; i < g.tensor_count && !rc; i++) {
-		const struct gguf_tensor *t = &g.tensors[i];
+	for (size_t i = 0; i < f.g.tensor_count && !rc; i++) {
+		const struct gguf_tensor *t = &f.g.tensors[i];
 		size_t stem;
 		if (ends_with(t->name, SUMS, &stem))
-			rc = gguf_entry(m, names, &g, &tensors, t, stem, data, e);
+			rc = gguf_entry(m, names, &f, t, stem, e);
 		else if (!ends_with(t->name, COUNTS, &stem))
 			rc = err_set(e, ERR_INPUT, "tensor '%.200s' does not belong in an importance matrix", t->name);
 	}
-	map_release(&tensors);
-	gguf_release(&g);
+	map_release(&f.tensors);
+	gguf_release(&f.g);
 	if (!rc && !m->count)
 		rc = err_set(e, ERR_INPUT, "the importance matrix has no entries");
 	return rc;
@@ -249,8 +255,8 @@ static int add_tensor(struct gguf_writer *w, const struct imatrix_entry *x, cons
 		return err_set(e, ERR_UNSUPPORTED, "entry '%.200s': the name is too long for GGUF", x->name);
 	memcpy(name, x->name, n);
 	memcpy(name + n, suffix, k + 1);
-	uint64_t dim[2] = { x->mats, cols };
-	return gguf_add_tensor(w, name, codec_find("f32"), 2, dim, at, e);
+	const struct tensor t = { .name = name, .codec = codec_find("f32"), .ndim = 2, .dim = { x->mats, cols } };
+	return gguf_add_tensor(w, &t, at, e);
 }
 
 static void put_floats(struct strbuf *out, size_t start, uint64_t at, const float *v, size_t n)

@@ -40,7 +40,6 @@ static inline uint64_t quire_chunks(uint64_t nbytes)
 	return nbytes / QUIRE_CHUNK + (nbytes % QUIRE_CHUNK != 0);
 }
 
-int quire_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-		 const struct write_options *o, struct tensor_sink **out, struct err *e);
+int quire_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
 
 #endif

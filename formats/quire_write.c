@@ -124,7 +124,7 @@ static int print_header(const struct quire_sink *s, const struct st_entry *entri
 	print_manifest(s, &manifest);
 	crc_text(crc, zip_crc32(0, manifest.data, manifest.len));
 	struct fact meta[] = { { "quire", version }, { "format", "pt" }, { "quire.crc32", crc }, { "quire.manifest", manifest.data } };
-	int rc = manifest.failed ? err_nomem(e) : st_header(out, entries, count, meta, 4, QUIRE_ALIGN, e);
+	int rc = manifest.failed ? err_nomem(e) : st_header(out, &(struct st_listing){ entries, count, meta, 4 }, QUIRE_ALIGN, e);
 	strbuf_release(&manifest);
 	return rc;
 }
@@ -465,18 +465,17 @@ static int prepare_items(struct quire_sink *s, struct err *e)
 	return s->batch && s->packed ? ERR_OK : err_nomem(e);
 }
 
-int quire_create(const char *path, const struct checkpoint *src, const struct config *config, const struct plan *p,
-		 const struct write_options *o, struct tensor_sink **out, struct err *e)
+int quire_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
 {
 	struct quire_sink *s = calloc(1, sizeof *s);
 	*out = NULL;
 	if (!s)
 		return err_nomem(e);
 	s->sink = (struct tensor_sink){ sink_item, sink_bytes, sink_seal, sink_finish, sink_close };
-	s->plan = p;
-	s->options = *o;
+	s->plan = r->plan;
+	s->options = *r->options;
 	s->path = strdup(path ? path : "");
-	int rc = s->path ? gather_files(s, src, config, o, e) : err_nomem(e);
+	int rc = s->path ? gather_files(s, r->src, r->config, r->options, e) : err_nomem(e);
 	if (!rc)
 		rc = prepare_items(s, e);
 	if (!rc)

@@ -540,21 +540,20 @@ int st_layout(struct st_entry *entries, size_t count, struct err *e)
 	return ERR_OK;
 }
 
-int st_header(struct strbuf *out, const struct st_entry *entries, size_t count, const struct fact *meta, size_t meta_count,
-	      uint64_t align, struct err *e)
+int st_header(struct strbuf *out, const struct st_listing *l, uint64_t align, struct err *e)
 {
 	struct json_writer w = { .out = out };
 	size_t start = out->len;
 	strbuf_add(out, "\0\0\0\0\0\0\0", 8);
 	jw_object(&w, NULL);
-	if (meta_count) { /* an empty map makes some readers fail */
+	if (l->meta_count) { /* an empty map makes some readers fail */
 		jw_object(&w, "__metadata__");
-		for (size_t i = 0; i < meta_count; i++)
-			jw_string(&w, meta[i].key, meta[i].value);
+		for (size_t i = 0; i < l->meta_count; i++)
+			jw_string(&w, l->meta[i].key, l->meta[i].value);
 		jw_end_object(&w);
 	}
-	for (size_t i = 0; i < count; i++) {
-		const struct st_entry *t = &entries[i];
+	for (size_t i = 0; i < l->count; i++) {
+		const struct st_entry *t = &l->entries[i];
 		jw_object(&w, t->name);
 		jw_string(&w, "dtype", t->dtype->name);
 		jw_array(&w, "shape");

@@ -59,13 +59,19 @@ const char *st_meta(const struct st_file *f, const char *key);   /* NULL when mi
 /* Turns an entry into a tensor; ERR_UNSUPPORTED when no codec stands for its dtype. The name is borrowed. */
 int st_tensor(const struct st_entry *entry, struct tensor *out, struct err *e);
 
+/* What a header lists. */
+struct st_listing {
+	const struct st_entry *entries;
+	size_t count;
+	const struct fact *meta;
+	size_t meta_count;
+};
 /*
  * Appends the length and the header of entries in buffer order, padded so
  * that the byte buffer begins at a multiple of align (8 is the custom).
  * Metadata keys are written in the order given.
  */
-int st_header(struct strbuf *out, const struct st_entry *entries, size_t count, const struct fact *meta, size_t meta_count,
-	      uint64_t align, struct err *e);
+int st_header(struct strbuf *out, const struct st_listing *l, uint64_t align, struct err *e);
 /* Sorts as the reference writer does (dtype descending, then name) and fills begin and end from 0. ERR_UNSUPPORTED on overflow. */
 int st_layout(struct st_entry *entries, size_t count, struct err *e);
 

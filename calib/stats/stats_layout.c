@@ -262,7 +262,7 @@ int stats_header(const struct stats_layout *l, const struct stats_head *h, struc
 		{ "ctx", ctx },                  { "tokens", tokens },          { "sources", sources.data },
 	};
 	int rc = sources.failed ? err_nomem(e)
-				: st_header(out, l->entries, l->count, meta, sizeof meta / sizeof *meta, STATS_ALIGN, e);
+				: st_header(out, &(struct st_listing){ l->entries, l->count, meta, sizeof meta / sizeof *meta }, STATS_ALIGN, e);
 	strbuf_release(&sources);
 	return rc;
 }

@@ -128,7 +128,7 @@ static int write_model(const struct shape *shape, unsigned layers, const struct 
 		rc = plan_make(&plan, &(struct plan_request){ .config = &config, .source = &s.source, .recipe = recipe }, e);
 	src.source = &s.source;
 	if (!rc)
-		rc = f->create(out, &src, &config, &plan, &o, &sink, e);
+		rc = f->create(out, &(struct write_request){ &src, &config, &plan, &o }, &sink, e);
 	if (!rc)
 		rc = plan_execute(&plan, &s.source, sink, NULL, NULL, e);
 	if (!rc)

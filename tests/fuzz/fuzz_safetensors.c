@@ -36,7 +36,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 			sum += f.data[at]; /* an over-read shows here */
 	}
 	struct strbuf out = { 0 };
-	if (st_header(&out, f.entries, f.count, f.meta, f.meta_count, 8, &e))
+	if (st_header(&out, &(struct st_listing){ f.entries, f.count, f.meta, f.meta_count }, 8, &e))
 		abort();
 	strbuf_add(&out, f.data, (size_t)f.data_size);
 	if (st_parse(&again, (const uint8_t *)out.data, out.len, &e))

@@ -30,7 +30,7 @@ static void through(const char *from, const char *to, const char *scheme)
 		fail_msg("%s", e.message);
 	recipe_vectors(r, codec_find("f32"));
 	if (plan_make(&p, &(struct plan_request){ .config = &config, .source = c->source, .recipe = r, .method = method_find("rtn") }, &e) ||
-	    format_for_output(to)->create(to, c, &config, &p, &o, &k, &e) ||
+	    format_for_output(to)->create(to, &(struct write_request){ c, &config, &p, &o }, &k, &e) ||
 	    plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e))
 		fail_msg("%s -> %s: %s", from, to, e.message);
 	k->close(k);
@@ -115,7 +115,7 @@ static void what_quantizing_makes_untrue(void **state)
 	struct tensor_sink *k;
 	assert_int_equal(checkpoint_open(quire, &c, &e) || checkpoint_config(c, &config, &e) || recipe_new(NULL, &r, &e), 0);
 	assert_int_equal(plan_make(&p, &(struct plan_request){ .config = &config, .source = c->source, .recipe = r }, &e), 0);
-	assert_int_equal(format_for_output(back)->create(back, c, &config, &p, &o, &k, &e), 0);
+	assert_int_equal(format_for_output(back)->create(back, &(struct write_request){ c, &config, &p, &o }, &k, &e), 0);
 	assert_int_equal(plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e), 0);
 	k->close(k);
 	check(back, false);
@@ -124,7 +124,7 @@ static void what_quantizing_makes_untrue(void **state)
 	config.context = 32;
 	through(KEYS, gguf, NULL);
 	assert_int_equal(plan_make(&p, &(struct plan_request){ .config = &config, .source = c->source, .recipe = r }, &e), 0);
-	assert_int_equal(format_for_output(back)->create(back, c, &config, &p, &o, &k, &e), 0);
+	assert_int_equal(format_for_output(back)->create(back, &(struct write_request){ c, &config, &p, &o }, &k, &e), 0);
 	assert_int_equal(plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e), 0);
 	k->close(k);
 	struct keys now;

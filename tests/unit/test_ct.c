@@ -197,7 +197,7 @@ static void write_sealed(struct written *w, const char *name, const char *scheme
 	if (format_for_output(w->path)->suffix == NULL)
 		recipe_folder(w->recipe, true);
 	assert_int_equal(plan_make(&w->plan, &(struct plan_request){ .config = &config, .source = w->in->source, .recipe = w->recipe, .method = method }, &e), 0);
-	if (format_for_output(w->path)->create(w->path, w->in, &config, &w->plan, &o, &w->sink, &e))
+	if (format_for_output(w->path)->create(w->path, &(struct write_request){ w->in, &config, &w->plan, &o }, &w->sink, &e))
 		fail_msg("%s", e.message);
 	assert_int_equal(proof_new(&w->plan, w->sink, &w->proof, &e), 0);
 	assert_int_equal(plan_execute(&w->plan, w->in->source, proof_sink(w->proof), NULL, NULL, &e), 0);

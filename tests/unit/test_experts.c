@@ -179,7 +179,7 @@ static void gguf_round_trip(void **state)
 		ok(recipe_new(NULL, &r, &e));
 		recipe_vectors(r, codec_find("f32"));
 		ok(plan_make(&p, &(struct plan_request){ .config = &c, .source = from->source, .recipe = r }, &e));
-		ok(format_find("gguf")->create(path, from, &c, &p, NULL, &k, &e));
+		ok(format_find("gguf")->create(path, &(struct write_request){ from, &c, &p, NULL }, &k, &e));
 		ok(plan_execute(&p, from->source, k, NULL, NULL, &e));
 		ok(k->finish(k, &e));
 		k->close(k);

@@ -216,10 +216,10 @@ static void writes_the_worked_example(void **state)
 	(void)state;
 	struct strbuf want = { 0 }, got = { 0 };
 	struct gguf_writer w = { 0 };
-	uint64_t offset = 7, dim[2] = { 2, 32 };
+	uint64_t offset = 7;
 	build(&want, EXAMPLE);
 	gguf_put_string(&w, "general.architecture", "llama", 5);
-	assert_int_equal(gguf_add_tensor(&w, "t", codec_from_gguf(2), 2, dim, &offset, &e), 0);
+	assert_int_equal(gguf_add_tensor(&w, &(struct tensor){ .name = "t", .codec = codec_from_gguf(2), .ndim = 2, .dim = { 2, 32 } }, &offset, &e), 0);
 	assert_int_equal(gguf_header(&w, &got, &e), 0);
 	assert_int_equal(offset, 0);
 	assert_int_equal(w.data_bytes, 64);
@@ -234,20 +234,26 @@ static void writer_refuses(void **state)
 {
 	(void)state;
 	struct gguf_writer w = { 0 };
-	uint64_t at, dim[5] = { 1, 1, 1, 1, 64 }, odd = 33;
+	uint64_t at;
 	const struct codec *f32 = codec_find("f32");
 	char name[80];
+	struct tensor named = { .name = name, .codec = f32, .ndim = 1, .dim = { 1, 1, 1, 1, 64 } }, five = named;
+	five.ndim = 5;
 	memset(name, 'n', sizeof name);
 	name[64] = '\0';
-	assert_int_equal(gguf_add_tensor(&w, name, f32, 1, dim, &at, &e), ERR_UNSUPPORTED);
+	assert_int_equal(gguf_add_tensor(&w, &named, &at, &e), ERR_UNSUPPORTED);
 	assert_non_null(strstr(e.message, "63 bytes"));
-	assert_int_equal(gguf_add_tensor(&w, "five", f32, 5, dim, &at, &e), ERR_UNSUPPORTED);
-	assert_int_equal(gguf_add_tensor(&w, "g", codec_find("int4-g128"), 1, dim + 4, &at, &e), ERR_UNSUPPORTED);
+	five.name = "five";
+	assert_int_equal(gguf_add_tensor(&w, &five, &at, &e), ERR_UNSUPPORTED);
+	const struct tensor group = { .name = "g", .codec = codec_find("int4-g128"), .ndim = 1, .dim = { 64 } };
+	assert_int_equal(gguf_add_tensor(&w, &group, &at, &e), ERR_UNSUPPORTED);
 	assert_non_null(strstr(e.message, "cannot hold the type int4-g128"));
-	assert_int_equal(gguf_add_tensor(&w, "odd", codec_find("q8_0"), 1, &odd, &at, &e), ERR_UNSUPPORTED);
+	const struct tensor odd = { .name = "odd", .codec = codec_find("q8_0"), .ndim = 1, .dim = { 33 } };
+	assert_int_equal(gguf_add_tensor(&w, &odd, &at, &e), ERR_UNSUPPORTED);
 	name[63] = '\0';
-	assert_int_equal(gguf_add_tensor(&w, name, f32, 4, dim, &at, &e), 0);
-	assert_int_equal(gguf_add_tensor(&w, name, f32, 4, dim, &at, &e), ERR_INPUT);
+	named.ndim = 4;
+	assert_int_equal(gguf_add_tensor(&w, &named, &at, &e), 0);
+	assert_int_equal(gguf_add_tensor(&w, &named, &at, &e), ERR_INPUT);
 	assert_non_null(strstr(e.message, "appears twice"));
 	gguf_writer_release(&w);
 }

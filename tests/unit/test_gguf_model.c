@@ -66,7 +66,7 @@ static int convert(const char *from, const char *to, size_t piece)
 	struct plan p;
 	assert_int_equal(checkpoint_config(c, &config, &e), 0);
 	plan_as_is(&p, c->source);
-	int rc = format_gguf.create(to, c, &config, &p, &o, &k, &e);
+	int rc = format_gguf.create(to, &(struct write_request){ c, &config, &p, &o }, &k, &e);
 	if (!rc)
 		rc = stream(k, &p, c->source, piece);
 	if (!rc)
@@ -312,8 +312,9 @@ static void tiny_write(const char *path, const struct tiny *t)
 			    (t->skip && !strcmp(t->skip, rows[i].name)) || (t->splits && (i >= 10) != (t->split_no == 1)))
 				continue;
 			if (pass == 0) {
-				assert_int_equal(gguf_add_tensor(&w, rows[i].name, codec_find("f32"), dim[0] ? 2 : 1,
-								 dim[0] ? dim : dim + 1, &at, &e), 0);
+				struct tensor one = { .name = rows[i].name, .codec = codec_find("f32"), .ndim = dim[0] ? 2 : 1,
+						      .dim = { dim[0] ? dim[0] : dim[1], dim[0] ? dim[1] : 0 } };
+				assert_int_equal(gguf_add_tensor(&w, &one, &at, &e), 0);
 				continue;
 			}
 			for (uint64_t k = 0; k < n; k++, value++)
@@ -609,14 +610,14 @@ static void refuses_what_gguf_cannot_hold(void **state)
 	int before = scratch_count(scratch_dir);
 	const char *to = scratch("x.gguf");
 	/* without a configuration */
-	assert_int_equal(format_gguf.create(to, c, NULL, &p, NULL, &k, &e), ERR_UNSUPPORTED);
+	assert_int_equal(format_gguf.create(to, &(struct write_request){ c, NULL, &p, NULL }, &k, &e), ERR_UNSUPPORTED);
 	/* a vector in half precision */
 	for (size_t i = 0; i < p.count; i++)
 		if (p.items[i].out.ndim == 1) {
 			p.items[i].out.codec = codec_find("f16");
 			tensor_measure(&p.items[i].out, &e);
 		}
-	assert_int_equal(format_gguf.create(to, c, &config, &p, NULL, &k, &e), ERR_UNSUPPORTED);
+	assert_int_equal(format_gguf.create(to, &(struct write_request){ c, &config, &p, NULL }, &k, &e), ERR_UNSUPPORTED);
 	assert_non_null(strstr(e.message, "needs vectors as f32"));
 	free(p.items);
 	/* a codec of another family */
@@ -624,17 +625,17 @@ static void refuses_what_gguf_cannot_hold(void **state)
 	p.items[0].out.codec = codec_find("f8_e4m3");
 	tensor_measure(&p.items[0].out, &e);
 	assert_false(format_gguf.holds(p.items[0].out.codec));
-	assert_int_equal(format_gguf.create(to, c, &config, &p, NULL, &k, &e), ERR_UNSUPPORTED);
+	assert_int_equal(format_gguf.create(to, &(struct write_request){ c, &config, &p, NULL }, &k, &e), ERR_UNSUPPORTED);
 	assert_non_null(strstr(e.message, "cannot hold the type"));
 	free(p.items);
 	/* a shared cache */
 	plan_as_is(&p, c->source);
 	config.layer[0].kv_source = 3;
-	assert_int_equal(format_gguf.create(to, c, &config, &p, NULL, &k, &e), ERR_UNSUPPORTED);
+	assert_int_equal(format_gguf.create(to, &(struct write_request){ c, &config, &p, NULL }, &k, &e), ERR_UNSUPPORTED);
 	assert_non_null(strstr(e.message, "layer 0 reads the KV cache of layer 3"));
 	config.layer[0].kv_source = 0;
 	/* a stream that ends early leaves nothing behind */
-	assert_int_equal(format_gguf.create(to, c, &config, &p, NULL, &k, &e), 0);
+	assert_int_equal(format_gguf.create(to, &(struct write_request){ c, &config, &p, NULL }, &k, &e), 0);
 	assert_int_equal(k->item(k, 0, &e), 0);
 	assert_int_equal(k->bytes(k, "1234", 4, &e), 0);
 	assert_int_equal(k->finish(k, &e), ERR_BUG);

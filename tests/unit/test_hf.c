@@ -228,7 +228,7 @@ static int copy_to(const char *path, const struct checkpoint *c, uint64_t shard_
 	struct tensor_sink *k;
 	struct write_options o = { .gguf_file_type = -1, .shard_size = shard_size };
 	plan_copy(&p, c->source);
-	int rc = format_for_output(path)->create(path, c, NULL, &p, &o, &k, &e);
+	int rc = format_for_output(path)->create(path, &(struct write_request){ c, NULL, &p, &o }, &k, &e);
 	if (!rc) {
 		rc = stream(&p, c->source, k);
 		assert_false(file_exists(path));
@@ -288,7 +288,7 @@ static void writes_a_folder(void **state)
 	struct tensor_sink *k;
 	struct plan p;
 	plan_copy(&p, c->source);
-	assert_int_equal(format_find("hf")->create(scratch("out"), c, NULL, &p, NULL, &k, &e), ERR_USAGE);
+	assert_int_equal(format_find("hf")->create(scratch("out"), &(struct write_request){ c, NULL, &p, NULL }, &k, &e), ERR_USAGE);
 	assert_non_null(strstr(e.message, "exists and is not empty"));
 	arena_release(&p.arena);
 	checkpoint_close(c);
@@ -335,12 +335,12 @@ static void interrupted_writes(void **state)
 		const struct format *f = format_for_output(targets[i]);
 		struct tensor_sink *k;
 		/* closed without finish */
-		assert_int_equal(f->create(scratch(targets[i]), c, NULL, &p, &o, &k, &e), ERR_OK);
+		assert_int_equal(f->create(scratch(targets[i]), &(struct write_request){ c, NULL, &p, &o }, &k, &e), ERR_OK);
 		assert_int_equal(stream(&p, c->source, k), ERR_OK);
 		k->close(k);
 		assert_int_equal(scratch_count(scratch_dir), 0);
 		/* finished too early, and more bytes than planned */
-		assert_int_equal(f->create(scratch(targets[i]), c, NULL, &p, &o, &k, &e), ERR_OK);
+		assert_int_equal(f->create(scratch(targets[i]), &(struct write_request){ c, NULL, &p, &o }, &k, &e), ERR_OK);
 		assert_int_equal(k->finish(k, &e), ERR_BUG);
 		assert_int_equal(k->item(k, 1, &e), ERR_BUG);
 		assert_int_equal(k->item(k, 0, &e), ERR_OK);
@@ -350,7 +350,7 @@ static void interrupted_writes(void **state)
 		k->close(k);
 		assert_int_equal(scratch_count(scratch_dir), 0);
 		/* a signal */
-		assert_int_equal(f->create(scratch(targets[i]), c, NULL, &p, &o, &k, &e), ERR_OK);
+		assert_int_equal(f->create(scratch(targets[i]), &(struct write_request){ c, NULL, &p, &o }, &k, &e), ERR_OK);
 		assert_int_equal(stream(&p, c->source, k), ERR_OK);
 		assert_true(in_child(file_cleanup));
 		assert_int_equal(scratch_count(scratch_dir), 0);
@@ -373,11 +373,11 @@ static void refuses_to_write(void **state)
 	assert_true(format_find("hf")->holds(p.items[0].out.codec));
 	assert_false(format_find("hf")->holds(&odd));
 	p.items[0].out.name = p.items[1].out.name;
-	assert_int_equal(format_find("hf")->create(scratch("out"), c, NULL, &p, NULL, &k, &e), ERR_INPUT);
+	assert_int_equal(format_find("hf")->create(scratch("out"), &(struct write_request){ c, NULL, &p, NULL }, &k, &e), ERR_INPUT);
 	assert_non_null(strstr(e.message, "written twice"));
 	p.items[0].out.name = "x";
 	p.items[0].out.codec = &odd;
-	assert_int_equal(format_find("safetensors")->create(scratch("out.safetensors"), c, NULL, &p, NULL, &k, &e), ERR_UNSUPPORTED);
+	assert_int_equal(format_find("safetensors")->create(scratch("out.safetensors"), &(struct write_request){ c, NULL, &p, NULL }, &k, &e), ERR_UNSUPPORTED);
 	assert_non_null(strstr(e.message, "'x': odd cannot be stored"));
 	arena_release(&p.arena);
 	checkpoint_close(c);
@@ -430,7 +430,7 @@ static void dtype_in_config(void **state)
 	for (size_t i = 0; i < p.count; i++)
 		p.items[i].out.codec = codec_find("f16"); /* as wide as bf16: the bytes can stand in */
 	assert_int_equal(checkpoint_config(c, &config, &e), ERR_OK);
-	if (format_find("hf")->create(scratch("out"), c, &config, &p, NULL, &k, &e) || stream(&p, c->source, k) || k->finish(k, &e))
+	if (format_find("hf")->create(scratch("out"), &(struct write_request){ c, &config, &p, NULL }, &k, &e) || stream(&p, c->source, k) || k->finish(k, &e))
 		fail_msg("%s", e.message);
 	k->close(k);
 	config_text_replace(f->data, f->size, "torch_dtype", "\"float16\"", &a);

@@ -132,11 +132,12 @@ static void refuses_hostile_files(void **state)
 static void make(struct strbuf *out, const char *type, const char *sums, uint64_t n, const char *counts, uint64_t mats)
 {
 	struct gguf_writer w = { 0 };
-	uint64_t at, dim[2] = { 1, n }, one[2] = { mats, 1 };
+	uint64_t at;
+	const struct codec *f32 = codec_find("f32");
 	gguf_put_string(&w, "general.type", type, strlen(type));
-	assert_int_equal(gguf_add_tensor(&w, sums, codec_find("f32"), 2, dim, &at, &e), ERR_OK);
+	assert_int_equal(gguf_add_tensor(&w, &(struct tensor){ .name = sums, .codec = f32, .ndim = 2, .dim = { 1, n } }, &at, &e), ERR_OK);
 	if (counts)
-		assert_int_equal(gguf_add_tensor(&w, counts, codec_find("f32"), 2, one, &at, &e), ERR_OK);
+		assert_int_equal(gguf_add_tensor(&w, &(struct tensor){ .name = counts, .codec = f32, .ndim = 2, .dim = { mats, 1 } }, &at, &e), ERR_OK);
 	assert_int_equal(gguf_header(&w, out, &e), ERR_OK);
 	for (uint64_t i = 0; i < w.data_bytes; i++)
 		strbuf_putc(out, 0);

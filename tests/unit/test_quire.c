@@ -33,7 +33,7 @@ static void pack(const char *path, const char *scheme, bool compress)
 	assert_int_equal(checkpoint_open(DEMO, &c, &e), ERR_OK);
 	assert_int_equal(recipe_new(scheme, &r, &e), ERR_OK);
 	assert_int_equal(plan_make(&p, &(struct plan_request){ .source = c->source, .recipe = r, .method = method_find("rtn") }, &e), ERR_OK);
-	if (quire_create(path, c, NULL, &p, &o, &k, &e) || plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e))
+	if (quire_create(path, &(struct write_request){ c, NULL, &p, &o }, &k, &e) || plan_execute(&p, c->source, k, NULL, NULL, &e) || k->finish(k, &e))
 		fail_msg("%s", e.message);
 	k->close(k);
 	plan_release(&p);
@@ -262,7 +262,7 @@ static void build(const char *path, const char *manifest, const char *version, c
 		file[nf - 1] ^= 1;
 	if (h && !strcmp(h->from, "@nofile"))
 		t[0].name = "__pad__.9";
-	assert_int_equal(st_header(&out, t, 7, meta, 2, 64, &e), ERR_OK);
+	assert_int_equal(st_header(&out, &(struct st_listing){ t, 7, meta, 2 }, 64, &e), ERR_OK);
 	strbuf_add(&out, file, nf);
 	for (size_t at = nf; at < 192; at++)
 		strbuf_putc(&out, 0);
@@ -390,7 +390,7 @@ static void unfinished_writes_leave_nothing(void **state)
 	struct write_options o = { 0 };
 	assert_int_equal(recipe_new(NULL, &r, &e), ERR_OK);
 	assert_int_equal(plan_make(&p, &(struct plan_request){ .source = c->source, .recipe = r }, &e), ERR_OK);
-	assert_int_equal(quire_create(scratch("a.quire"), c, NULL, &p, &o, &k, &e), ERR_OK);
+	assert_int_equal(quire_create(scratch("a.quire"), &(struct write_request){ c, NULL, &p, &o }, &k, &e), ERR_OK);
 	assert_int_equal(k->item(k, 0, &e), ERR_OK);
 	assert_int_equal(k->bytes(k, "abc", 3, &e), ERR_OK);
 	assert_int_equal(k->item(k, 1, &e), ERR_BUG);
@@ -398,9 +398,9 @@ static void unfinished_writes_leave_nothing(void **state)
 	assert_int_equal(scratch_count(scratch_dir), 0);
 	struct tensor reserved = p.items[0].out;
 	p.items[0].out.name = "__pad__.0";
-	assert_int_equal(quire_create(scratch("a.quire"), c, NULL, &p, &o, &k, &e), ERR_UNSUPPORTED);
+	assert_int_equal(quire_create(scratch("a.quire"), &(struct write_request){ c, NULL, &p, &o }, &k, &e), ERR_UNSUPPORTED);
 	p.items[0].out = reserved;
-	assert_int_equal(quire_create(scratch("no/such/a.quire"), c, NULL, &p, &o, &k, &e), ERR_IO);
+	assert_int_equal(quire_create(scratch("no/such/a.quire"), &(struct write_request){ c, NULL, &p, &o }, &k, &e), ERR_IO);
 	plan_release(&p);
 	recipe_free(r);
 	checkpoint_close(c);

@@ -271,7 +271,7 @@ static void canonical(void **state)
 	struct strbuf out = { 0 };
 	struct mapped golden;
 	assert_int_equal(st_layout(t, N, &e), ERR_OK);
-	assert_int_equal(st_header(&out, t, N, &meta, 1, 8, &e), ERR_OK);
+	assert_int_equal(st_header(&out, &(struct st_listing){ t, N, &meta, 1 }, 8, &e), ERR_OK);
 	for (uint64_t i = 0; i < t[N - 1].end; i++) /* the script fills the buffer with 1, 2, 3 ... */
 		strbuf_putc(&out, (char)(i + 1));
 	if (mapped_open(&golden, "tests/golden/safetensors/canonical.safetensors", &e))
@@ -293,7 +293,7 @@ static void header_alignment(void **state)
 	for (uint64_t align = 1; align <= 64; align *= 2) {
 		struct strbuf out = { 0 };
 		assert_int_equal(st_layout(&t, 1, &e), ERR_OK);
-		assert_int_equal(st_header(&out, &t, 1, NULL, 0, align, &e), ERR_OK);
+		assert_int_equal(st_header(&out, &(struct st_listing){ &t, 1, NULL, 0 }, align, &e), ERR_OK);
 		assert_int_equal(out.len % align, 0);
 		assert_null(strstr(out.data + 8, "__metadata__"));
 		strbuf_add(&out, "abc", 3);
