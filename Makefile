@@ -125,11 +125,13 @@ deps: ## check for the libraries and install what is missing
 BIN_DIR  = $(DESTDIR)$(PREFIX)/bin
 MAN_DIR  = $(DESTDIR)$(PREFIX)/share/man/man1
 COMP_DIR = $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+INC_DIR  = $(DESTDIR)$(PREFIX)/include
 
 .PHONY: install
-install: all ## install the program, links, man pages and completion (PREFIX, DESTDIR)
-	@mkdir -p $(BIN_DIR) $(MAN_DIR) $(COMP_DIR)
+install: all ## install the program, links, man pages, completion and quire_read.h (PREFIX, DESTDIR)
+	@mkdir -p $(BIN_DIR) $(MAN_DIR) $(COMP_DIR) $(INC_DIR)
 	install -m 755 $(B)/bin/quire $(BIN_DIR)/quire
+	install -m 644 include/quire_read.h $(INC_DIR)/quire_read.h
 	@$(B)/bin/quire help --man >$(MAN_DIR)/quire.1
 	@$(B)/bin/quire help --completion bash >$(COMP_DIR)/quire
 	@set -e; for c in $$($(B)/bin/quire help --list); do \
@@ -142,7 +144,7 @@ uninstall: ## remove what install put there
 	@for l in $(BIN_DIR)/quire-*; do \
 		[ "$$(readlink "$$l")" = quire ] || continue; c=$${l##*/}; \
 		rm -f "$$l" $(MAN_DIR)/$$c.1 $(COMP_DIR)/$$c; done
-	rm -f $(BIN_DIR)/quire $(MAN_DIR)/quire.1 $(COMP_DIR)/quire
+	rm -f $(BIN_DIR)/quire $(MAN_DIR)/quire.1 $(COMP_DIR)/quire $(INC_DIR)/quire_read.h
 
 # a sanitizer's exit code must not be one of quire's own
 export ASAN_OPTIONS ?= exitcode=99:detect_leaks=1:allocator_may_return_null=1
