@@ -154,7 +154,8 @@ static int gather(struct driver *d, const struct group *g, uint32_t layer, struc
 {
 	size_t width = d->config->hidden, n = (size_t)tensor_cols(model_weight(d->student.model, g->role[0], layer)->tensor);
 	size_t count = d->text->count, fitted = count - d->held;
-	bool carried = g->adds && d->o->sequential && d->o->residual != 0;
+	/* once in a half: of two halves over one stream the last one takes what the stream lacks */
+	bool carried = g->adds && g->ends && d->o->sequential && d->o->residual != 0;
 	int rc = moments_init(fit, n, width, carried, e);
 	if (!rc && d->held)
 		rc = moments_init(held, n, width, carried, e);
@@ -522,10 +523,7 @@ int sequential_quantize(const struct quant_job *job, struct arrangement *arrange
 	struct driver d = { .config = config, .source = job->source,
 			    .weights = arrangement ? arrangement_source(arrangement) : job->source, .teacher.arrangement = arrangement,
 			    .plan = job->plan, .text = job->text, .o = o, .out = out, .report = report, .progress = job->progress };
-	struct block b;
-	block_make(config, 0, &b);
-	int rc = b.parts < 2 ? err_set(e, ERR_UNSUPPORTED, "layer-after-layer quantization of layers whose halves run "
-				       "in parallel is not supported; use --method gptq") : driver_init(&d, e);
+	int rc = driver_init(&d, e);
 	for (uint32_t layer = 0; layer < config->layers && !rc; layer++)
 		rc = one_layer(&d, layer, e);
 	side_release(&d.teacher);

@@ -9,7 +9,7 @@ model() {
 }
 below() { if awk -v a="$2" -v b="$3" 'BEGIN { exit !(a != "" && b != "" && a > 0 && a < b) }'; then ok "$1"; else not_ok "$1 ($2, want less than $3)"; fi; }
 
-for m in gemma gemma2; do
+for m in gemma gemma2 gpt-neox; do
 	model $m
 	succeeds "$m: statistics" "$QUIRE" calibrate "$T/$m" -d "$ROOT/examples/demo.calib.txt" -c 32 --windows 400 --collect full -o "$T/stats" -f
 	for passes in 0 3; do

@@ -87,6 +87,8 @@ static const struct variant variants[] = {
 	{ "gemma", "gemma", NULL, 0, 0, false, false },
 	{ "gemma2", "gemma2", NULL, 0, 0, false, false },
 	{ "gemma3", "gemma3", NULL, 0, 0, false, false },
+	{ "gpt-neox", "gpt-neox", NULL, 0, 0, false, false },
+	{ "gpt-neox, one half after the other", "gpt-neox-old", NULL, 0, 0, false, false },
 	{ "partial rotary", "qwen3", NULL, 0, 8, false, false },
 	{ "shared keys and values", "llama-gqa-bias", NULL, 0, 0, false, true },
 	{ "shared keys and values, norms of heads, no positions", "qwen3", NULL, 0, 0, true, true },
