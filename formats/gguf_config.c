@@ -418,12 +418,19 @@ static void put_rows(const struct gguf_model *m, bool own, struct json_writer *w
 	}
 }
 
+static int put_rope(const struct gguf_model *m, struct json_writer *w, struct err *e)
+{
+	double theta = 10000;
+	gguf_float(gguf_model_key(m, "rope.freq_base"), 0, &theta);
+	config_print_float(w, config_key_of(m->arch, offsetof(struct config, rope.theta))->json, (float)theta);
+	return put_scaling(m, w, e);
+}
+
 int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e)
 {
 	struct json_writer w = { .out = out, .indent = 2 };
 	uint64_t experts = 0;
 	int rc = 0;
-	double theta = 10000;
 	if (!m->arch_name[0])
 		return 0;
 	gguf_uint(gguf_model_key(m, "expert_count"), 0, &experts);
@@ -434,9 +441,8 @@ int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e)
 		jw_end_array(&w);
 		jw_string(&w, "model_type", m->arch->name);
 		put_rows(m, false, &w);
-		gguf_float(gguf_model_key(m, "rope.freq_base"), 0, &theta);
-		config_print_float(&w, config_key_of(m->arch, offsetof(struct config, rope.theta))->json, (float)theta);
-		rc = put_scaling(m, &w, e);
+		if (!m->arch->learned_positions)
+			rc = put_rope(m, &w, e);
 		put_windows(m, &w);
 		put_flags(m, &w);
 		put_rows(m, true, &w);

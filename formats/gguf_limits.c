@@ -26,6 +26,7 @@ static const struct loader {
 	{ .arch = "gemma", .head_dim = true, .only_tied = true },
 	{ .arch = "gemma2", .head_dim = true, .only_tied = true },
 	{ .arch = "gemma3", .head_dim = true },
+	{ .arch = "gpt2", .o_bias = true, .mlp_bias = true, .biases = true },
 	{ .arch = "gptneox", .o_bias = true, .mlp_bias = true, .only_own = true, .biases = true, .partial = true },
 };
 
@@ -109,7 +110,7 @@ int gguf_expressible(const struct config *c, struct notes *n, struct err *e)
 		if (c->layer[i].kv_source != i)
 			return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that layer %u reads the KV cache of layer %u; write a Hugging Face folder or .quire file", i,
 				       c->layer[i].kv_source);
-		if (!c->layer[i].rope)
+		if (c->layer[i].rope == c->arch->learned_positions)
 			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for layer %u without positions", i);
 	}
 	/* only the loaders of the families with interleaved rotation look for rope_freqs.weight */

@@ -122,9 +122,11 @@ int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e
 	for (size_t i = 0; i < sizeof first / sizeof *first; i++)
 		if ((rc = put_row(w, c, config_key_of(c->arch, first[i]), e)))
 			return rc;
-	put_count(w, c, "rope.dimension_count", c->rope.dims);
-	put_row(w, c, config_key_of(c->arch, offsetof(struct config, rope.theta)), e);
-	put_scaling(w, c);
+	if (!c->arch->learned_positions) {
+		put_count(w, c, "rope.dimension_count", c->rope.dims);
+		put_row(w, c, config_key_of(c->arch, offsetof(struct config, rope.theta)), e);
+		put_scaling(w, c);
+	}
 	put_windows(w, c);
 	if (c->experts) {
 		put_count(w, c, "expert_count", c->experts);

@@ -282,7 +282,7 @@ static int run_student(struct distiller *d, const size_t *window, size_t count, 
 		memcpy(d->tokens + i * ctx, d->text.tokens + window[i] * ctx, ctx * sizeof *d->tokens);
 		memcpy(d->wanted + i * size, d->teacher + window[i] * size, size * sizeof *d->wanted);
 	}
-	int rc = model_embed(d->model, d->tokens, count * ctx, d->kept, e);
+	int rc = model_embed(d->model, &(struct token_run){ d->tokens, count * ctx, ctx, 0 }, d->kept, e);
 	for (uint32_t i = 0; i < d->c->layers && !rc; i++) {
 		struct tape_job j = job_of(d, i, count);
 		j.out = d->kept + (i + 1) * all;

@@ -21,7 +21,7 @@ int stream_open(struct stream *s, struct model *model, const struct windows *tex
 	s->owner = calloc(model_config(model)->layers, sizeof *s->owner);
 	if (!s->hidden || !s->work || !s->owner)
 		return err_nomem(e);
-	return model_embed(model, text->tokens, tokens, s->hidden, e);
+	return model_embed(model, &(struct token_run){ text->tokens, tokens, text->ctx, 0 }, s->hidden, e);
 }
 
 void stream_close(struct stream *s)

@@ -109,7 +109,7 @@ static int one_batch(struct run *r, uint32_t first, uint32_t end, uint64_t step,
 	struct model_tap tap = { .input = tap_input, .qkv = tap_qkv, .arg = r };
 	r->batch_first = at;
 	int rc = first ? resume_read(&r->work, hidden_at(r, step, at), r->hidden, bytes, e)
-		       : model_embed(r->l->model, r->p->text.tokens + at * ctx, tokens, r->hidden, e);
+		       : model_embed(r->l->model, &(struct token_run){ r->p->text.tokens + at * ctx, tokens, ctx, 0 }, r->hidden, e);
 	for (uint32_t i = first; i < end && !rc; i++) {
 		rc = model_layer(r->run, i, r->hidden, seqs, ctx, NULL, &tap, e);
 		rc = rc ? rc : r->rc;

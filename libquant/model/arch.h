@@ -18,6 +18,7 @@ enum role {
 	ROLE_ROPE_FREQS,    /* GGUF only: frequency divisors */
 	ROLE_POST_ATTN_NORM, ROLE_POST_FFN_NORM, /* sandwich norms, before the residual is added */
 	ROLE_ATTN_NORM_BIAS, ROLE_FFN_NORM_BIAS, ROLE_FINAL_NORM_BIAS, /* NORM_LAYER */
+	ROLE_POSITIONS,     /* a vector for each position, added to the embedding */
 	ROLE_ROUTER, ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_EXPERT_DOWN, /* the last three: of each expert */
 	ROLE_COUNT, ROLE_UNKNOWN = ROLE_COUNT,
 };
@@ -109,6 +110,7 @@ struct arch {
 	bool default_tied;
 	uint32_t default_context;
 	int32_t default_bos, default_eos; /* -1: none */
+	bool learned_positions;      /* ROLE_POSITIONS, and nothing is turned */
 	bool partial_rotary;         /* partial_rotary_factor is honoured */
 	const struct config_key *keys; /* NULL, or ended by KEY_END: rows beside the common ones, or in their place (keys.h) */
 	const struct role_name *names; /* NULL, or ended by ROLE_UNKNOWN */

@@ -269,7 +269,7 @@ static int parse_layers(const struct json *root, struct config *c, struct err *e
 	if (!c->layer)
 		return err_nomem(e);
 	for (uint32_t i = 0; i < c->layers; i++)
-		c->layer[i] = (struct layer_config){ .heads = c->heads, .kv_heads = c->kv_heads, .kv_source = i, .rope = true,
+		c->layer[i] = (struct layer_config){ .heads = c->heads, .kv_heads = c->kv_heads, .kv_source = i, .rope = !c->arch->learned_positions,
 						     .ffn = c->ffn };
 	if ((rc = parse_windows(root, c, e)) || (rc = config_parse_experts(c, root, e)))
 		return rc;

@@ -26,6 +26,8 @@ static void print_tokens(const struct config *c, struct json_writer *w)
 static void print_rope(const struct config *c, struct json_writer *w, bool parameters)
 {
 	const struct rope *r = &c->rope;
+	if (c->arch->learned_positions)
+		return;
 	if (parameters) {
 		jw_object(w, "rope_parameters");
 		if (c->arch->local_theta)
@@ -94,7 +96,7 @@ static int find_pattern(const struct config *c, struct pattern *p, struct err *e
 	*p = (struct pattern){ .all_windowed = true, .same_kv = true };
 	for (uint32_t i = 0; i < c->layers; i++) {
 		const struct layer_config *l = &c->layer[i];
-		if ((c->arch->local_theta && l->local != (l->window != 0)) || l->heads != c->layer[0].heads || l->ffn != c->layer[0].ffn || !l->rope ||
+		if ((c->arch->local_theta && l->local != (l->window != 0)) || l->heads != c->layer[0].heads || l->ffn != c->layer[0].ffn || l->rope == c->arch->learned_positions ||
 		    (l->window && p->window && l->window != p->window))
 			return err_set(e, ERR_UNSUPPORTED, "config.json: no key says that layer %u differs in its heads, FFN width, "
 				       "positions or window length", i);

@@ -181,6 +181,10 @@ static int parse_local(struct source *s, struct config *c)
 
 int config_parse_rope(struct config *c, const struct json *root, struct err *e)
 {
+	if (c->arch->learned_positions) {
+		c->rope = (struct rope){ .theta = 1, .part = 1, .dims = c->head_dim, .factor = 1, .attention_factor = 1 };
+		return ERR_OK;
+	}
 	struct source s = { root, json_get(root, "rope_scaling"), e };
 	int rc;
 	static const char *const keys[] = { "rope_scaling", "rope_parameters" };

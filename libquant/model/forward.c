@@ -507,20 +507,38 @@ int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs,
 	return rc;
 }
 
-int model_embed(struct model *m, const int32_t *tokens, size_t n, float *hidden, struct err *e)
+/* Adds the vector of a token's position. */
+static int add_position(const struct model *m, size_t position, float *row, float *hidden, struct err *e)
+{
+	const struct config *c = m->config;
+	if (position >= c->context)
+		return err_set(e, ERR_INPUT, "the model has %u positions, and this text needs one more", c->context);
+	weight_row(model_weight(m, ROLE_POSITIONS, UINT32_MAX), position, row);
+	kernels()->axpy(hidden, 1, row, c->hidden);
+	return ERR_OK;
+}
+
+int model_embed(struct model *m, const struct token_run *tokens, float *hidden, struct err *e)
 {
 	const struct config *c = m->config;
 	const struct weight *w = model_weight(m, ROLE_EMBED, UINT32_MAX);
-	float scale = sqrtf((float)c->hidden);
-	for (size_t i = 0; i < n; i++) {
+	float scale = sqrtf((float)c->hidden), *row = c->arch->learned_positions ? malloc(c->hidden * sizeof *row) : NULL;
+	int rc = c->arch->learned_positions && !row ? err_nomem(e) : ERR_OK;
+	for (size_t i = 0; i < tokens->count && !rc; i++) {
 		float *h = hidden + i * c->hidden;
-		if (tokens[i] < 0 || (uint32_t)tokens[i] >= c->vocab)
-			return err_set(e, ERR_INPUT, "token %d is outside the vocabulary of %u", tokens[i], c->vocab);
-		weight_row(w, (uint64_t)tokens[i], h);
+		int32_t id = tokens->id[i];
+		if (id < 0 || (uint32_t)id >= c->vocab) {
+			rc = err_set(e, ERR_INPUT, "token %d is outside the vocabulary of %u", id, c->vocab);
+			break;
+		}
+		weight_row(w, (uint64_t)id, h);
 		for (size_t j = 0; c->arch->scale_embedding && j < c->hidden; j++)
 			h[j] *= scale;
+		if (row)
+			rc = add_position(m, tokens->first + i % tokens->len, row, h, e);
 	}
-	return ERR_OK;
+	free(row);
+	return rc;
 }
 
 void model_final_norm(const struct model *m, const float *hidden, float *out, size_t n)
@@ -555,7 +573,8 @@ int model_forward(struct model_run *r, const int32_t *tokens, size_t seqs, size_
 	size_t room = cache ? kv_capacity(cache) - kv_cache_length(cache) : len;
 	if (len > room)
 		return err_set(e, ERR_INPUT, "the KV cache has room for %zu more tokens, not %zu", room, len);
-	int rc = model_embed(r->m, tokens, seqs * len, hidden, e);
+	const struct token_run run = { tokens, seqs * len, len, cache ? kv_cache_length(cache) : 0 };
+	int rc = model_embed(r->m, &run, hidden, e);
 	size_t most = cache ? kv_chunk(cache) : len;
 	for (size_t at = 0, n; at < len && !rc; at += n) {
 		n = len - at < most ? len - at : most;

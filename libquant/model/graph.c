@@ -199,6 +199,11 @@ value common_mixture(struct build *b, value x)
 	return op_merge(b, op_linear(b, op_glu(b, gate, up), ROLE_EXPERT_DOWN), weights);
 }
 
+value common_mlp(struct build *b, value x)
+{
+	return op_linear(b, op_act(b, op_linear(b, x, ROLE_UP)), ROLE_DOWN);
+}
+
 /* ---- what follows from a list */
 
 unsigned block_merge(const struct block *b, unsigned i)
@@ -307,6 +312,8 @@ static void outside(struct build *b)
 {
 	const struct config *c = b->config;
 	add_site(b, ROLE_EMBED, true, 2, c->vocab, c->hidden);
+	if (c->arch->learned_positions)
+		add_site(b, ROLE_POSITIONS, true, 2, c->context, c->hidden);
 	add_site(b, ROLE_ROPE_FREQS, false, 1, c->rope.dims / 2, 0);
 	op_linear(b, op_norm(b, STREAM, ROLE_FINAL_NORM), ROLE_HEAD);
 }

@@ -99,7 +99,12 @@ struct model_tap {
 	unsigned part;
 };
 
-int model_embed(struct model *m, const int32_t *tokens, size_t n, float *hidden, struct err *e);
+/* Sequences of `len` tokens, one after the other; each begins at position `first`. */
+struct token_run {
+	const int32_t *id;
+	size_t count, len, first;
+};
+int model_embed(struct model *m, const struct token_run *tokens, float *hidden, struct err *e);
 /* Runs one layer in place. Layers that read another layer's KV must run after it, with the same `run`. */
 struct model_run;  /* scratch and, without a cache, the K and V of layers that others read */
 /* seqs * len: the most tokens that model_layer will get at once. */

@@ -45,6 +45,7 @@ const struct role_row role_rows[ROLE_COUNT] = {
 				    "blk.%u.ffn_norm.bias"),
 	[ROLE_FINAL_NORM_BIAS] = { ROW(ROLE_FINAL_NORM_BIAS, ROLE_UNKNOWN, "final_norm_bias", "model.norm.bias",
 				       "output_norm.bias"), .bias = true },
+	[ROLE_POSITIONS] = { ROW(ROLE_POSITIONS, ROLE_UNKNOWN, "positions", NULL, "position_embd.weight") },
 	/* as writers of GGUF have it, the router stays in floats */
 	[ROLE_ROUTER] = { ROW(ROLE_ROUTER, ROLE_UNKNOWN, "ffn_gate_inp", L "mlp.gate.weight", "blk.%u.ffn_gate_inp.weight"),
 			  .per_layer = true },

@@ -107,7 +107,7 @@ static void close_to(const char *what, const char *name, const float *a, const f
 
 static const char *const cases[] = {
 	"llama-mha", "llama-gqa-bias", "llama-tied", "llama-gelu", "llama-llama3", "llama-linear", "llama-yarn",
-	"mistral-window", "qwen2-bias", "qwen2-window", "qwen3", "gemma", "gemma2", "gemma3", "gemma3-old", "gpt-neox", "gpt-neox-old", "qwen3-moe", "qwen3-moe-mixed", "mixtral",
+	"mistral-window", "qwen2-bias", "qwen2-window", "qwen3", "gemma", "gemma2", "gemma3", "gemma3-old", "gpt-neox", "gpt-neox-old", "gpt2", "gpt2-old", "qwen3-moe", "qwen3-moe-mixed", "mixtral",
 	/* what transformers sees through, see make_model.py */
 	"llama-untied", "llama-bare", "llama-head-only", "llama-types", "mistral-types",
 };
@@ -529,7 +529,7 @@ static void tokens_outside_the_vocabulary(void **state)
 	float hidden[40];
 	(void)state;
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(model_embed(g.model, &bad[i], 1, hidden, &e), ERR_INPUT);
+		assert_int_equal(model_embed(g.model, &(struct token_run){ &bad[i], 1, 1, 0 }, hidden, &e), ERR_INPUT);
 	golden_free(&g);
 }
 

@@ -448,7 +448,7 @@ static void keeps_keys_and_values(void **state)
 	struct model_tap tap = { .qkv = add_outputs, .arg = &seen };
 	assert_true(seen.kk && seen.qq && hidden && run);
 	for (size_t i = 0; i < w.count; i++) {
-		assert_int_equal(model_embed(demo.model, w.tokens + i * w.ctx, w.ctx, hidden, &e), ERR_OK);
+		assert_int_equal(model_embed(demo.model, &(struct token_run){ w.tokens + i * w.ctx, w.ctx, w.ctx, 0 }, hidden, &e), ERR_OK);
 		for (uint32_t k = 0; k < 3; k++)
 			assert_int_equal(model_layer(run, k, hidden, 1, w.ctx, NULL, &tap, &e), ERR_OK);
 	}

@@ -195,7 +195,7 @@ static struct tape_job job_of(struct trained *t, uint32_t layer, bool back)
 static double loss(struct trained *t, bool gradient)
 {
 	double kl;
-	ok(model_embed(t->model, t->tokens, TOKENS, t->in[0], &e));
+	ok(model_embed(t->model, &(struct token_run){ t->tokens, TOKENS, TOKENS, 0 }, t->in[0], &e));
 	for (uint32_t i = 0; i < t->config.layers; i++) {
 		struct tape_job j = job_of(t, i, false);
 		ok(tape_forward(t->tape, &j, &e));

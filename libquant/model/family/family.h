@@ -4,7 +4,7 @@
 #include "model/graph.h"
 #include "model/keys.h"
 
-extern const struct arch family_gemma, family_gemma2, family_gemma3, family_gpt_neox, family_llama, family_mistral, family_mixtral, family_qwen2, family_qwen3,
+extern const struct arch family_gemma, family_gemma2, family_gemma3, family_gpt_neox, family_gpt2, family_llama, family_mistral, family_mixtral, family_qwen2, family_qwen3,
 	family_qwen3_moe;
 
 /* Rows of Q and K in pairs, as llama.cpp's "llama" has them. */

@@ -49,8 +49,7 @@ static void layer(struct build *b)
 	value attended = common_attention(b, op_norm(b, STREAM, ROLE_ATTN_NORM), false);
 	if (!b->config->parallel)
 		op_add(b, attended);
-	value x = op_norm(b, STREAM, ROLE_FFN_NORM);
-	x = op_linear(b, op_act(b, op_linear(b, x, ROLE_UP)), ROLE_DOWN);
+	value x = common_mlp(b, op_norm(b, STREAM, ROLE_FFN_NORM));
 	if (b->config->parallel)
 		op_add(b, attended);
 	op_add(b, x);

@@ -1,0 +1,81 @@
+#include "model/family/family.h"
+#include "model/stored.h"
+
+#define L "transformer.h.%u."
+
+/* Names of files; those of matrices, which lie transposed or together in a folder, are quire's own. */
+static const struct role_name names[] = {
+	{ ROLE_EMBED, "transformer.wte.weight", "token_embd.weight" },
+	{ ROLE_POSITIONS, "transformer.wpe.weight", "position_embd.weight" },
+	{ ROLE_FINAL_NORM, "transformer.ln_f.weight", "output_norm.weight" },
+	{ ROLE_FINAL_NORM_BIAS, "transformer.ln_f.bias", "output_norm.bias" },
+	{ ROLE_ATTN_NORM, L "ln_1.weight", "blk.%u.attn_norm.weight" },
+	{ ROLE_ATTN_NORM_BIAS, L "ln_1.bias", "blk.%u.attn_norm.bias" },
+	{ ROLE_FFN_NORM, L "ln_2.weight", "blk.%u.ffn_norm.weight" },
+	{ ROLE_FFN_NORM_BIAS, L "ln_2.bias", "blk.%u.ffn_norm.bias" },
+	{ ROLE_Q, L "attn.q_proj.weight", "blk.%u.attn_q.weight" },
+	{ ROLE_K, L "attn.k_proj.weight", "blk.%u.attn_k.weight" },
+	{ ROLE_V, L "attn.v_proj.weight", "blk.%u.attn_v.weight" },
+	{ ROLE_Q_BIAS, L "attn.q_proj.bias", "blk.%u.attn_q.bias" },
+	{ ROLE_K_BIAS, L "attn.k_proj.bias", "blk.%u.attn_k.bias" },
+	{ ROLE_V_BIAS, L "attn.v_proj.bias", "blk.%u.attn_v.bias" },
+	{ ROLE_O, L "attn.o_proj.weight", "blk.%u.attn_output.weight" },
+	{ ROLE_O_BIAS, L "attn.c_proj.bias", "blk.%u.attn_output.bias" },
+	{ ROLE_UP, L "mlp.up_proj.weight", "blk.%u.ffn_up.weight" },
+	{ ROLE_UP_BIAS, L "mlp.c_fc.bias", "blk.%u.ffn_up.bias" },
+	{ ROLE_DOWN, L "mlp.down_proj.weight", "blk.%u.ffn_down.weight" },
+	{ ROLE_DOWN_BIAS, L "mlp.c_proj.bias", "blk.%u.ffn_down.bias" },
+	{ ROLE_UNKNOWN, NULL, NULL },
+};
+
+static const struct stored stored[] = {
+	{ L "attn.c_attn.weight", "blk.%u.attn_qkv.weight", STORED_QKV, .transposed = true },
+	{ L "attn.c_attn.bias", "blk.%u.attn_qkv.bias", STORED_QKV_BIAS, .transposed = false },
+	{ L "attn.c_proj.weight", NULL, STORED_ONE(ROLE_O), .transposed = true },
+	{ L "mlp.c_fc.weight", NULL, STORED_ONE(ROLE_UP), .transposed = true },
+	{ L "mlp.c_proj.weight", NULL, STORED_ONE(ROLE_DOWN), .transposed = true },
+	{ .hf = NULL },
+};
+
+static double four_times(const struct config *c, bool null)
+{
+	(void)null;
+	return 4.0 * c->hidden;
+}
+
+static double equal_heads(const struct config *c, bool null)
+{
+	(void)null;
+	return c->hidden / c->heads;
+}
+
+#define F(name) .field = offsetof(struct config, name)
+#define LAYER(name) .kind = KEY_PER_LAYER, F(name), .layer_field = offsetof(struct layer_config, name), .most = 1 << 20
+static const struct config_key keys[] = {
+	{ "n_embd", "embedding_length", KEY_COUNT, F(hidden), .most = 1 << 20, .absent = 768, .gguf_required = true },
+	{ "n_inner", "feed_forward_length", LAYER(ffn), .otherwise = four_times, .gguf_required = true },
+	{ "n_layer", "block_count", KEY_COUNT, F(layers), .most = MAX_LAYERS, .absent = 12, .gguf_required = true },
+	{ "n_head", "attention.head_count", LAYER(heads), .absent = 12, .gguf_required = true },
+	{ NULL, "attention.key_length", KEY_COUNT, F(head_dim), .most = 1 << 20, .otherwise = equal_heads },
+	{ "n_positions", "context_length", KEY_COUNT, F(context), .most = INT32_MAX, .absent = 1024, .gguf_required = true },
+	{ "layer_norm_epsilon", "attention.layer_norm_epsilon", KEY_NUMBER, F(norm_eps), .most = 1, .absent = 1e-5, .gguf_required = true },
+	{ "activation_function", NULL, KEY_ACT, F(act), .absent = ACT_GELU_TANH },
+	{ NULL, NULL, KEY_NUMBER, F(rope.theta), .absent = 1 },
+	{ NULL, NULL, KEY_NUMBER, F(rope.part), .absent = 1 },
+	{ "scale_attn_weights", NULL, KEY_ONLY, NO_FIELD, .absent = true },
+	{ "n_ctx", .kind = KEY_LISTED, .field = NO_FIELD }, /* of older files: n_positions again */
+	{ .kind = KEY_END },
+};
+
+static void layer(struct build *b)
+{
+	op_add(b, common_attention(b, op_norm(b, STREAM, ROLE_ATTN_NORM), false));
+	op_add(b, common_mlp(b, op_norm(b, STREAM, ROLE_FFN_NORM)));
+}
+
+const struct arch family_gpt2 = {
+	.name = "gpt2", .hf_class = "GPT2LMHeadModel", .gguf = "gpt2", .names = names, .stored = stored, .keys = keys,
+	.norm = NORM_LAYER, .act = ACT_GELU_TANH, .layer = layer, .learned_positions = true,
+	.qkv_bias = BIAS_ALWAYS, .o_bias = BIAS_ALWAYS, .mlp_bias = BIAS_ALWAYS,
+	.window = WINDOW_NONE, .default_tied = true, .default_context = 1024, .default_bos = 50256, .default_eos = 50256,
+};
