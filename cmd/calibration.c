@@ -104,16 +104,6 @@ int calibrated_open(struct calibrated *c, const struct produce *p, const struct 
 	return ERR_OK;
 }
 
-static void show_notes(const struct calibrated *c, const struct produce *p)
-{
-	const char *text = quantizer_notes(c->q);
-	while (*text && !p->common->quiet) {
-		const char *end = strchr(text, '\n');
-		warn("%.*s", (int)(end ? end - text : (long)strlen(text)), text);
-		text = end ? end + 1 : text + strlen(text);
-	}
-}
-
 int calibrated_plan(struct calibrated *c, const struct produce *p, const struct config *config, struct checkpoint *in,
 		    struct plan *plan, struct err *e)
 {
@@ -128,7 +118,6 @@ int calibrated_plan(struct calibrated *c, const struct produce *p, const struct 
 		return p->calibration->stats ? err_prefix(e, "%.400s", p->calibration->stats) : rc;
 	c->memory = quantizer_memory(c->q);
 	c->memory = c->gathering > c->memory ? c->gathering : c->memory;
-	show_notes(c, p);
 	return ERR_OK;
 }
 

@@ -122,5 +122,7 @@ void safe_text(struct strbuf *out, const char *text);
 int out_print(const struct strbuf *b, struct err *e);
 /* Writes it to a file, or, for "-", prints it. */
 int out_write_text(const char *path, const struct strbuf *b, struct err *e);
+/* Where a document goes there, no table does. path may be NULL. */
+bool out_is_stdout(const char *path);
 
 #endif

@@ -183,8 +183,13 @@ static int measure(struct compare *c, struct err *e)
 	int rc = models && list && todo && seconds ? ERR_OK : err_nomem(e);
 	for (size_t i = 0; i < c->count && !rc; i++) {
 		struct variant *v = &c->variants[i];
+		bool is_kept = false;
 		rc = v->file ? same_tokenizer(c, v, e) : ERR_OK;
-		if (rc || compare_kept(c, v))
+		if (!rc)
+			rc = compare_kept(c, v, &is_kept, e);
+		if (!rc && is_kept)
+			compare_goes_on(c);
+		if (rc || is_kept)
 			continue;
 		rc = measurement_init(&v->m, c->w.count, windows_scored(&c->w), true, e);
 		todo[n] = v;
@@ -206,6 +211,8 @@ static int measure(struct compare *c, struct err *e)
 		rc = layer_errors(c, todo[i], e);
 		if (!rc)
 			rc = compare_keep(c, todo[i], e);
+		if (!rc)
+			compare_goes_on(c);
 	}
 	c->seconds = now() - start;
 	free(models);
@@ -339,7 +346,7 @@ static int report(struct compare *c, struct err *e)
 	compare_verdict(c, &verdict);
 	if (c->o->common.json)
 		compare_json(c, &out);
-	else
+	else if (!out_is_stdout(c->o->csv) && !out_is_stdout(c->o->html))
 		compare_table(c, &out);
 	if (!rc)
 		rc = verdict.failed ? err_nomem(e) : out_print(&out, e);
@@ -355,9 +362,7 @@ static char *work_folder(const struct compare_options *o)
 {
 	const char *output = o->html ? o->html : o->csv;
 	if (o->work || !output) {
-		struct strbuf b = { 0 };
-		strbuf_puts(&b, o->work ? o->work : "quire-compare");
-		return b.data;
+		return strdup(o->work ? o->work : "quire-compare");
 	}
 	char *dir = path_dirname(output), *work = dir ? path_join(dir, "quire-compare") : NULL;
 	free(dir);
@@ -405,7 +410,6 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		rc = compare_keys(&c, e);
 	if (!rc)
 		rc = make_work_folder(work, e);
-	progress_keeps(work, "the same command goes on with it");
 	if (!rc)
 		rc = compare_make(&c, e);
 	if (!rc)

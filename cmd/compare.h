@@ -96,9 +96,11 @@ int compare_make(struct compare *c, struct err *e);
 /* Bytes of a checkpoint's file, or of its tensors when it is a folder; its bits per weight. */
 void compare_size(const struct loaded *l, const char *path, uint64_t *bytes, double *bits);
 
-/* Measurements in the work folder: false when there is none of this very run. */
-bool compare_kept(const struct compare *c, struct variant *v);
+/* Measurements in the work folder: *is_kept is false when there is none of this very run. */
+int compare_kept(const struct compare *c, struct variant *v, bool *is_kept, struct err *e);
 int compare_keep(const struct compare *c, struct variant *v, struct err *e);
+/* There is something in the work folder by now: an interruption says so. */
+void compare_goes_on(const struct compare *c);
 /* The same of attributions, by what --attribute says. */
 bool compare_kept_attribution(const struct compare *c, struct variant *v, enum attribute_by by);
 int compare_keep_attribution(const struct variant *v, struct err *e);

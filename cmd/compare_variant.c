@@ -371,6 +371,8 @@ int compare_make(struct compare *c, struct err *e)
 		} else if (!v->file) {
 			compare_kept_made(v);
 		}
+		if (!v->file)
+			compare_goes_on(c);
 		if (!v->loaded && open_variant(v, v->path, e))
 			return e->code;
 	}

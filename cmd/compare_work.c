@@ -40,11 +40,19 @@ static int run_key(const struct compare *c, const struct variant *v, struct run_
 	return rc;
 }
 
+/* NULL where there was no memory for all of it. */
+static char *path_of(struct strbuf *s)
+{
+	if (s->failed)
+		strbuf_release(s);
+	return s->data;
+}
+
 static char *join(const char *a, const char *b)
 {
 	struct strbuf s = { 0 };
 	strbuf_printf(&s, "%s%s", a, b);
-	return s.data;
+	return path_of(&s);
 }
 
 static struct json *read_json(const char *path)
@@ -79,17 +87,19 @@ static bool same_run(const struct run_id *a, const struct run_id *b)
 	       !run_id_match(a, b, "", NULL);
 }
 
-bool compare_kept(const struct compare *c, struct variant *v)
+int compare_kept(const struct compare *c, struct variant *v, bool *is_kept, struct err *e)
 {
 	struct run_id now, kept;
 	char key[IDENTITY_SIZE];
 	struct strbuf stem = { 0 };
-	if (run_key(c, v, &now, key, NULL))
-		return false;
+	int rc = run_key(c, v, &now, key, e);
+	*is_kept = false;
+	if (rc)
+		return rc;
 	strbuf_printf(&stem, "%s-%.16s", v->stem, key);
-	if (stem.failed)
-		return false;
-	v->kept = stem.data;
+	v->kept = path_of(&stem);
+	if (!v->kept)
+		return err_nomem(e);
 	char *facts = join(v->kept, ".json"), *part = join(v->kept, ".part");
 	struct json *j = facts && file_exists(facts) ? read_json(facts) : NULL;
 	bool good = j && part && json_number(json_get(j, "run_seconds"), &v->run_seconds) && read_layers(c, v, json_get(j, "layers"));
@@ -107,7 +117,8 @@ bool compare_kept(const struct compare *c, struct variant *v)
 	json_free(j);
 	free(facts);
 	free(part);
-	return good;
+	*is_kept = good;
+	return ERR_OK;
 }
 
 /* Writes what w holds, whose text it releases, and the path. */
@@ -118,6 +129,11 @@ static int keep_json(char *path, struct json_writer *w, struct err *e)
 	strbuf_release(w->out);
 	free(path);
 	return rc;
+}
+
+void compare_goes_on(const struct compare *c)
+{
+	progress_keeps(c->work, "the same command goes on with it");
 }
 
 int compare_keep(const struct compare *c, struct variant *v, struct err *e)
@@ -153,7 +169,7 @@ static char *attribution_path(const struct variant *v, enum attribute_by by)
 {
 	struct strbuf s = { 0 };
 	strbuf_printf(&s, "%s-by-%s.json", v->kept, attribute_rows[by].name);
-	return s.data;
+	return path_of(&s);
 }
 
 bool compare_kept_attribution(const struct compare *c, struct variant *v, enum attribute_by by)

@@ -6,9 +6,11 @@
 
 #include "base/rng.h"
 #include "calib/fold/fold_layers.h"
+#include "calib/fold/refit_down.h"
 #include "calib/run/attention_weights.h"
 #include "calib/judge/change_cost.h"
 #include "calib/run/loaded.h"
+#include "calib/run/skips.h"
 #include "calib/run/text.h"
 #include "cmd/calibration.h"
 #include "cmd/fold_budget.h"
@@ -509,8 +511,23 @@ static int open_stats(struct work *w, struct err *e)
 	return rc;
 }
 
+/* What the fits that were asked for left out. */
+static void note_left(const struct work *w, struct notes *n)
+{
+	struct skips s = { 0 };
+	for (uint32_t i = 0; w->report && w->method->method == FOLD_REFIT && !w->unfitted && i < w->to.layers; i++)
+		if (w->report[i].kv_heads != w->in.config.layer[i].kv_heads)
+			skips_see(&s, "refit", "ffn_down", refit_down_obstacle(&w->to, i));
+	for (uint32_t i = 0; w->sharing.report && w->sharing.method->method >= SHARE_MATCH && i < w->to.layers; i++)
+		if (w->to.layer[i].kv_source != i)
+			skips_see(&s, "sharing", "ffn_down of layers that read another one's cache", refit_down_obstacle(&w->to, i));
+	skips_tell(&s, n);
+	skips_release(&s);
+}
+
 static int run(const void *options, const char *const *args, size_t count, struct err *e)
 {
+	struct notes left = { 0 };
 	const struct fold_command_options *o = options;
 	struct work w = { .o = o };
 	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .keep = true,
@@ -537,6 +554,8 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	if (!rc)
 		rc = recipe_new(NULL, &p.recipe, e);
 	if (!rc) {
+		note_left(&w, &left);
+		p.notes = &left;
 		p.source = result(&w);
 		p.config = &w.to;
 		clock_gettime(CLOCK_MONOTONIC, &t1);
@@ -544,6 +563,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		rc = produce(&p, e);
 	}
 	recipe_free(p.recipe);
+	notes_release(&left);
 	if (w.report)
 		fold_report_release(w.report, w.to.layers);
 	if (w.have_to)

@@ -157,6 +157,7 @@ static int stream_text(struct stream *s, bool last, struct err *e)
 	bool cut = now.len >= 3 && !memcmp(now.data + now.len - 3, "\xef\xbf\xbd", 3); /* a character may still be completed */
 	if (!rc && now.len > before.len && (!cut || last)) {
 		strbuf_add(&s->text, now.data + before.len, now.len - before.len);
+		rc = s->text.failed ? err_nomem(e) : ERR_OK;
 		s->from = s->known;
 		s->known = s->count;
 	}

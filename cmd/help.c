@@ -79,6 +79,7 @@ static void option_lines(const struct command *c, struct strbuf *out)
 			option_spelling(o, &left);
 		}
 	strbuf_printf(out, "%s\n", left.data ? left.data : "");
+	out->failed |= left.failed;
 	strbuf_release(&left);
 }
 
@@ -208,6 +209,7 @@ void help_man(const struct command *c, struct strbuf *out)
 	man_environment(out);
 	man_exit_codes(out);
 	strbuf_puts(out, ".SH SEE ALSO\n.BR quire (1)\n");
+	out->failed |= text.failed;
 	strbuf_release(&text);
 }
 

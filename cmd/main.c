@@ -33,8 +33,8 @@ static void write_all(const char *text)
 
 static void interrupted(int number)
 {
-	const char *kept = number == SIGPIPE ? NULL : progress_kept();
 	file_cleanup();
+	const char *kept = number == SIGPIPE ? NULL : progress_kept();
 	if (kept) {
 		write_all(isatty(STDERR_FILENO) ? "\nquire: interrupted; " : "quire: interrupted; ");
 		write_all(kept);

@@ -44,6 +44,26 @@ static const char *value_of(const struct option_row *o, const void *opts)
 	return *(const char *const *)(const void *)((const char *)opts + o->field);
 }
 
+/* An output of a command: an option that is given, or the file that a flag's environment variable names, which grows. */
+struct target {
+	const struct kind *kind; /* NULL: it grows */
+	const char *dashes, *name, *path;
+};
+
+static bool target_of(const struct option_row *o, const void *opts, struct target *t)
+{
+	static const struct {
+		const char *flag, *variable;
+	} named_outside[] = { { "github", "GITHUB_STEP_SUMMARY" } };
+	*t = (struct target){ .kind = kind_of(o), .dashes = "--", .name = o->name };
+	if (t->kind)
+		t->path = value_of(o, opts);
+	for (size_t i = 0; i < sizeof named_outside / sizeof *named_outside; i++)
+		if (o->type == OPT_FLAG && !strcmp(o->name, named_outside[i].flag) && *(const bool *)(const void *)((const char *)opts + o->field))
+			*t = (struct target){ .dashes = "", .name = named_outside[i].variable, .path = getenv(named_outside[i].variable) };
+	return t->path && *t->path;
+}
+
 static bool flag(const struct command *c, const void *opts, const char *name)
 {
 	for (size_t i = 0; i < c->option_count; i++)
@@ -52,27 +72,27 @@ static bool flag(const struct command *c, const void *opts, const char *name)
 	return false;
 }
 
-static int is_input(const struct option_row *o, const char *output, struct err *e)
+static int is_input(const struct target *t, const char *output, struct err *e)
 {
-	return err_set(e, ERR_USAGE, "'%.600s' is an input as well; give --%s another name", output, o->name);
+	return err_set(e, ERR_USAGE, "'%.600s' is an input as well; give %s%s another name", output, t->dashes, t->name);
 }
 
 /* Against one input; "-" is standard input. */
-static int check_input(const struct option_row *o, const char *output, const char *input, struct err *e)
+static int check_input(const struct target *t, const char *input, struct err *e)
 {
-	const struct kind *k = kind_of(o);
+	const char *beside = t->kind ? t->kind->beside : NULL;
 	if (!strcmp(input, "-"))
 		return ERR_OK;
-	if (checkpoint_reads(input, output))
-		return is_input(o, output, e);
+	if (checkpoint_reads(input, t->path))
+		return is_input(t, t->path, e);
 	struct strbuf other = { 0 };
 	int rc = ERR_OK;
-	if (k->beside)
-		strbuf_printf(&other, "%s%s", output, k->beside);
+	if (beside)
+		strbuf_printf(&other, "%s%s", t->path, beside);
 	if (other.failed)
 		rc = err_nomem(e);
-	else if (k->beside && checkpoint_reads(input, other.data))
-		rc = is_input(o, other.data, e);
+	else if (beside && checkpoint_reads(input, other.data))
+		rc = is_input(t, other.data, e);
 	strbuf_release(&other);
 	return rc;
 }
@@ -81,9 +101,9 @@ int paths_input(const struct command *c, const void *opts, const char *input, st
 {
 	int rc = ERR_OK;
 	for (size_t i = 0; i < c->option_count && input && !rc; i++) {
-		const struct option_row *o = &c->options[i];
-		if (kind_of(o) && value_of(o, opts))
-			rc = check_input(o, value_of(o, opts), input, e);
+		struct target t;
+		if (target_of(&c->options[i], opts, &t))
+			rc = check_input(&t, input, e);
 	}
 	return rc;
 }
@@ -116,13 +136,24 @@ static bool same_target(const char *a, const char *b)
 	return same;
 }
 
+/* One document on standard output, and nothing else. */
+static int check_stdout(const struct command *c, const void *opts, struct err *e)
+{
+	const struct common *common = opts;
+	struct target t;
+	for (size_t i = 0; i < c->option_count && common->json; i++)
+		if (c->options[i].type != OPT_OUTPUT && target_of(&c->options[i], opts, &t) && out_is_stdout(t.path))
+			return err_set(e, ERR_USAGE, "--json and %s%s both go to standard output; name a file", t.dashes, t.name);
+	return ERR_OK;
+}
+
 static int check_pairs(const struct command *c, const void *opts, struct err *e)
 {
 	for (size_t i = 0; i < c->option_count; i++)
 		for (size_t k = 0; k < i; k++) {
-			const struct option_row *a = &c->options[k], *b = &c->options[i];
-			if (kind_of(a) && kind_of(b) && value_of(a, opts) && value_of(b, opts) && same_target(value_of(a, opts), value_of(b, opts)))
-				return err_set(e, ERR_USAGE, "--%s and --%s name the same file '%.600s'", a->name, b->name, value_of(b, opts));
+			struct target a, b;
+			if (target_of(&c->options[k], opts, &a) && target_of(&c->options[i], opts, &b) && same_target(a.path, b.path))
+				return err_set(e, ERR_USAGE, "%s%s and %s%s name the same file '%.600s'", a.dashes, a.name, b.dashes, b.name, b.path);
 		}
 	return ERR_OK;
 }
@@ -172,6 +203,8 @@ static int check_existing(const struct command *c, const void *opts, struct err 
 int paths_check(const struct command *c, const void *opts, const char *const *args, size_t count, struct err *e)
 {
 	int rc = check_inputs(c, opts, args, count, e);
+	if (!rc)
+		rc = check_stdout(c, opts, e);
 	if (!rc)
 		rc = check_pairs(c, opts, e);
 	return rc ? rc : check_existing(c, opts, e);

@@ -1,6 +1,7 @@
 #include "cmd/plot.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/json.h"
@@ -110,11 +111,7 @@ static void text_at(struct drawing *d, double x, double y, const char *anchor, c
 
 static void number(double v, char buf[32])
 {
-	struct strbuf b = { 0 };
-	strbuf_printf(&b, fabs(v) >= 1e5 || (v != 0 && fabs(v) < 1e-3) ? "%.0e" : "%.4g", v);
-	strncpy(buf, b.data ? b.data : "", 31);
-	buf[31] = '\0';
-	strbuf_release(&b);
+	snprintf(buf, 32, fabs(v) >= 1e5 || (v != 0 && fabs(v) < 1e-3) ? "%.0e" : "%.4g", v);
 }
 
 /* 1, 2 or 5 times a power of ten, so that about `want` steps fit. */

@@ -246,7 +246,7 @@ static int print_plan(const struct state *s, struct err *e)
 }
 
 /* general.file_type of a file that keeps its codecs: that of the codec most weights are in. */
-static int main_file_type(const struct plan *p)
+static int main_file_type(const struct plan *p, int *type, struct err *e)
 {
 	const struct codec *best = NULL;
 	uint64_t most = 0;
@@ -261,9 +261,11 @@ static int main_file_type(const struct plan *p)
 		}
 	}
 	struct recipe *r = NULL;
-	int type = best && !recipe_new(best->name, &r, NULL) ? recipe_file_type(r) : -1;
+	struct err ignored; /* a codec that no recipe may ask for */
+	int rc = best ? recipe_new(best->name, &r, &ignored) : ERR_OK;
+	*type = rc || !best ? -1 : recipe_file_type(r);
 	recipe_free(r);
-	return type;
+	return rc == ERR_NOMEM ? err_nomem(e) : ERR_OK;
 }
 
 static const char *source_fact(const struct checkpoint *c, const char *key)
@@ -274,14 +276,15 @@ static const char *source_fact(const struct checkpoint *c, const char *key)
 	return NULL;
 }
 
-static struct write_options write_options(struct state *s)
+static int write_options(struct state *s, struct write_options *o, struct err *e)
 {
 	const struct produce *p = s->p;
 	const char *before = p->keep ? source_fact(s->in, "recipe") : NULL;
-	return (struct write_options){ .recipe = before ? before : recipe_name(p->recipe), .tool_version = "quire " QUIRE_VERSION,
-				       .compress = p->compress, .shard_size = p->shard_size,
-				       .notes = &s->notes, .same_values = p->keep && !p->source && !p->config,
-				       .gguf_file_type = p->keep ? main_file_type(&s->plan) : recipe_file_type(p->recipe) };
+	*o = (struct write_options){ .recipe = before ? before : recipe_name(p->recipe), .tool_version = "quire " QUIRE_VERSION,
+				     .compress = p->compress, .shard_size = p->shard_size,
+				     .notes = &s->notes, .same_values = p->keep && !p->source && !p->config };
+	o->gguf_file_type = p->keep ? -1 : recipe_file_type(p->recipe);
+	return p->keep ? main_file_type(&s->plan, &o->gguf_file_type, e) : ERR_OK;
 }
 
 /* Before the work: whoever minds can stop it; with --quiet, too. */
@@ -291,23 +294,39 @@ static void tell(struct state *s)
 		warn("%s", s->notes.line[s->told]);
 }
 
+/* A method's; with --quiet they are in the report only. */
+static void tell_method(struct state *s, const struct notes *n)
+{
+	for (size_t i = 0; i < n->count; i++)
+		notes_add(&s->notes, "%s", n->line[i]);
+	if (s->p->common->quiet)
+		s->told = s->notes.count;
+	tell(s);
+}
+
 /* What the writer will say and refuse is known before anything is worked out, or where nothing else is done. */
 static int foresee(struct state *s, struct err *e)
 {
-	struct write_options o = write_options(s);
+	struct write_options o;
 	struct tensor_sink *none;
+	if (write_options(s, &o, e))
+		return e->code;
 	for (size_t i = 0; i < s->in->notes.count; i++)
 		notes_add(&s->notes, "%s", s->in->notes.line[i]);
 	if (s->format && (s->p->dry_run || s->p->calibration) &&
 	    s->format->create(NULL, &(struct write_request){ s->in, described(s), &s->plan, &o }, &none, e))
 		return err_prefix(e, "%.600s", s->p->output ? s->p->output : s->p->input);
 	tell(s);
+	if (s->p->notes)
+		tell_method(s, s->p->notes);
 	return ERR_OK;
 }
 
 static int open_output(struct state *s, struct err *e)
 {
-	struct write_options o = write_options(s);
+	struct write_options o;
+	if (write_options(s, &o, e))
+		return e->code;
 	const struct write_request wanted = { s->in, described(s), &s->plan, &o };
 	if (!s->p->no_source_hash && s->format->keeps_origin) {
 		if (source_hash_start(s->p->input, &s->hash, e))
@@ -324,6 +343,8 @@ static int write_all(struct state *s, struct err *e)
 {
 	struct quantizer *q = s->calibrated.q;
 	int rc = q ? calibrated_prepare(&s->calibrated, s->p, e) : ERR_OK;
+	if (!rc && q)
+		tell_method(s, quantizer_notes(q));
 	if (!rc)
 		rc = open_output(s, e);
 	if (rc)
@@ -401,6 +422,14 @@ static void outcome_json(const struct state *s, const struct outcome *o, struct 
 		jw_uint(&w, "passes_kept", o->trained->kept);
 		jw_uint(&w, "codes", o->trained->codes);
 		jw_uint(&w, "codes_moved", o->trained->moved);
+		jw_end_object(&w);
+	}
+	const struct expert_report *experts = s->calibrated.q ? quantizer_experts(s->calibrated.q) : NULL;
+	if (experts && experts->matrices) {
+		jw_object(&w, "experts");
+		jw_uint(&w, "matrices", experts->matrices);
+		jw_uint(&w, "few_tokens", experts->few);
+		jw_uint(&w, "least_tokens", experts->least);
 		jw_end_object(&w);
 	}
 	if (s->proof) {
@@ -506,6 +535,8 @@ int produce(const struct produce *p, struct err *e)
 		rc = calibrated_open(&s.calibrated, p, s.have_config ? &s.config : NULL, s.in, e);
 	if (!rc && p->calibration)
 		rc = calibrated_plan(&s.calibrated, p, &s.config, s.in, &s.plan, e);
+	if (!rc && s.calibrated.q)
+		tell_method(&s, quantizer_notes(s.calibrated.q));
 	if (!rc && p->dry_run)
 		rc = print_plan(&s, e);
 	else if (!rc && !(rc = write_all(&s, e)) && !(rc = examine(&s, e)))

@@ -228,5 +228,10 @@ int out_write_text(const char *path, const struct strbuf *b, struct err *e)
 {
 	if (b->failed)
 		return err_nomem(e);
-	return strcmp(path, "-") ? file_write(path, b->data, b->len, e) : out_print(b, e);
+	return out_is_stdout(path) ? out_print(b, e) : file_write(path, b->data, b->len, e);
+}
+
+bool out_is_stdout(const char *path)
+{
+	return path && !strcmp(path, "-");
 }

@@ -37,6 +37,10 @@ static void as_json(const struct produce *p, const struct calibrated *c, const s
 	jw_string(&w, "output", p->output);
 	jw_string(&w, "recipe", recipe_name(p->recipe));
 	jw_string(&w, "method", c->row ? c->row->name : p->method->name);
+	jw_array(&w, "warnings");
+	for (size_t i = 0; c->q && i < quantizer_notes(c->q)->count; i++)
+		jw_string(&w, NULL, quantizer_notes(c->q)->line[i]);
+	jw_end_array(&w);
 	jw_array(&w, "tensors");
 	for (size_t i = 0; i < count; i++) {
 		const struct tensor_report *r = &rows[i];
@@ -47,6 +51,8 @@ static void as_json(const struct produce *p, const struct calibrated *c, const s
 		jw_string(&w, "method", method_name(p, c, r));
 		jw_double(&w, "weight_error", r->weight_error);
 		jw_string(&w, "weighted_by", r->weighted);
+		if (r->tokens)
+			jw_uint(&w, "tokens", r->tokens);
 		jw_double(&w, "output_error_before", r->before);
 		jw_double(&w, "output_error", r->after);
 		jw_double(&w, "seconds", r->seconds);
@@ -136,6 +142,10 @@ static void as_html(const struct produce *p, const struct calibrated *c, const s
 	if (chosen)
 		strbuf_puts(out, " <i>Chosen</i> on calibration tokens kept apart: error feedback with so much of the correction towards the "
 				 "original's outputs; <i>gain there</i> is how much less the error is than the search's.");
+	for (size_t i = 0; c->q && i < quantizer_notes(c->q)->count; i++) {
+		strbuf_puts(out, "</p><p>");
+		escaped(out, quantizer_notes(c->q)->line[i]);
+	}
 	strbuf_printf(out, "</p><div class=wide><table><tr><th>tensor<th class=t>output error<th>before<th>after<th>ratio<th>weight error"
 		      "<th class=t>codec<th class=t>method%s<th class=t>weighted by<th>seconds\n",
 		      chosen ? "<th class=t>chosen<th>gain there" : "");

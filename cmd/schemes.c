@@ -82,6 +82,7 @@ void schemes_print(struct strbuf *out)
 		block_text(c, block);
 		strbuf_printf(out, "  %-18s %6.4g %6s  %s\n", c->name, codec_bits_per_weight(c, ROW), block, text.data ? text.data : "");
 	}
+	out->failed |= text.failed;
 	strbuf_release(&text);
 }
 

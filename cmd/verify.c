@@ -468,13 +468,14 @@ static int publish(struct run *r, struct err *e)
 		warn("no gate was given: only logits that are not finite can fail");
 	else if (o->baseline && !has_gates(o))
 		note(&o->common, "no gate was given; with --unchanged or a limit such as --max-kl the exit code says whether it passed");
+	bool document = o->common.json || out_is_stdout(o->junit);
 	if (o->common.json)
 		report_json(p, &out);
-	else if (!p->failure)
+	else if (!p->failure && !document)
 		report_text(p, &out);
 	if (o->github) {
-		/* the runner reads both streams; JSON should stay JSON */
-		report_annotations(p, o->common.json ? &notes : &out);
+		/* the runner reads both streams; JSON and XML should stay that */
+		report_annotations(p, document ? &notes : &out);
 		rc = step_summary(p, o, e);
 	}
 	if (!rc && out.len)

@@ -66,8 +66,14 @@ void out_abort(struct out_file *f);                                   /* unlink;
  */
 struct out_scratch;
 int out_scratch(const char *path, struct out_scratch **out, struct err *e);
+/*
+ * The same for a file of this very name, which is opened or made; fd NULL: it is there already. Once it holds something
+ * worth keeping, out_scratch_keep lets go of it.
+ */
+int out_scratch_named(const char *path, struct out_scratch **out, int *fd, struct err *e);
 const char *out_scratch_path(const struct out_scratch *s);
-void out_scratch_end(struct out_scratch *s);                          /* NULL is fine */
+void out_scratch_keep(struct out_scratch *s);                         /* frees s, as does the next; NULL is fine */
+void out_scratch_end(struct out_scratch *s);
 void file_cleanup(void);                                              /* async-signal-safe: unlinks every open temporary */
 
 /*

@@ -190,18 +190,48 @@ int out_scratch(const char *path, struct out_scratch **out, struct err *e)
 	return rc;
 }
 
+int out_scratch_named(const char *path, struct out_scratch **out, int *fd, struct err *e)
+{
+	struct out_scratch *s = calloc(1, sizeof *s);
+	sigset_t saved;
+	*out = NULL;
+	if (!s || !(s->temp = temp_new())) {
+		free(s);
+		return err_nomem(e);
+	}
+	int n = snprintf(s->temp->path, sizeof s->temp->path, "%s", path);
+	bool fits = n >= 0 && (size_t)n < sizeof s->temp->path;
+	errno = ENAMETOOLONG;
+	making_begin(s->temp, &saved);
+	if (fits && fd)
+		*fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
+	bool there = fits && (!fd || *fd >= 0);
+	making_end(s->temp, there ? TEMP_FILE : TEMP_CLAIMED, &saved);
+	if (!there) {
+		out_scratch_keep(s);
+		return write_error(e, path);
+	}
+	*out = s;
+	return ERR_OK;
+}
+
 const char *out_scratch_path(const struct out_scratch *s)
 {
 	return s->temp->path;
 }
 
+void out_scratch_keep(struct out_scratch *s)
+{
+	if (s)
+		temp_done(s->temp);
+	free(s);
+}
+
 void out_scratch_end(struct out_scratch *s)
 {
-	if (!s)
-		return;
-	unlink(s->temp->path);
-	temp_done(s->temp);
-	free(s);
+	if (s)
+		unlink(s->temp->path);
+	out_scratch_keep(s);
 }
 
 static struct out_file *file_new(const char *target, struct err *e)

@@ -158,61 +158,23 @@ static void write_byte_level(struct json_writer *w, const char *key, bool use_re
 	jw_end_object(w);
 }
 
-/* One piece of a template: a special token, or a text. */
-static void write_part(struct json_writer *w, const char *kind, const char *id, int text)
-{
-	jw_object(w, NULL);
-	jw_object(w, kind);
-	jw_string(w, "id", id);
-	jw_uint(w, "type_id", (uint64_t)text);
-	jw_end_object(w);
-	jw_end_object(w);
-}
-
 static void write_post(struct json_writer *w, const struct vocabulary *v)
 {
-	static const enum special ends[2] = { SPECIAL_BOS, SPECIAL_EOS };
+	static const enum special special[2] = { SPECIAL_BOS, SPECIAL_EOS };
+	struct text_end ends[2] = { { NULL, -1 }, { NULL, -1 } };
 	char *name[2] = { NULL, NULL };
 	for (int k = 0; k < 2; k++) {
-		int64_t id = v->id[ends[k]];
+		int64_t id = v->id[special[k]];
 		if (!(k ? v->add_eos : v->add_bos) || id < 0)
 			continue;
 		name[k] = strndup(v->token[id].text, v->token[id].len);
 		w->out->failed |= !name[k];
+		ends[k] = (struct text_end){ name[k], id };
 	}
-	if (!name[0] && !name[1]) {
+	if (name[0] || name[1])
+		tokenizer_write_template(w, ends);
+	else
 		write_byte_level(w, "post_processor", true);
-		return;
-	}
-	jw_object(w, "post_processor");
-	jw_string(w, "type", "TemplateProcessing");
-	for (int pair = 0; pair < 2; pair++) {
-		jw_array(w, pair ? "pair" : "single");
-		for (int i = 0; i <= pair; i++) {
-			if (name[0])
-				write_part(w, "SpecialToken", name[0], i);
-			write_part(w, "Sequence", i ? "B" : "A", i);
-			if (name[1])
-				write_part(w, "SpecialToken", name[1], i);
-		}
-		jw_end_array(w);
-	}
-	jw_object(w, "special_tokens");
-	for (int k = 0; k < 2; k++) {
-		if (!name[k] || (k && name[0] && !strcmp(name[0], name[1])))
-			continue;
-		jw_object(w, name[k]);
-		jw_string(w, "id", name[k]);
-		jw_array(w, "ids");
-		jw_uint(w, NULL, (uint64_t)v->id[ends[k]]);
-		jw_end_array(w);
-		jw_array(w, "tokens");
-		jw_string(w, NULL, name[k]);
-		jw_end_array(w);
-		jw_end_object(w);
-	}
-	jw_end_object(w);
-	jw_end_object(w);
 	free(name[0]);
 	free(name[1]);
 }

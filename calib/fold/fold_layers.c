@@ -245,8 +245,6 @@ static int teacher_layer(struct driver *d, bool folded, struct err *e)
 static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 {
 	bool folded = d->to->layer[d->layer].kv_heads != d->from->layer[d->layer].kv_heads, refits = d->target != NULL;
-	struct block b;
-	block_make(d->to, d->layer, &b);
 	struct attention_weights w = { 0 };
 	int rc = d->teacher.run ? teacher_layer(d, folded, e) : ERR_OK;
 	r->kv_heads = d->to->layer[d->layer].kv_heads;
@@ -262,7 +260,7 @@ static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 	input_sums_release(&d->q);
 	input_sums_release(&d->k);
 	input_sums_release(&d->v);
-	if (!rc && folded && refits && d->o->ffn && block_adds(&b, ROLE_DOWN))
+	if (!rc && folded && refits && d->o->ffn && !refit_down_obstacle(d->to, d->layer))
 		rc = down(d, r, e);
 	if (!rc && refits)
 		rc = stream_layer(&d->student, d->layer, 0, d->text->count, &(struct stream_visit){ .keep = true }, e);

@@ -5,6 +5,16 @@
 
 #include "calib/run/attention_weights.h"
 #include "algo/ridge.h"
+#include "model/graph.h"
+
+const char *refit_down_obstacle(const struct config *c, uint32_t layer)
+{
+	struct block b;
+	block_make(c, layer, &b);
+	if (!block_op(&b, ROLE_DOWN))
+		return "the layer is a mixture of experts";
+	return block_adds(&b, ROLE_DOWN) ? NULL : "a norm stands between it and the stream";
+}
 
 struct pass {
 	const struct refit_down *r;

@@ -17,6 +17,8 @@ struct refit_down {
 	const struct stream *teacher; /* past the layer */
 	struct stream *student;  /* before it */
 };
+/* Why a layer's down projection is not refitted; NULL: it is. */
+const char *refit_down_obstacle(const struct config *c, uint32_t layer);
 /*
  * before, after: squared error of the layer's output on the held-out windows, relative to its energy. Kept only if that
  * falls. Messages name the tensor.

@@ -327,10 +327,8 @@ static int one_layer(struct driver *d, struct err *e)
 	int rc = ERR_OK;
 	*r = (struct share_report){ .source = d->to->layer[i].kv_source, .heads = r->heads, .attention = { NAN, NAN, NAN },
 				    .joint_before = NAN, .joint_after = NAN, .ffn_before = NAN, .ffn_after = NAN };
-	struct block b;
 	if (!d->text)
 		return reader(d, i) ? remove_kv(d, i, e) : ERR_OK;
-	block_make(d->to, i, &b);
 	if (d->owner[i].last != i) {
 		rc = own_layer(d, e);
 		d->changed |= d->o->method >= SHARE_JOINT;
@@ -340,7 +338,7 @@ static int one_layer(struct driver *d, struct err *e)
 	}
 	if (!rc)
 		rc = run_layer(d, &d->teacher, i, true, nothing, e);
-	if (!rc && d->changed && d->o->ffn && d->o->method >= SHARE_MATCH && block_adds(&b, ROLE_DOWN))
+	if (!rc && d->changed && d->o->ffn && d->o->method >= SHARE_MATCH && !refit_down_obstacle(d->to, i))
 		rc = refit_down(&down, i, &r->ffn_before, &r->ffn_after, e);
 	if (!rc)
 		rc = run_layer(d, &d->student, i, true, nothing, e);

@@ -59,10 +59,12 @@ static void group_name(enum attribute_by by, enum role r, uint32_t layer, char o
 		snprintf(out, ATTRIBUTE_NAME, "layers.%u.%s", layer, role_rows[r].name);
 }
 
-static size_t group_of(struct work *k, enum role r, uint32_t layer)
+/* The experts of a layer are one group: there may be thousands, of which one changes next to nothing. */
+static size_t group_of(struct work *k, enum role r, uint32_t place)
 {
 	struct attribution *a = k->out;
 	char name[ATTRIBUTE_NAME];
+	uint32_t layer = role_layer(r, place);
 	group_name(k->job->by, r, layer, name);
 	for (size_t i = 0; i < a->count; i++)
 		if (!strcmp(a->groups[i].name, name))
@@ -119,11 +121,11 @@ static int check_channels(const struct loaded *model, const struct loaded *refer
 	if (x->tensor->ndim == 1 && vector_differs(model, reference, r, layer))
 		return err_set(e, ERR_NOT_COMPARABLE,
 			       "%s of layer %u differs from the reference's, so scales were moved between tensors and one alone cannot be put back; attribute by layers",
-			       role_rows[r].name, layer);
-	int rc = r == ROLE_UP ? rows_moved(x, y, &moved, e) : ERR_OK;
+			       role_rows[r].name, role_layer(r, layer));
+	int rc = (r == ROLE_UP || r == ROLE_EXPERT_UP) ? rows_moved(x, y, &moved, e) : ERR_OK;
 	if (!rc && moved)
 		rc = err_set(e, ERR_NOT_COMPARABLE, "channels of layer %u have another order than the reference's, so no matrix alone can be put "
-			     "back; attribute by layers, or quantize with --keep-channels", layer);
+			     "back; attribute by layers, or quantize with --keep-channels", role_layer(r, layer));
 	return rc;
 }
 
@@ -134,7 +136,7 @@ static int check_place(const struct loaded *model, const struct loaded *referenc
 	if ((!x->bytes.data && !y->bytes.data) || (x->bytes.data && y->bytes.data && same_shape(x->tensor, y->tensor)))
 		return ERR_OK;
 	if (role_rows[r].per_layer)
-		snprintf(where, sizeof where, " of layer %u", layer);
+		snprintf(where, sizeof where, " of layer %u", role_layer(r, layer));
 	return err_set(e, ERR_NOT_COMPARABLE, "attribution swaps tensors of the reference in, and %s%s is not of the same shape in both models",
 		       role_rows[r].name, where);
 }
@@ -145,12 +147,17 @@ int attribute_check(const struct loaded *model, const struct loaded *reference, 
 	int rc = ERR_OK;
 	if (layers != other)
 		return err_set(e, ERR_NOT_COMPARABLE, "the models have %u and %u layers; attribution needs the same", layers, other);
+	if (model->config.experts != reference->config.experts)
+		return err_set(e, ERR_NOT_COMPARABLE, "the models have %u and %u experts; attribution needs the same", model->config.experts,
+			       reference->config.experts);
 	for (unsigned r = 0; r < ROLE_COUNT && !rc; r++)
 		for (uint32_t l = 0; l < (role_rows[r].per_layer ? layers : 1) && !rc; l++)
-			rc = check_place(model, reference, (enum role)r, l, e);
+			for (uint32_t i = 0; i < role_places(&model->config, (enum role)r) && !rc; i++)
+				rc = check_place(model, reference, (enum role)r, role_place((enum role)r, l, i), e);
 	for (unsigned r = 0; r < ROLE_COUNT && !rc && by != ATTRIBUTE_LAYERS; r++)
 		for (uint32_t l = 0; l < (role_rows[r].per_layer ? layers : 1) && !rc; l++)
-			rc = check_channels(model, reference, (enum role)r, l, e);
+			for (uint32_t i = 0; i < role_places(&model->config, (enum role)r) && !rc; i++)
+				rc = check_channels(model, reference, (enum role)r, role_place((enum role)r, l, i), e);
 	return rc;
 }
 
@@ -175,14 +182,15 @@ static int find_places(struct work *k, struct err *e)
 	int rc = attribute_check(k->job->model, k->job->reference, k->job->by, e);
 	if (rc)
 		return rc;
-	size_t room = ((size_t)layers + 1) * ROLE_COUNT;
+	size_t room = site_count(&k->job->model->config);
 	k->places = calloc(room, sizeof *k->places);
 	k->out->groups = calloc(room, sizeof *k->out->groups);
 	if (!k->places || !k->out->groups)
 		return err_nomem(e);
 	for (unsigned r = 0; r < ROLE_COUNT; r++)
 		for (uint32_t l = 0; l < (role_rows[r].per_layer ? layers : 1); l++)
-			add_place(k, (enum role)r, l);
+			for (uint32_t i = 0; i < role_places(&k->job->model->config, (enum role)r); i++)
+				add_place(k, (enum role)r, role_place((enum role)r, l, i));
 	return ERR_OK;
 }
 

@@ -45,6 +45,7 @@ struct look {
 	const struct config *config;
 	struct tensor_source *source;
 	const struct plan *plan;
+	struct skips *skips;
 	uint32_t layer;
 	size_t ctx, stride;  /* every so many-th token is kept */
 	size_t ffn, heads;   /* widths of the inputs of down and O */
@@ -65,25 +66,41 @@ static bool in_long_blocks(const struct plan *p, enum role r, uint32_t layer)
 	return is_quantized(p, r, layer) && plan_find(p, r, layer)->out.codec->block == BLOCK;
 }
 
-/* A scaled bias would have to be rounded to its own type. */
+/* what, why: NULL where nothing stands in the way. */
+static bool nothing(const struct look *k, const char *what, const char *why)
+{
+	skips_see(k->skips, "arranged channels", what, why);
+	return !why;
+}
+
 static bool scales_v(const struct look *k)
 {
-	return config_kv_alone(k->config, k->layer) && is_quantized(k->plan, ROLE_V, k->layer) && in_long_blocks(k->plan, ROLE_O, k->layer) &&
-	       !plan_find(k->plan, ROLE_V_BIAS, k->layer);
+	if (!in_long_blocks(k->plan, ROLE_O, k->layer))
+		return false;
+	return nothing(k, "attn_o", !config_kv_alone(k->config, k->layer) ? "another layer reads the same values" :
+				    !is_quantized(k->plan, ROLE_V, k->layer) ? "attn_v is not quantized and could not hold the inverse" :
+				    plan_find(k->plan, ROLE_V_BIAS, k->layer) ? "attn_v has a bias, which would have to be rounded" : NULL);
 }
 
 static bool orders_ffn(const struct look *k)
 {
-	return is_quantized(k->plan, ROLE_UP, k->layer) && in_long_blocks(k->plan, ROLE_DOWN, k->layer) &&
-	       (!plan_find(k->plan, ROLE_GATE, k->layer) || is_quantized(k->plan, ROLE_GATE, k->layer));
+	if (in_long_blocks(k->plan, ROLE_EXPERT_DOWN, place_of(k->layer, 0)))
+		return nothing(k, "ffn_down_exps", "experts keep the order of their channels");
+	if (!in_long_blocks(k->plan, ROLE_DOWN, k->layer))
+		return false;
+	bool gate = !plan_find(k->plan, ROLE_GATE, k->layer) || is_quantized(k->plan, ROLE_GATE, k->layer);
+	return nothing(k, "ffn_down", is_quantized(k->plan, ROLE_UP, k->layer) && gate ? NULL : "ffn_up or ffn_gate is not quantized");
 }
 
 /* Without a gate up's rows go through the activation, which is not linear. */
 static bool scales_up(const struct look *k)
 {
+	char text[160];
 	struct block b;
 	block_make(k->config, k->layer, &b);
-	return block_source(k->config, &b, ROLE_DOWN).role == ROLE_UP && !plan_find(k->plan, ROLE_UP_BIAS, k->layer);
+	const struct source_of s = block_source(k->config, &b, ROLE_DOWN);
+	return nothing(k, "scales of ffn_down", s.role != ROLE_UP ? skips_source(&s, text) :
+				    plan_find(k->plan, ROLE_UP_BIAS, k->layer) ? "ffn_up has a bias, which would have to be rounded" : NULL);
 }
 
 /* ---- looking */
@@ -440,7 +457,7 @@ int arrangement_new(const struct quant_job *job, struct arrangement **out, struc
 	struct arrangement *a = calloc(1, sizeof *a);
 	if (!a)
 		return err_nomem(e);
-	struct look k = { .config = job->config, .source = job->source, .plan = job->plan };
+	struct look k = { .config = job->config, .source = job->source, .plan = job->plan, .skips = job->skips };
 	struct windows w = first_windows(job->text);
 	a->config = job->config;
 	a->layers = calloc(a->config->layers, sizeof *a->layers);

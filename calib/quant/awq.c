@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,7 +24,7 @@ struct scale {
 struct awq {
 	struct tensor_source *source;
 	const struct config *config;
-	struct scale *scales;            /* [layers, ROLE_COUNT], by the role that leads a group */
+	struct scale *scales;            /* by site_id of the role that leads a group */
 	struct overlay *norms;
 	struct channels *channels;       /* over the norms */
 };
@@ -33,7 +34,7 @@ struct choice {
 	const struct config *config;
 	struct group group;
 	struct source_of source;         /* what takes the inverse */
-	uint32_t layer;
+	uint32_t layer;                  /* its place */
 	size_t n;
 	const struct tensor *before;     /* the norm */
 	float *norm;                     /* [n], NULL unless a norm takes the inverse */
@@ -47,25 +48,29 @@ struct choice {
 	atomic_int failed;
 };
 
-static struct scale *scale_of(const struct awq *a, enum role leader, uint32_t layer)
+/* NULL: there is no such place. */
+static struct scale *scale_of(const struct awq *a, enum role leader, uint32_t place)
 {
-	return &a->scales[(size_t)layer * ROLE_COUNT + (size_t)leader];
+	size_t id = site_id(a->config, leader, place);
+	return id == SIZE_MAX ? NULL : &a->scales[id];
 }
 
-const float *awq_columns(const struct awq *a, enum role r, uint32_t layer)
+const float *awq_columns(const struct awq *a, enum role r, uint32_t place)
 {
 	struct block b;
+	uint32_t layer = role_layer(r, place);
 	if (r >= ROLE_COUNT || !role_rows[r].linear || layer >= a->config->layers)
 		return NULL;
 	block_make(a->config, layer, &b);
-	return scale_of(a, block_leader(&b, r), layer)->columns;
+	const struct scale *s = scale_of(a, block_leader(&b, r), place);
+	return s ? s->columns : NULL;
 }
 
-const float *awq_rows(const struct awq *a, enum role r, uint32_t layer)
+const float *awq_rows(const struct awq *a, enum role r, uint32_t place)
 {
-	for (int g = 0; g < ROLE_COUNT && layer < a->config->layers; g++) {
-		const struct scale *s = scale_of(a, (enum role)g, layer);
-		if (s->rows && s->before == r)
+	for (int g = 0; g < ROLE_COUNT && role_layer(r, place) < a->config->layers; g++) {
+		const struct scale *s = role_rows[g].per_layer ? scale_of(a, (enum role)g, place) : NULL;
+		if (s && s->rows && s->before == r)
 			return s->rows;
 	}
 	return NULL;
@@ -201,23 +206,43 @@ static bool has(const struct awq *a, enum role r, uint32_t layer)
 	return role_hf_name(a->config->arch, r, layer, name) && source_find(a->source, name);
 }
 
-/* Everything that reads the scaled thing must be scaled with it, and nothing may have to be rounded to take the inverse. */
-static bool can_scale(const struct awq *a, const struct plan *p, const struct choice *c)
+/* Is there anything to round? */
+static bool concerns(const struct plan *p, const struct choice *c)
+{
+	for (unsigned i = 0; i < c->group.count; i++) {
+		const struct plan_item *item = plan_find(p, c->group.role[i], c->layer);
+		if (item && item->method)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Everything that reads the scaled thing must be scaled with it, and nothing may have to be rounded to take the inverse.
+ * NULL: so it is.
+ */
+static const char *obstacle(const struct awq *a, const struct plan *p, const struct choice *c, char text[160])
 {
 	const struct source_of *s = &c->source;
+	if (!plan_find(p, c->group.role[0], c->layer))
+		return "one of them is missing";
 	for (unsigned i = 0; i < c->group.count; i++) {
 		const struct plan_item *item = plan_find(p, c->group.role[i], c->layer);
 		if (item ? !item->method : has(a, c->group.role[i], c->layer))
-			return false;
+			return "one of them is not quantized";
 	}
+	if (s->role == ROLE_UNKNOWN)
+		return skips_source(s, text);
+	const char *name = role_rows[s->role].name;
 	const struct plan_item *before = plan_find(p, s->role, c->layer);
-	if (s->role == ROLE_UNKNOWN || !before || !plan_find(p, c->group.role[0], c->layer))
-		return false;
-	if (s->norm)
-		return a->source->tensors[before->source].codec->kind == CODEC_FLOAT;
-	if (!before->method || (s->heads && !config_kv_alone(a->config, c->layer)))
-		return false;
-	return !has(a, role_rows[s->role].bias_role, c->layer);
+	const char *why = !before ? "is missing" :
+			  s->norm ? a->source->tensors[before->source].codec->kind == CODEC_FLOAT ? NULL : "is not stored as floats" :
+			  !before->method ? "is not quantized and could not hold the inverse" :
+			  s->heads && !config_kv_alone(a->config, c->layer) ? "is read by another layer" :
+			  has(a, role_rows[s->role].bias_role, c->layer) ? "has a bias, which would have to be rounded" : NULL;
+	if (why)
+		snprintf(text, 160, "%s before it %s", name, why);
+	return why ? text : NULL;
 }
 
 static int read_sample(struct awq *a, struct choice *c, int m, const struct plan_item *item, struct err *e)
@@ -244,7 +269,7 @@ static int read_inputs(struct awq *a, struct choice *c, struct stats *stats, str
 	size_t n = 0;
 	c->importance = stats_importance(stats, r, c->layer, &n);
 	if (!c->importance || n != c->n)
-		return err_set(e, ERR_INPUT, "the statistics hold nothing for %s of layer %u", role_rows[r].name, c->layer);
+		return err_set(e, ERR_INPUT, "the statistics hold nothing for %s of layer %u", role_rows[r].name, role_layer(r, c->layer));
 	if (stats_magnitudes(stats, r, c->layer, &largest, &c->mean, &n)) {
 		free(largest);
 	} else {
@@ -320,9 +345,16 @@ static int decide(struct awq *a, struct choice *c, struct err *e)
 	return ERR_OK;
 }
 
-static int one_group(struct awq *a, const struct plan *plan, struct stats *stats, struct choice *c, struct err *e)
+static int one_group(struct awq *a, const struct quant_job *job, struct stats *stats, struct choice *c, struct err *e)
 {
-	if (!can_scale(a, plan, c))
+	const struct plan *plan = job->plan;
+	char what[64], text[160];
+	if (!concerns(plan, c))
+		return ERR_OK;
+	const char *why = obstacle(a, plan, c, text);
+	skips_name(&c->group, what);
+	skips_see(job->skips, "awq", what, why);
+	if (why)
 		return ERR_OK;
 	c->before = &a->source->tensors[plan_find(plan, c->source.role, c->layer)->source];
 	int rc = read_inputs(a, c, stats, e);
@@ -346,7 +378,7 @@ int awq_new(const struct quant_job *job, struct stats *stats, struct awq **out, 
 		return err_nomem(e);
 	a->source = job->source;
 	a->config = config;
-	a->scales = calloc((size_t)config->layers * ROLE_COUNT, sizeof *a->scales);
+	a->scales = calloc(site_count(config), sizeof *a->scales);
 	a->norms = overlay_new(job->source, e);
 	int rc = !a->norms ? ERR_NOMEM : a->scales ? ERR_OK : err_nomem(e);
 	for (uint32_t layer = 0; layer < config->layers && !rc; layer++) {
@@ -356,9 +388,12 @@ int awq_new(const struct quant_job *job, struct stats *stats, struct awq **out, 
 		unsigned count = block_groups(&b, group);
 		for (unsigned g = 0; g < count && !rc; g++) {
 			enum role leader = group[g].role[0];
-			struct choice c = { .config = config, .group = group[g], .source = block_source(config, &b, leader),
-					    .layer = layer, .n = block_width(&b, leader) };
-			rc = one_group(a, job->plan, stats, &c, e);
+			struct source_of source = block_source(config, &b, leader);
+			for (uint32_t i = 0; i < group_places(&group[g]) && !rc; i++) {
+				struct choice c = { .config = config, .group = group[g], .source = source,
+						    .layer = group_place(&group[g], layer, i), .n = block_width(&b, leader) };
+				rc = one_group(a, job, stats, &c, e);
+			}
 			if (!rc && !progress_tell(job->progress, (uint64_t)layer * count + g + 1, (uint64_t)config->layers * count))
 				rc = err_set(e, ERR_IO, "interrupted");
 		}
@@ -376,7 +411,7 @@ void awq_free(struct awq *a)
 {
 	if (!a)
 		return;
-	for (size_t i = 0; a->scales && i < (size_t)a->config->layers * ROLE_COUNT; i++) {
+	for (size_t i = 0; a->scales && i < site_count(a->config); i++) {
 		free(a->scales[i].columns);
 		free(a->scales[i].rows);
 	}

@@ -19,9 +19,9 @@ void awq_free(struct awq *a); /* NULL is fine */
 /* The scaled model: tensors in the source's order, scaled matrices as f32, made when asked for. */
 struct tensor_source *awq_source(struct awq *a);
 /* Columns are multiplied by these, [cols]; NULL: not scaled. */
-const float *awq_columns(const struct awq *a, enum role r, uint32_t layer);
+const float *awq_columns(const struct awq *a, enum role r, uint32_t place);
 /* Rows are divided by these, [rows]; NULL: not scaled. */
-const float *awq_rows(const struct awq *a, enum role r, uint32_t layer);
+const float *awq_rows(const struct awq *a, enum role r, uint32_t place);
 uint64_t awq_memory(const struct plan *plan);
 
 #endif

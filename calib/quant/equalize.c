@@ -16,7 +16,7 @@ struct job {
 	const struct config *config;
 	struct tensor_source *base;
 	struct overlay *out;
-	uint32_t layer;
+	uint32_t layer, place;   /* place: the layer, or the expert */
 	const struct block *block;
 	struct source_of producer;
 	struct group readers;
@@ -33,7 +33,7 @@ static size_t channel_of(const struct job *j, size_t column)
 static int read_role(const struct job *j, enum role r, float **out, const struct tensor **meta, struct err *e)
 {
 	char name[96];
-	if (!role_hf_name(j->config->arch, r, j->layer, name))
+	if (!role_hf_name(j->config->arch, r, j->place, name))
 		return err_set(e, ERR_BUG, "no name for role %s", role_rows[r].name);
 	return source_read_f32(overlay_source(j->out), name, out, meta, e);
 }
@@ -130,7 +130,7 @@ static int scale_producer(const struct job *j, enum role r, const float *scale, 
 static bool has_role(const struct job *j, enum role r)
 {
 	char name[96];
-	return r != ROLE_UNKNOWN && role_hf_name(j->config->arch, r, j->layer, name) && source_find(overlay_source(j->out), name);
+	return r != ROLE_UNKNOWN && role_hf_name(j->config->arch, r, j->place, name) && source_find(overlay_source(j->out), name);
 }
 
 static int one_producer(struct job *j, const struct site *site, struct err *e)
@@ -156,21 +156,31 @@ static int one_producer(struct job *j, const struct site *site, struct err *e)
 	return rc;
 }
 
-/* Every matrix that reads what the producer writes must be there to be scaled, and no other layer may read it. */
-static bool can_scale(const struct job *j)
+/* Every matrix that reads what the producer writes must be there to be scaled, and no other layer may read it. NULL: so it is. */
+static const char *obstacle(const struct job *j, char text[160])
 {
-	bool all = has_role(j, j->producer.role) && (!j->producer.heads || config_kv_alone(j->config, j->layer));
-	/* where a norm multiplies by one more than its weight, no power of two of it is one of the weight */
-	all &= !j->producer.norm || j->config->arch->norm == NORM_RMS;
-	/* a norm whose keys and values are read elsewhere has always been left alone */
-	all &= j->readers.role[0] != ROLE_Q || j->config->layer[j->layer].kv_source == j->layer;
+	const struct source_of *s = &j->producer;
+	if (s->why)
+		return skips_source(s, text);
+	if (!has_role(j, s->role))
+		return "the tensor before them is missing";
 	for (unsigned i = 0; i < j->readers.count; i++)
-		all &= has_role(j, j->readers.role[i]);
-	return all;
+		if (!has_role(j, j->readers.role[i]))
+			return "one of them is missing";
+	if (s->heads && !config_kv_alone(j->config, j->layer))
+		return "another layer reads the same values";
+	/* no power of two of that is one of the weight */
+	if (s->norm && j->config->arch->norm != NORM_RMS)
+		return "the norm before them multiplies by one more than its weight";
+	/* a norm whose keys and values are read elsewhere has always been left alone */
+	if (j->readers.role[0] == ROLE_Q && j->config->layer[j->layer].kv_source != j->layer)
+		return "the layer reads keys and values of another one";
+	return NULL;
 }
 
-int equalize(const struct config *c, struct tensor_source *source, struct overlay *out, struct err *e)
+int equalize(const struct config *c, struct tensor_source *source, struct overlay *out, struct skips *skips, struct err *e)
 {
+	char what[64], text[160];
 	struct job j = { .config = c, .base = source, .out = out };
 	struct group group[BLOCK_GROUPS];
 	struct block b;
@@ -180,10 +190,18 @@ int equalize(const struct config *c, struct tensor_source *source, struct overla
 		j.block = &b;
 		unsigned count = block_groups(&b, group);
 		for (unsigned i = 0; i < count && !rc; i++) {
+			if (!role_rows[group[i].role[0]].linear) /* a router, which nothing rounds */
+				continue;
 			j.readers = group[i];
 			j.producer = block_source(c, &b, group[i].role[0]);
-			if (can_scale(&j))
-				rc = one_producer(&j, block_site(&b, j.producer.role), e);
+			skips_name(&group[i], what);
+			for (uint32_t k = 0; k < group_places(&group[i]) && !rc; k++) {
+				j.place = group_place(&group[i], j.layer, k);
+				const char *why = obstacle(&j, text);
+				skips_see(skips, "equalization", what, why);
+				if (!why)
+					rc = one_producer(&j, block_site(&b, j.producer.role), e);
+			}
 		}
 	}
 	return rc;

@@ -10,10 +10,11 @@
  * 2306.00978, turned into a normal form). Scales are powers of two: the change is
  * exact in every float format.
  */
+#include "calib/run/skips.h"
 #include "model/arch.h"
 #include "tensor/tensor.h"
 
 /* Puts the changed tensors into `out`, an overlay over `source`: columns whose root mean square is far from the others' get theirs. */
-int equalize(const struct config *c, struct tensor_source *source, struct overlay *out, struct err *e);
+int equalize(const struct config *c, struct tensor_source *source, struct overlay *out, struct skips *skips, struct err *e);
 
 #endif

@@ -2,6 +2,7 @@
 #define QUIRE_CALIB_QUANT_QUANT_JOB_H
 /* What a method works on. All of it outlives what is made from it. */
 #include "base/progress.h"
+#include "calib/run/skips.h"
 #include "calib/run/evaluate.h"
 #include "plan/plan.h"
 
@@ -11,6 +12,7 @@ struct quant_job {
 	struct plan *plan;
 	const struct windows *text;    /* of methods that run the model */
 	const struct progress *progress;
+	struct skips *skips;           /* takes the places that are left as they are; NULL: nobody asks */
 };
 
 #endif

@@ -113,8 +113,8 @@ static int prepare_best(struct quantizer *q, const struct progress *progress, st
 		return rc;
 	q->equal = overlay_new(q->source, e);
 	q->report = calloc(q->plan->count, sizeof *q->report);
-	rc = !q->equal ? ERR_NOMEM : !q->report ? err_nomem(e) : q->keep_channels ? ERR_OK : equalize(q->config, q->source, q->equal, e);
-	struct quant_job job = { q->config, q->equal ? overlay_source(q->equal) : NULL, q->plan, &text, progress };
+	rc = !q->equal ? ERR_NOMEM : !q->report ? err_nomem(e) : q->keep_channels ? ERR_OK : equalize(q->config, q->source, q->equal, &q->skips, e);
+	struct quant_job job = { q->config, q->equal ? overlay_source(q->equal) : NULL, q->plan, &text, progress, &q->skips };
 	if (!rc && !q->keep_channels)
 		rc = arrangement_new(&job, &q->arrangement, e);
 	if (!rc) {
@@ -132,7 +132,7 @@ static int prepare_best(struct quantizer *q, const struct progress *progress, st
 static int prepare_awq(struct quantizer *q, const struct progress *progress, struct err *e)
 {
 	int rc = check_weights(q, e);
-	return rc ? rc : awq_new(&(struct quant_job){ q->config, q->source, q->plan, NULL, progress }, q->stats, &q->awq, e);
+	return rc ? rc : awq_new(&(struct quant_job){ q->config, q->source, q->plan, NULL, progress, &q->skips }, q->stats, &q->awq, e);
 }
 
 /* ---- memory */
@@ -224,7 +224,7 @@ static void choose_damping(struct quantizer *q)
 	for (size_t i = 0; i < q->plan->count && wanted; i++) {
 		const struct plan_item *item = &q->plan->items[i];
 		uint64_t n = tensor_cols(&item->out);
-		if (!quantizer_takes(item) || n <= worst)
+		if (!quantizer_takes(item) || n <= worst || role_rows[item->role].per_expert)
 			continue;
 		worst = n;
 		tokens = stats_count(q->stats, item->role, item->layer);
@@ -233,8 +233,8 @@ static void choose_damping(struct quantizer *q)
 		return;
 	double more = 4 * (double)worst / (double)tokens;
 	q->damping = DAMPING * (more < 100 ? more : 100);
-	strbuf_printf(&q->notes, "%llu tokens are too few for the second moments of %llu channels; damping is raised from %g to %.2g (more "
-		      "calibration text is better)\n", (unsigned long long)tokens, (unsigned long long)worst, DAMPING, q->damping);
+	notes_add(&q->notes, "%llu tokens are too few for the second moments of %llu channels; damping is raised from %g to %.2g (more "
+		      "calibration text is better)", (unsigned long long)tokens, (unsigned long long)worst, DAMPING, q->damping);
 }
 
 /* An importance matrix may lack entries: llama.cpp leaves the head out unless asked. Nothing is done silently without one. */
@@ -250,8 +250,33 @@ static void note_missing(struct quantizer *q)
 		missing++;
 	}
 	if (missing)
-		strbuf_printf(&q->notes, "the importance matrix has no entry for %zu of the matrices, the first %s; they are rounded by the search "
-			      "without weights\n", missing, first);
+		notes_add(&q->notes, "the importance matrix has no entry for %zu of the matrices, the first %s; they are rounded by the search "
+			      "without weights", missing, first);
+}
+
+/* Experts that saw too few tokens are filled up; it is said how many. */
+static void note_few(struct quantizer *q)
+{
+	struct expert_report *x = &q->experts;
+	bool moments = q->row->needs_moments || q->row->needs_tokens;
+	x->least = UINT64_MAX;
+	for (size_t i = 0; i < q->plan->count; i++) {
+		const struct plan_item *item = &q->plan->items[i];
+		if (!quantizer_takes(item) || !role_rows[item->role].per_expert)
+			continue;
+		uint64_t n = stats_count(q->stats, item->role, item->layer);
+		moments |= q->row->likes_moments && stats_has_moment(q->stats, item->role, item->layer);
+		x->matrices++;
+		x->few += n < (moments ? tensor_cols(&item->out) : STATS_FEW);
+		x->least = n < x->least ? n : x->least;
+	}
+	x->least = x->matrices ? x->least : 0;
+	if (x->few && moments)
+		notes_add(&q->notes, "%zu of %zu matrices of experts saw fewer tokens than they have columns (one of them %llu): what is lacking is "
+			  "taken from the mean of the experts of their layer", x->few, x->matrices, (unsigned long long)x->least);
+	else if (x->few)
+		notes_add(&q->notes, "%zu of %zu matrices of experts saw fewer than %d tokens (one of them %llu): what is lacking is taken from the "
+			  "mean of the experts of their layer", x->few, x->matrices, (int)STATS_FEW, (unsigned long long)x->least);
 }
 
 static int check_needs(const struct quantizer *q, struct err *e)
@@ -281,7 +306,7 @@ static void choose_passes(struct quantizer *q, int passes)
 					    : distill_check(q->config, q->plan, windows, &why);
 	q->passes = refused ? 0 : passes < 0 ? distill_passes(q->config, q->plan, q->tokens) : (unsigned)passes;
 	if (refused && (passes > 0 || (passes < 0 && q->row->needs_tokens && tape_check(q->config, &shape))))
-		strbuf_printf(&q->notes, "the codes are not trained: %s\n", why.message);
+		notes_add(&q->notes, "the codes are not trained: %s", why.message);
 }
 
 int quantizer_new(const struct quantizer_row *row, const struct quant_job *job, struct stats *stats, const struct quantizer_options *o,
@@ -303,6 +328,7 @@ int quantizer_new(const struct quantizer_row *row, const struct quant_job *job, 
 	}
 	choose_damping(q);
 	note_missing(q);
+	note_few(q);
 	choose_passes(q, o->passes);
 	if (row->needs_moments) {
 		q->provider.quantize = feed_back;
@@ -325,18 +351,20 @@ uint64_t quantizer_estimate(const struct quantizer_row *row, const struct quant_
 	struct quantizer q = { .row = row, .config = job->config, .source = job->source, .plan = job->plan, .tokens = tokens, .ctx = ctx,
 			       .keep_channels = o->keep_channels };
 	choose_passes(&q, o->passes);
-	strbuf_release(&q.notes);
+	notes_release(&q.notes);
 	return quantizer_memory(&q);
 }
 
-const char *quantizer_notes(const struct quantizer *q)
+const struct notes *quantizer_notes(const struct quantizer *q)
 {
-	return q->notes.data ? q->notes.data : "";
+	return &q->notes;
 }
 
 int quantizer_prepare(struct quantizer *q, const struct progress *progress, struct err *e)
 {
-	return q->row->prepare ? q->row->prepare(q, progress, e) : ERR_OK;
+	int rc = q->row->prepare ? q->row->prepare(q, progress, e) : ERR_OK;
+	skips_tell(&q->skips, &q->notes);
+	return !rc && q->notes.failed ? err_nomem(e) : rc;
 }
 
 struct tensor_source *quantizer_source(struct quantizer *q)
@@ -359,6 +387,11 @@ const struct plan_stats *quantizer_stats(struct quantizer *q)
 const struct sequential_report *quantizer_measured(const struct quantizer *q, size_t item)
 {
 	return q->report && q->report[item].choice ? &q->report[item] : NULL;
+}
+
+const struct expert_report *quantizer_experts(const struct quantizer *q)
+{
+	return &q->experts;
 }
 
 const struct distill_report *quantizer_trained(const struct quantizer *q)
@@ -384,7 +417,8 @@ void quantizer_free(struct quantizer *q)
 	overlay_free(q->equal);
 	awq_free(q->awq);
 	curvature_free(q->curvature);
-	strbuf_release(&q->notes);
+	notes_release(&q->notes);
+	skips_release(&q->skips);
 	free(q->scaled);
 	free(q->report);
 	free(q);

@@ -47,8 +47,8 @@ uint64_t quantizer_memory(const struct quantizer *q);
 /* The same before there are statistics: from this many tokens in windows of ctx. */
 uint64_t quantizer_estimate(const struct quantizer_row *row, const struct quant_job *job, uint64_t tokens, uint64_t ctx,
 			    const struct quantizer_options *o);
-/* What the user should know (too few tokens ...), lines; "" when there is nothing. */
-const char *quantizer_notes(const struct quantizer *q);
+/* What the user should know: too few tokens, places that are left as they are (after prepare) ... */
+const struct notes *quantizer_notes(const struct quantizer *q);
 /* Runs what comes before the plan. ERR_INPUT: weights or activations that are not finite, moments without information. */
 int quantizer_prepare(struct quantizer *q, const struct progress *progress, struct err *e);
 /* For plan_execute; valid until quantizer_free. */
@@ -58,6 +58,12 @@ struct tensor_source *quantizer_reference(struct quantizer *q);
 const struct plan_stats *quantizer_stats(struct quantizer *q);
 /* What prepare measured itself of an item of the plan, for reports; NULL when it did not. */
 const struct sequential_report *quantizer_measured(const struct quantizer *q, size_t item);
+/* Matrices of experts that are quantized here, and those among them that saw too few tokens (see stats_importance, stats_moment). */
+struct expert_report {
+	size_t matrices, few;
+	uint64_t least;             /* tokens that one of them saw */
+};
+const struct expert_report *quantizer_experts(const struct quantizer *q);
 /* What training did, after prepare; NULL when there was none. */
 const struct distill_report *quantizer_trained(const struct quantizer *q);
 /* Turns decoded rows [rows, cols] of an item, as written, back into what stands for the source's rows. */

@@ -1,7 +1,7 @@
 #ifndef QUIRE_CALIB_QUANT_QUANTIZER_IMPL_H
 #define QUIRE_CALIB_QUANT_QUANTIZER_IMPL_H
 /* What the files behind quantizer.h share. */
-#include "base/strbuf.h"
+#include "base/notes.h"
 #include "calib/quant/awq.h"
 #include "calib/quant/quantizer.h"
 
@@ -13,8 +13,10 @@ struct quantizer {
 	struct stats *stats;
 	uint64_t tokens, ctx;                /* of the calibration text, and of a window */
 	struct plan_stats provider;
-	struct strbuf notes;
+	struct notes notes;
+	struct skips skips;
 	double damping;
+	struct expert_report experts;
 	/* best: outliers brought in line; channels in their new order over that; the quantized tensors over both */
 	struct overlay *equal;
 	struct arrangement *arrangement;

@@ -9,187 +9,16 @@
 
 #include "algo/quantize.h"
 #include "base/thread.h"
-#include "calib/quant/correction.h"
-#include "calib/run/stream.h"
-#include "kernel/blas.h"
-#include "model/graph.h"
+#include "calib/quant/sequential_impl.h"
 
-/* One of the two models on its way through the layers, and the input of the role that is watched. */
-struct side {
-	struct model *model;
-	struct stream stream;
-	float *input;    /* [batch tokens, widest input] */
-	enum role watch;
-	const struct arrangement *arrangement; /* of the student's channels, which the teacher has not; or NULL */
-	float *scratch;  /* [widest input] */
-	bool leads;      /* its stream moves past a half once the input of the projection that ends it was seen */
-};
-
-struct driver {
-	const struct config *config;
-	struct tensor_source *source;   /* of both models */
-	struct tensor_source *weights;  /* what is quantized: the same, its channels arranged */
-	const struct plan *plan;
-	const struct windows *text;
-	const struct sequential_options *o;
-	struct overlay *out;
-	struct side teacher, student;
-	float *difference;   /* [batch tokens, max(width, n)] */
-	float *product;      /* f32 partial moments */
-	size_t batch;        /* windows per batch */
-	struct sequential_report *report; /* [plan->count] */
-	const struct progress *progress;
-	uint64_t done, total;
-	size_t held;         /* windows, the last ones */
-	bool teacher_ahead;  /* its stream is past the half of the layer that is quantized */
-};
-
-static void watch_input(void *arg, enum role r, uint32_t layer, const float *x, size_t n, size_t dim)
-{
-	struct side *s = arg;
-	if (r != s->watch)
-		return;
-	memcpy(s->input, x, n * dim * sizeof *x);
-	if (s->arrangement)
-		arrangement_input(s->arrangement, r, layer, s->input, n, s->scratch);
-}
-
-static int side_init(struct driver *d, struct side *s, struct err *e)
-{
-	int rc = model_open(d->config, d->source, &s->model, e);
-	if (!rc)
-		rc = stream_open(&s->stream, s->model, d->text, e);
-	if (rc)
-		return rc;
-	size_t widest = config_widths(d->config).input;
-	s->input = malloc(s->stream.batch * d->text->ctx * widest * sizeof(float));
-	s->scratch = malloc(widest * sizeof(float));
-	return s->input && s->scratch ? ERR_OK : err_nomem(e);
-}
-
-static void side_release(struct side *s)
-{
-	if (s->stream.model)
-		stream_close(&s->stream);
-	model_close(s->model);
-	free(s->input);
-	free(s->scratch);
-}
-
-/*
- * Runs one batch of a half layer, with the input of the watched role left in s->input: only so far, or to its end when
- * the stream moves past it.
- */
-static int run_half(struct side *s, uint32_t layer, const struct group *g, size_t first, size_t seqs, struct err *e)
-{
-	bool move = s->leads && g->ends;
-	const struct model_tap tap = { .input = watch_input, .arg = s, .stop = !move, .last = g->role[0], .part = g->part };
-	const struct stream_visit v = { .tap = &tap, .keep = move };
-	s->watch = g->role[0];
-	return stream_layer(&s->stream, layer, first, first + seqs, &v, e);
-}
-
-struct outer {
-	double *a;           /* [rows, cols] */
-	float *product;
-	const float *x, *y;  /* [n, rows], [n, cols] */
-	size_t rows, cols, n;
-	bool square; /* x is y: only what is at or before the diagonal; the rest is left to mirror() */
-};
-
-/* Rows of a moment matrix per piece of work; fixed, so that sums do not depend on the number of threads. */
+/* Rows of a matrix per piece of work; fixed, so that nothing depends on the number of threads. */
 enum { STRIPE = 64 };
-
-static void one_stripe(void *arg, size_t item, int worker)
-{
-	(void)worker;
-	struct outer *o = arg;
-	size_t at = item * STRIPE, rows = o->rows - at < STRIPE ? o->rows - at : STRIPE;
-	size_t cols = o->square ? at + rows : o->cols;
-	float *p = o->product + at * o->cols;
-	blas_gemm(true, false, rows, cols, o->n, 1, o->x + at, o->rows, o->y, o->cols, 0, p, o->cols);
-	for (size_t r = 0; r < rows; r++)
-		for (size_t i = 0; i < cols; i++)
-			o->a[(at + r) * o->cols + i] += p[r * o->cols + i];
-}
-
-/* a += x^T y, through f32 products per batch whose sum over batches is kept in f64. */
-static void add_outer(struct outer o)
-{
-	thread_for((o.rows + STRIPE - 1) / STRIPE, one_stripe, &o);
-}
-
-static void mirror(double *a, size_t n)
-{
-	for (size_t i = 0; i < n; i++)
-		for (size_t j = i + 1; j < n; j++)
-			a[i * n + j] = a[j * n + i];
-}
-
-/* What the residual stream of the student lacks before this half of the layer adds to it. */
-static void residual_difference(struct driver *d, size_t first, size_t tokens)
-{
-	size_t width = d->config->hidden, at = first * d->text->ctx * width;
-	const float *t = d->teacher.stream.hidden + at, *s = d->student.stream.hidden + at;
-	for (size_t i = 0; i < tokens * width; i++)
-		d->difference[i] = t[i] - s[i];
-}
-
-static void add_batch(struct driver *d, struct moments *m, size_t tokens)
-{
-	const float *t = d->teacher.input, *s = d->o->sequential ? d->student.input : t;
-	add_outer((struct outer){ m->own, d->product, s, s, m->n, m->n, tokens, true });
-	if (m->residual)
-		add_outer((struct outer){ m->residual, d->product, d->difference, s, m->width, m->n, tokens, false });
-	if (d->o->sequential && d->o->input != 0) {
-		for (size_t i = 0; i < tokens * m->n; i++)
-			d->difference[i] = t[i] - s[i];
-		add_outer((struct outer){ m->cross, d->product, d->difference, s, m->n, m->n, tokens, false });
-	}
-	m->tokens += tokens;
-}
-
-/* Moments of the inputs of a group, as means: of the windows that the codes are fitted to, and of those held out. */
-static int gather(struct driver *d, const struct group *g, uint32_t layer, struct moments *fit, struct moments *held, struct err *e)
-{
-	size_t width = d->config->hidden, n = (size_t)tensor_cols(model_weight(d->student.model, g->role[0], layer)->tensor);
-	size_t count = d->text->count, fitted = count - d->held;
-	/* once in a half: of two halves over one stream the last one takes what the stream lacks */
-	bool carried = g->adds && g->ends && d->o->sequential && d->o->residual != 0;
-	int rc = moments_init(fit, n, width, carried, e);
-	if (!rc && d->held)
-		rc = moments_init(held, n, width, carried, e);
-	for (size_t first = 0, seqs; first < count && !rc; first += seqs) {
-		size_t left = first < fitted ? fitted - first : count - first;
-		seqs = left < d->batch ? left : d->batch;
-		if (carried)
-			residual_difference(d, first, seqs * d->text->ctx);
-		rc = run_half(&d->teacher, layer, g, first, seqs, e);
-		if (!rc && d->o->sequential)
-			rc = run_half(&d->student, layer, g, first, seqs, e);
-		if (rc)
-			return rc;
-		add_batch(d, first < fitted ? fit : held, seqs * d->text->ctx);
-		d->done += seqs * d->text->ctx;
-		if (!progress_tell(d->progress, d->done, d->total))
-			return err_set(e, ERR_IO, "interrupted");
-	}
-	if (rc)
-		return rc;
-	d->teacher_ahead = g->ends;
-	mirror(fit->own, n);
-	moments_combine(fit, 1 / (double)fit->tokens, NULL, 0);
-	if (d->held) {
-		mirror(held->own, n);
-		moments_combine(held, 1 / (double)held->tokens, NULL, 0);
-	}
-	return ERR_OK;
-}
 
 /* What held-out tokens say of a matrix. */
 struct choice {
 	bool feedback;       /* else the importance-weighted search on the original weights, as method imatrix */
 	double aim;          /* how much of the correction to take */
+	bool shared;         /* an expert's moments, filled up with those of its layer */
 	double before, after;/* output error on held-out tokens, relative to the output's energy: of the search, and of the choice */
 };
 
@@ -379,8 +208,8 @@ static void note_result(struct driver *d, const struct plan_item *item, const st
 {
 	struct sequential_report *r = &d->report[item - d->plan->items];
 	*r = (struct sequential_report){ .before = job->before / scale, .after = job->after / scale,
-					 .seconds = seconds, .choice = choice->feedback ? "feedback" : "imatrix",
-					 .aim = choice->feedback ? choice->aim : 0, .judged = d->held != 0,
+					 .seconds = seconds, .choice = choice->shared ? "shared" : choice->feedback ? "feedback" : "imatrix",
+					 .aim = choice->feedback ? choice->aim : 0, .judged = d->held != 0 && !choice->shared,
 					 .held_before = choice->before, .held_after = choice->after };
 }
 
@@ -432,33 +261,58 @@ static int choose_group(struct driver *d, const struct plan_item *const *item, s
 	return rc;
 }
 
-static int one_group(struct driver *d, const struct group *g, uint32_t layer, struct err *e)
+/* The matrices of a group that are to be quantized: how many. */
+static int find_items(const struct driver *d, const struct group *g, uint32_t place, const struct plan_item *item[BLOCK_READERS])
 {
-	const struct plan_item *item[BLOCK_READERS] = { 0 };
-	struct choice choice[BLOCK_READERS];
 	int wanted = 0;
-	for (unsigned i = 0; i < g->count; i++) {
-		choice[i] = (struct choice){ .feedback = true, .aim = 1 };
-		item[i] = plan_find(d->plan, g->role[i], layer);
+	for (unsigned i = 0; i < BLOCK_READERS; i++) {
+		item[i] = i < g->count ? plan_find(d->plan, g->role[i], place) : NULL;
 		if (item[i] && (!codec_quantizes(item[i]->out.codec) || !item[i]->method))
 			item[i] = NULL;
 		wanted += item[i] != NULL;
 	}
-	if (!wanted)
-		return ERR_OK;
-	struct moments fit = { 0 }, held = { 0 };
+	return wanted;
+}
+
+/* Held-out tokens are asked where there are some; shared: the moments are not those of its own tokens alone. */
+static int quantize_group(struct driver *d, const struct group *g, uint32_t place, struct moments *fit, struct moments *held,
+			  bool shared, struct err *e)
+{
+	const struct plan_item *item[BLOCK_READERS];
+	struct choice choice[BLOCK_READERS];
 	struct prepared p = { 0 };
-	int rc = gather(d, g, layer, &fit, &held, e);
-	if (!rc && d->held)
-		rc = choose_group(d, item, &fit, &held, choice, e);
+	int rc = ERR_OK;
+	if (!find_items(d, g, place, item))
+		return ERR_OK;
+	for (unsigned i = 0; i < g->count; i++)
+		choice[i] = (struct choice){ .feedback = true, .aim = shared ? 0 : 1, .shared = shared };
+	if (held->own)
+		rc = choose_group(d, item, fit, held, choice, e);
 	if (!rc)
-		rc = prepare(d, &fit, &p, e);
+		rc = prepare(d, fit, &p, e);
 	if (rc)
-		err_prefix(e, "layer %u, %s", layer, role_rows[g->role[0]].name);
+		err_prefix(e, "layer %u, %s", role_layer(g->role[0], place), role_rows[g->role[0]].name);
 	for (unsigned i = 0; i < g->count && !rc; i++)
 		if (item[i])
 			rc = quantize_one(d, item[i], &p, &choice[i], e);
 	prepared_release(&p);
+	return rc;
+}
+
+static int one_group(struct driver *d, const struct group *g, uint32_t layer, struct err *e)
+{
+	const struct plan_item *item[BLOCK_READERS];
+	struct moments fit = { 0 }, held = { 0 };
+	int wanted = 0;
+	for (uint32_t i = 0; i < group_places(g) && !wanted; i++)
+		wanted = find_items(d, g, group_place(g, layer, i), item);
+	if (!wanted)
+		return ERR_OK;
+	if (g->experts)
+		return each_expert(d, g, layer, quantize_group, e);
+	int rc = gather_group(d, g, layer, &fit, &held, e);
+	if (!rc)
+		rc = quantize_group(d, g, layer, &fit, &held, false, e);
 	moments_release(&fit);
 	moments_release(&held);
 	return rc;

@@ -32,7 +32,7 @@ struct sequential_options {
 struct sequential_report {
 	double before, after;   /* output error of the importance-weighted search and of the result, relative to the output's energy */
 	double seconds;
-	const char *choice;     /* "feedback" or "imatrix"; NULL: the item is not one that is quantized here */
+	const char *choice;     /* "feedback", "imatrix", or "shared": feedback with moments of all experts of the layer; NULL: the item is not one that is quantized here */
 	double aim;             /* how much of the correction was taken */
 	bool judged;            /* on held-out tokens: error of a sample of rows, less that of not rounding, relative to the output's energy */
 	double held_before, held_after;

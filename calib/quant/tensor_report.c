@@ -174,6 +174,7 @@ int tensor_report_make(const struct tensor_report_job *job, struct tensor_report
 		struct tensor_report *r = &rows[(*count)++];
 		*r = (struct tensor_report){ .item = i, .name = item->out.name, .role = item->role, .layer = item->layer, .codec = item->out.codec,
 					     .method = item->method->name };
+		r->tokens = job->stats && item->role < ROLE_COUNT ? stats_count(job->stats, item->role, item->layer) : 0;
 		rc = one_item(job, item, r, e);
 		take_measured(job->q, r);
 	}

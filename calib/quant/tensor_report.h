@@ -18,6 +18,7 @@ struct tensor_report {
 	const char *weighted;      /* "second moments", "importance", "weights", or "inputs as quantized", with training "..., before training" */
 	double weight_error;       /* |W - Q| / |W|, Frobenius */
 	double before, after;      /* output error of the importance-weighted search, and of what was written */
+	uint64_t tokens;           /* of the statistics, that reached the matrix; 0: none are known */
 	double seconds;
 	/* Of method best, NULL otherwise: what was chosen, how much of the correction, and the errors that held-out tokens gave. */
 	const struct sequential_report *chosen;

@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/zip.h"
+#include "formats/file.h"
 
 static const char MAGIC[8] = "quirewrk";
 
@@ -100,11 +101,18 @@ int resume_open(struct resume_file *w, const char *out, const uint8_t job[32], b
 	if (!w->path)
 		return err_nomem(e);
 	memcpy(w->job, job, sizeof w->job);
-	w->fd = open(w->path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666);
-	int rc = w->fd < 0 ? io_error(w, "write", e) : ERR_OK;
+	/* until something is in it that is worth keeping, an interruption takes it away */
+	bool left = resume_left(w->path);
+	int rc = ERR_OK;
+	if (!left)
+		rc = out_scratch_named(w->path, &w->passing, &w->fd, e);
+	else if ((w->fd = open(w->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW)) < 0)
+		rc = io_error(w, "write", e);
 	if (!rc && lockf(w->fd, F_TLOCK, 0) && (errno == EACCES || errno == EAGAIN))
 		rc = err_set(e, ERR_IO, "%s: another process is working on it", w->path);
 	bool ours = !rc;
+	if (!rc && left && !resume)
+		rc = out_scratch_named(w->path, &w->passing, NULL, e);
 	if (!rc)
 		rc = resume ? load(w, e) : ftruncate(w->fd, 0) ? io_error(w, "write", e) : ERR_OK;
 	/* what another run left stays, or works on; a file of ours that holds nothing does not */
@@ -134,6 +142,8 @@ int resume_commit(struct resume_file *w, uint64_t steps, const uint32_t sums[RES
 	store_u32(b + AT_CRC, zip_crc32(0, b, AT_CRC));
 	int rc = put(w, 0, b, sizeof b, e);
 	if (!rc) {
+		out_scratch_keep(w->passing);
+		w->passing = NULL;
 		w->steps = steps;
 		memcpy(w->sums, sums, sizeof w->sums);
 	}
@@ -142,14 +152,16 @@ int resume_commit(struct resume_file *w, uint64_t steps, const uint32_t sums[RES
 
 void resume_unname(struct resume_file *w)
 {
-	if (!unlink(w->path))
-		w->named = false;
+	w->named = false;
+	out_scratch_end(w->passing);
+	w->passing = NULL;
 }
 
 void resume_close(struct resume_file *w, bool remove)
 {
 	if (w->fd >= 0 && w->named && remove)
 		unlink(w->path);
+	out_scratch_keep(w->passing);
 	if (w->fd >= 0)
 		close(w->fd);
 	free(w->path);

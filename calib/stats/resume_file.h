@@ -13,9 +13,11 @@
 
 enum { RESUME_HEADER = 4096, RESUME_SUMS = 2 };
 
+struct out_scratch;
 struct resume_file {
 	int fd;
 	bool named;
+	struct out_scratch *passing; /* goes with an interruption, until the first commit */
 	char *path;
 	uint8_t job[32];          /* sha256 over everything the result depends on */
 	uint64_t steps;           /* done */
@@ -36,7 +38,7 @@ int resume_read(const struct resume_file *w, uint64_t at, void *data, size_t siz
 int resume_write(const struct resume_file *w, uint64_t at, const void *data, size_t size, struct err *e);
 /* Says that `steps` are done; what was written before counts from now on. */
 int resume_commit(struct resume_file *w, uint64_t steps, const uint32_t sums[RESUME_SUMS], struct err *e);
-/* Takes its name away: the file goes with the process, however that ends. */
+/* Takes the name of a new file away: it goes with the process, however that ends. */
 void resume_unname(struct resume_file *w);
 void resume_close(struct resume_file *w, bool remove);
 

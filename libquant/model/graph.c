@@ -410,11 +410,24 @@ static unsigned reads(const struct block *b, value v)
 	return n;
 }
 
+static bool only_linears(const struct block *b, value v)
+{
+	for (unsigned i = 0; i < b->ops; i++)
+		for (int k = 0; k < 3; k++)
+			if (b->op[i].in[k] == v && b->op[i].kind != OP_LINEAR)
+				return false;
+	return true;
+}
+
 struct source_of block_source(const struct config *c, const struct block *b, enum role r)
 {
 	struct source_of s = { .role = ROLE_UNKNOWN, .bias = ROLE_UNKNOWN };
 	const struct op *op = block_op(b, r);
 	value x = op ? op->in[0] : NO_VALUE;
+	if (x != NO_VALUE && !only_linears(b, x)) {
+		s.why = "what other operations read too";
+		return s;
+	}
 	while (x != NO_VALUE && x != STREAM) {
 		const struct op *maker = &b->op[b->value[x].maker];
 		switch (maker->kind) {
@@ -433,7 +446,7 @@ struct source_of block_source(const struct config *c, const struct block *b, enu
 			s.heads = true;
 			break;
 		case OP_ACT: s.why = "an activation"; return s;
-		case OP_EXPERTS: s.why = "experts, which have one input"; return s;
+		case OP_EXPERTS: s.why = "a norm that the router and all experts read"; return s;
 		default: s.why = "a norm of each head"; return s;
 		}
 		if (x != NO_VALUE && reads(b, x) != 1)

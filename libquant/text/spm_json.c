@@ -86,42 +86,50 @@ static void write_part(struct json_writer *w, const char *kind, const char *id, 
 	jw_end_object(w);
 }
 
-static void write_post(struct json_writer *w, const struct tokenizer *t)
+void tokenizer_write_template(struct json_writer *w, const struct text_end ends[2])
 {
-	int32_t ends[2] = { t->head_count ? t->head[0] : NO_TOKEN, t->tail_count ? t->tail[0] : NO_TOKEN };
-	if (ends[0] < 0 && ends[1] < 0) {
-		jw_null(w, "post_processor");
-		return;
-	}
 	write_typed(w, "post_processor", "TemplateProcessing");
 	for (int pair = 0; pair < 2; pair++) {
 		jw_array(w, pair ? "pair" : "single");
 		for (int i = 0; i <= pair; i++) {
-			if (ends[0] >= 0)
-				write_part(w, "SpecialToken", t->pieces[ends[0]].text, i);
+			if (ends[0].text)
+				write_part(w, "SpecialToken", ends[0].text, i);
 			write_part(w, "Sequence", i ? "B" : "A", i);
-			if (ends[1] >= 0)
-				write_part(w, "SpecialToken", t->pieces[ends[1]].text, i);
+			if (ends[1].text)
+				write_part(w, "SpecialToken", ends[1].text, i);
 		}
 		jw_end_array(w);
 	}
 	jw_object(w, "special_tokens");
 	for (int k = 0; k < 2; k++) {
-		if (ends[k] < 0 || (k && ends[0] == ends[1]))
+		if (!ends[k].text || (k && ends[0].text && !strcmp(ends[0].text, ends[1].text)))
 			continue;
-		const char *text = t->pieces[ends[k]].text;
-		jw_object(w, text);
-		jw_string(w, "id", text);
+		jw_object(w, ends[k].text);
+		jw_string(w, "id", ends[k].text);
 		jw_array(w, "ids");
-		jw_int(w, NULL, ends[k]);
+		jw_int(w, NULL, ends[k].id);
 		jw_end_array(w);
 		jw_array(w, "tokens");
-		jw_string(w, NULL, text);
+		jw_string(w, NULL, ends[k].text);
 		jw_end_array(w);
 		jw_end_object(w);
 	}
 	jw_end_object(w);
 	jw_end_object(w);
+}
+
+static struct text_end end_of(const struct tokenizer *t, int32_t id)
+{
+	return (struct text_end){ id >= 0 ? t->pieces[id].text : NULL, id };
+}
+
+static void write_post(struct json_writer *w, const struct tokenizer *t)
+{
+	const struct text_end ends[2] = { end_of(t, t->head_count ? t->head[0] : NO_TOKEN), end_of(t, t->tail_count ? t->tail[0] : NO_TOKEN) };
+	if (ends[0].text || ends[1].text)
+		tokenizer_write_template(w, ends);
+	else
+		jw_null(w, "post_processor");
 }
 
 /* By rank; where that is one, by piece and then the longer left part, which is how such merges are commonly listed. */

@@ -88,5 +88,12 @@ bool tokenizer_space_prefix(const struct tokenizer *t);
 bool tokenizer_space_always(const struct tokenizer *t);         /* and after special tokens in the text too */
 /* Appends a tokenizer.json that encodes as the tokenizer.model that t was opened from. */
 int tokenizer_write_json(const struct tokenizer *t, struct strbuf *out, struct err *e);
+/* The member "post_processor" of a tokenizer.json that puts a token before or behind a text (text NULL: not there), or both. */
+struct json_writer;
+struct text_end {
+	const char *text;
+	int64_t id;
+};
+void tokenizer_write_template(struct json_writer *w, const struct text_end ends[2]);
 
 #endif

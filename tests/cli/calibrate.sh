@@ -44,9 +44,17 @@ cp "$T/resumed.resume" "$T/kept" 2>/dev/null
 exits 2 "starting anew" "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/resumed" $few
 says "starting anew: the reason" "an interrupted run left '.*resumed.resume': --resume goes on with it, --force starts anew"
 is "starting anew: what was left is still there" "$(cmp "$T/kept" "$T/resumed.resume" && echo same)" same
+for form in calibrate "quantize -s q8_0 -m imatrix --to quire"; do
+	"$QUIRE" $form "$DEMO" --data "$T/text.txt" -o "$T/early" --ctx 64 --samples 0 >/dev/null 2>"$T/err" &
+	pid=$!
+	while kill -0 $pid 2>/dev/null && ! ls -A "$T" | grep -q '^\.\?early'; do :; done
+	kill -TERM $pid 2>/dev/null
+	wait $pid 2>/dev/null
+	is "interrupted before there is something to keep: ${form%% *}" "$? $(ls -A "$T" | grep -c early)" "143 0"
+done
 "$QUIRE" calibrate "$DEMO" --data "$T/text.txt" -o "$T/told" --ctx 64 --samples 0 --collect full >/dev/null 2>"$T/err" &
 pid=$!
-while kill -0 $pid 2>/dev/null && [ ! -e "$T/told.resume" ]; do :; done
+while kill -0 $pid 2>/dev/null && [ "$(od -An -tu1 -j40 -N1 "$T/told.resume" 2>/dev/null | tr -d ' ')" != 1 ]; do :; done
 kill -TERM $pid 2>/dev/null
 wait $pid 2>/dev/null
 is "interrupted" $? 143

@@ -78,8 +78,10 @@ for to in hf safetensors gguf quire; do
 done
 is "nothing is named -" "$(ls -d ./-* 2>/dev/null)" ""
 (cd "$T" && "$QUIRE" convert "$DEMO" -o ./- -q) && is "a folder named -" "$([ -e "$T/-/config.json" ] && echo there)" there
-succeeds "JUnit on standard output" "$QUIRE" verify "$DEMO" --data "$ROOT/examples/demo.eval.txt" --ctx 64 --chunks 8 --max-ppl 100 --junit - -q
+succeeds "JUnit on standard output" "$QUIRE" verify "$DEMO" --data "$ROOT/examples/demo.eval.txt" --ctx 64 --chunks 8 --max-ppl 100 --junit -
 prints "JUnit on standard output: it is there" '<testsuite '
+is "JUnit on standard output: and nothing else" "$(sed -n '1p;$p' "$T/out" | tr '\n' ' ')" '<?xml version="1.0" encoding="UTF-8"?> </testsuites> '
+usage "JUnit and JSON" "--json and --junit both go to standard output; name a file" "$QUIRE" verify "$DEMO" --data "$ROOT/examples/demo.eval.txt" --ctx 64 --chunks 8 --max-ppl 100 --junit - --json
 
 # output that cannot be written
 "$QUIRE" inspect "$DEMO" --tensors >/dev/full 2>"$T/err"

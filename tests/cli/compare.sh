@@ -175,5 +175,34 @@ succeeds "a model with one bad layer" "$QUIRE" quantize "$DEMO" -o "$T/bad.quire
 succeeds "is attributed" "$QUIRE" verify "$T/bad.quire" --against "$DEMO" --data "$E" --ctx 128 --chunks 4 --attribute layers
 is "to that layer alone" "$(grep -A1 '^KL that goes' "$T/out" | tail -1 | awk '{ print $1, $2, $(NF - 1), NF }')" "layer 2 100.0 7"
 is "and to no other" "$(grep -c '^  layer' "$T/out")" 1
+# documents on standard output are that and nothing else
+"$QUIRE" compare "$DEMO" --data "$E" --ctx 128 --chunks 12 --work "$W" --schemes Q8_0,Q4_0 --csv "$T/two.csv" --html "$T/two.html" >/dev/null 2>&1
+for x in csv html; do
+	succeeds "--$x -" compare --schemes Q8_0,Q4_0 --$x -
+	is "--$x -: as in a file" "$(sed 's/, [0-9.]* s//' "$T/out" | cksum)" "$(sed 's/, [0-9.]* s//' "$T/two.$x" | cksum)"
+	exits 2 "--$x - and --json" compare --schemes Q8_0 --$x - --json
+	says "--$x - and --json: said" "json and --$x both go to standard output; name a file"
+done
+exits 2 "two documents" compare --schemes Q8_0 --csv - --html -
+exits 1 "a limit that nothing meets, as CSV" compare --schemes Q4_0 --max-kl 1e-6 --csv -
+says "a limit that nothing meets, as CSV: said" 'no variant with a KL below'
+
+# interrupted: says that there is something to go on with only when there is
+for first in "" "$(basename "$F")"; do
+	rm -rf "$T/stop" && mkdir "$T/stop"
+	[ -z "$first" ] || cp "$F" "$T/stop/"
+	"$QUIRE" compare "$DEMO" --data "$E" --ctx 128 --work "$T/stop" --schemes Q4_0,q3_k 2>"$T/err" >"$T/out" &
+	pid=$!
+	while [ "$(ls -A "$T/stop" | grep -c tmp)" -eq 0 ] && kill -0 $pid 2>/dev/null; do :; done
+	kill -STOP $pid; kill -TERM $pid; kill -CONT $pid
+	wait $pid
+	is "interrupted${first:+ later}" $? 143
+	if [ "$first" ]; then
+		says "interrupted later: how to go on" 'quire: interrupted; .*/stop has what was done; the same command goes on with it$'
+	else
+		says "interrupted: nothing to go on with" 'quire: interrupted; nothing was kept$'
+	fi
+	is "interrupted${first:+ later}: nothing half-written" "$(ls -A "$T/stop" | grep -c tmp)" 0
+done
 is "no half-written files" "$(find "$W" -name '*tmp*' -o -name '.*' -type f | wc -l)" 0
 done_testing

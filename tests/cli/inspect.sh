@@ -46,6 +46,15 @@ near "json: mean" "$(json "$T/out" mean)" 0.5 1e-12
 is "json: std" "$(json "$T/out" std)" 1.5
 is "json: architecture of a bare file" "$(json "$T/out" architecture)" null
 
+# a finding stands under the line that names the file, and does not name it again
+mkdir "$T/un" && cp "$DEMO"/* "$T/un/"
+sed -i 's/"model_type": *"llama"/"model_type": "unheard"/' "$T/un/config.json"
+sed -i 's/"type": *"BPE"/"type": "Unigram"/' "$T/un/tokenizer.json"
+succeeds "an unknown model" "$QUIRE" inspect "$T/un"
+prints "an unknown model: what it is" '^architecture  config\.json: model_type "unheard" is not supported'
+prints "an unknown model: its tokenizer" '^tokenizer     tokenizer model Unigram is not handled$'
+is "an unknown model: named once" "$(grep -c "$T/un" "$T/out")" 1
+
 # --check
 succeeds "--check" "$QUIRE" inspect "$DEMO" --check
 prints "--check: says what it did" '^check         .*every value|^check         .*all values are finite'

@@ -18,7 +18,7 @@ keeps() {
 	(cd "$T/w" && exits 2 "$*" "$QUIRE" "$@" && exit $((bad > 0)))
 	local rc=$?
 	n=$((n + 1)); [ $rc -eq 0 ] || bad=$((bad + 1))
-	says "$*: the reason" 'is an input as well; give --[a-z-]+ another name'
+	says "$*: the reason" 'is an input as well; give (--[a-z-]+|GITHUB_STEP_SUMMARY) another name'
 	is "$*: kept" "$(cat "$file" | sha256sum)" "$sum"
 }
 fresh
@@ -28,6 +28,7 @@ keeps text $v --save-baseline text
 keeps q.gguf verify q.gguf --data text --shard 1/1 -o q.gguf -f
 keeps q.gguf $v --against q.gguf --max-kl 9 --junit q.gguf
 keeps text $v --junit text
+for target in text m/config.json soft; do GITHUB_STEP_SUMMARY=$target keeps $target $v --github --max-ppl 1000; done
 c="compare m --data text $few -s q8_0 -f"
 keeps m/model.safetensors $c --work wk --html m/model.safetensors
 keeps text $c --work wk --csv text

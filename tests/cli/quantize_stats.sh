@@ -25,6 +25,24 @@ below "gptq is closer than imatrix" "$kl_gptq" "$kl_imatrix"
 below "best is closer than gptq" "$kl_best" "$kl_gptq"
 below "best is far closer than rounding" "$kl_best" "$(awk -v a="$kl_rtn" 'BEGIN { print .5 * a }')"
 
+# what a method leaves as it is, it says: a line for each reason, in JSON and reports as well
+v='*.v_proj*=bf16'
+succeeds "awq leaves places" "$QUIRE" quantize "$DEMO" -s q4_k -m awq --stats "$T/small" --tensor "$v" -o "$T/left.quire" --report "$T/left.json" --json
+says "awq leaves places: who reads with V" '^quire: warning: awq: 5 of 5 attn_q, attn_k, attn_v left as they are: one of them is not quantized$'
+says "awq leaves places: what stands behind V" '^quire: warning: awq: 5 of 5 attn_o left as they are: attn_v before it is not quantized and could not hold the inverse$'
+is "awq leaves places: no other line" "$(wc -l <"$T/err")" 2
+for x in out left.json; do
+	is "awq leaves places: in $x" "$(sed -n '/"warnings"/,/]/p' "$T/$x" | grep -c 'awq: 5 of 5 .* left as they are')" 2
+done
+succeeds "awq leaves places: as HTML" "$QUIRE" quantize "$DEMO" -s q4_k -m awq --stats "$T/small" --tensor "$v" -o "$T/left2.quire" --report "$T/left.html" -q
+is "awq leaves places: in HTML" "$(grep -o 'awq: 5 of 5' "$T/left.html" | wc -l)" 2
+is "awq leaves places: quiet" "$(wc -c <"$T/err")" 0
+succeeds "awq leaves none" "$QUIRE" quantize "$DEMO" -s q4_k -m awq --stats "$T/small" -o "$T/left3.quire"
+is "awq leaves none: no word" "$(wc -c <"$T/err")" 0
+succeeds "best leaves places" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/brief" --distill 0 --tensor "$v" -o "$T/left4.quire"
+says "best leaves places: said" 'warning: arranged channels: 5 of 5 attn_o left as they are: attn_v is not quantized and could not hold the inverse$'
+rm "$T"/left*
+
 # training: judged on windows that it does not see, and left out where it cannot be done
 succeeds "best without training" "$QUIRE" quantize "$DEMO" -s q3_k --stats "$T/brief" --distill 0 -o "$T/untrained.gguf" --json
 is "best without training: nothing is said of it" "$(grep -c distilled "$T/out")" 0

@@ -4,13 +4,16 @@
  *
  *   FAULT_KIND  read write open sync close rename mkdir map memory (NULL: nothing happens)
  *   FAULT_HOW   the error's number; "short" for half of what was asked; "term" for SIGTERM at this call
- *   FAULT_AT    which call, from 1; 0: none
+ *   FAULT_AT    which call, from 1; 0: none. Of calls for memory only the first that comes by a way (these callers, one
+ *               above the other) counts: there are tens of thousands, and nearly all are the same loop once more
  *   FAULT_ON    set: all calls from that one on, as of a full disk
+ *   FAULT_SHOW  set: prints the callers of the one that fails, for addr2line
  *   FAULT_LOG   a file that gets the number of calls when the program ends
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <execinfo.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -23,12 +26,13 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { RANGES = 64 };
+enum { RANGES = 64, WAYS = 1 << 16, DEPTH = 16 };
 static struct { unsigned long from, to; } foreign[RANGES]; /* code whose calls do not count */
-static int ranges, started, how_error, is_short, is_term, sticky;
+static int ranges, started, how_error, is_short, is_term, sticky, tripped;
 static char kind[16];
 static long at;
 static atomic_long calls;
+static atomic_ulong ways[WAYS]; /* hashes; 0: free */
 
 static int is_foreign(const char *line)
 {
@@ -62,6 +66,30 @@ static void report(void)
 	syscall(SYS_close, fd);
 }
 
+/* Has no call come this way before? */
+static int is_new_way(void)
+{
+	static _Thread_local int inside; /* the unwinder asks for memory itself */
+	void *at[DEPTH];
+	unsigned long hash = 1469598103934665603ul;
+	if (inside)
+		return 0;
+	inside = 1;
+	int n = backtrace(at, DEPTH);
+	inside = 0;
+	for (int i = 0; i < n; i++)
+		hash = (hash ^ (unsigned long)at[i]) * 1099511628211ul;
+	hash |= 1;
+	for (unsigned long i = hash >> 20, tries = 0; tries < WAYS; i++, tries++) {
+		unsigned long free = 0;
+		if (atomic_compare_exchange_strong(&ways[i % WAYS], &free, hash))
+			return 1;
+		if (free == hash)
+			return 0;
+	}
+	return 0;
+}
+
 /* The last of the constructors, since it is loaded first. */
 __attribute__((constructor)) static void start(void)
 {
@@ -73,8 +101,9 @@ __attribute__((constructor)) static void start(void)
 	is_term = how && !strcmp(how, "term");
 	how_error = how ? atoi(how) : 0;
 	at = n ? atol(n) : 0;
-	sticky = getenv("FAULT_ON") != NULL;
+	sticky = getenv("FAULT_ON") && *getenv("FAULT_ON");
 	read_maps();
+	is_new_way();
 	started = 1;
 }
 
@@ -92,9 +121,18 @@ static int hit(const char *name, const void *caller)
 	for (int i = 0; i < ranges; i++)
 		if ((unsigned long)caller >= foreign[i].from && (unsigned long)caller < foreign[i].to)
 			return 0;
-	long n = atomic_fetch_add(&calls, 1) + 1;
-	if (!at || (sticky ? n < at : n != at))
-		return 0;
+	if (!(sticky && tripped)) {
+		if (!strcmp(kind, "memory") && !is_new_way())
+			return 0;
+		long n = atomic_fetch_add(&calls, 1) + 1;
+		if (!at || n != at)
+			return 0;
+		tripped = 1;
+		if (getenv("FAULT_SHOW")) {
+			void *frames[DEPTH];
+			backtrace_symbols_fd(frames, backtrace(frames, DEPTH), STDERR_FILENO);
+		}
+	}
 	if (is_term) {
 		kill(getpid(), SIGTERM);
 		return 0;

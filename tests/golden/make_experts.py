@@ -3,6 +3,8 @@
 
 usage: make_experts.py [OUTDIR]     needs torch and transformers; seeds are fixed
 
+qwen3-moe-text has the vocabulary of examples/demo, for tests/cli/experts.sh; its last expert is seldom chosen.
+
 Folders are saved by transformers itself, so names and keys are those that real checkpoints have.
 """
 import json
@@ -24,6 +26,8 @@ CASES = {
         **QWEN, "num_hidden_layers": 4, "num_experts": 6, "num_experts_per_tok": 2, "norm_topk_prob": False,
         "decoder_sparse_step": 2, "mlp_only_layers": [3], "attention_bias": True}),
     "mixtral": (MixtralConfig, MixtralForCausalLM, dict(intermediate_size=64, num_local_experts=4, num_experts_per_tok=2)),
+    "qwen3-moe-text": (Qwen3MoeConfig, Qwen3MoeForCausalLM, dict(
+        QWEN, vocab_size=1024, num_experts_per_tok=2, max_position_embeddings=256, tie_word_embeddings=True)),
 }
 
 
@@ -36,6 +40,8 @@ def make(name, seed, root):
             # norms near 1 and not all equal; matrices large enough that every part shows in the logits
             p.copy_(1 + 0.3 * torch.randn_like(p) if "norm" in key else torch.randn_like(p) * 0.2)
             p.copy_(p.half().float())
+            if name.endswith("text") and "mlp.gate" in key:
+                p[-1] *= 0.1
         tokens = torch.randint(0, BASE["vocab_size"], (2, LEN))
         logits = model(tokens).logits
     folder = os.path.join(root, name)
@@ -49,6 +55,9 @@ def make(name, seed, root):
     with open(path, "w") as f:
         json.dump(config, f, indent=1, sort_keys=True)
         f.write("\n")
+    os.chmod(os.path.join(folder, "model.safetensors"), 0o644)
+    if name.endswith("text"):
+        return
     tokens.numpy().astype("<i4").tofile(os.path.join(folder, "tokens.bin"))
     # every fourth position, so that the files stay small
     logits[:, 3::4].numpy().astype("<f4").tofile(os.path.join(folder, "logits.bin"))

@@ -65,7 +65,7 @@ static void outliers_come_in(void **state)
 		put_scaled(wild, l.checkpoint->source, name, 1.0f / FACTOR);
 	}
 	tame = overlay_new(overlay_source(wild), &e);
-	assert_int_equal(equalize(&l.config, overlay_source(wild), tame, &e), ERR_OK);
+	assert_int_equal(equalize(&l.config, overlay_source(wild), tame, NULL, &e), ERR_OK);
 
 	size_t n = (size_t)TOKENS * l.config.vocab;
 	float *a = malloc(n * sizeof *a), *b = malloc(n * sizeof *b);
