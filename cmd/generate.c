@@ -212,7 +212,7 @@ static int feed(struct generation *g, const int32_t *ids, size_t n, struct err *
 {
 	for (size_t at = 0, len; at < n; at += len) {
 		len = n - at < PREFILL ? n - at : PREFILL;
-		if (model_forward(g->run, ids + at, 1, len, g->cache, NULL, g->hidden, e))
+		if (model_forward(g->run, ids + at, &(struct model_batch){ 1, len, g->cache, NULL }, g->hidden, e))
 			return e->code;
 		if (at + len == n)
 			return model_logits(g->run, g->hidden + (len - 1) * g->config.hidden, 1, g->logits, e);

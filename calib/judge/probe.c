@@ -59,7 +59,7 @@ int decode_seconds(struct model *m, const int32_t *tokens, size_t n, double *sec
 		double start = now();
 		kv_cache_truncate(cache, 0);
 		for (size_t i = 0; i < n && !rc; i++) {
-			rc = model_forward(run, tokens + i, 1, 1, cache, NULL, hidden, e);
+			rc = model_forward(run, tokens + i, &(struct model_batch){ 1, 1, cache, NULL }, hidden, e);
 			if (!rc)
 				rc = model_logits(run, hidden, 1, hidden + c->hidden, e);
 		}
@@ -156,11 +156,11 @@ int decode_check(struct model *m, const int32_t *tokens, size_t n, struct decode
 	}
 	float *hidden = malloc(n * c->hidden * sizeof *hidden);
 	float *prefill = malloc(n * vocab * sizeof *prefill), *decoded = malloc(n * vocab * sizeof *decoded);
-	int rc = hidden && prefill && decoded ? model_forward(run, tokens, 1, n, NULL, NULL, hidden, e) : err_nomem(e);
+	int rc = hidden && prefill && decoded ? model_forward(run, tokens, &(struct model_batch){ 1, n, NULL, NULL }, hidden, e) : err_nomem(e);
 	if (!rc)
 		rc = model_logits(run, hidden, n, prefill, e);
 	for (size_t i = 0; i < n && !rc; i++) {
-		rc = model_forward(run, tokens + i, 1, 1, cache, NULL, hidden, e);
+		rc = model_forward(run, tokens + i, &(struct model_batch){ 1, 1, cache, NULL }, hidden, e);
 		if (!rc)
 			rc = model_logits(run, hidden, 1, decoded + i * vocab, e);
 	}

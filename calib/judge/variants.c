@@ -242,7 +242,7 @@ int compare_layers(const struct loaded *model, const struct loaded *reference, c
 			rc = model_embed(both[k]->model, &(struct token_run){ w->tokens + i * w->ctx, w->ctx, w->ctx, 0 }, hidden[k], e);
 		for (uint32_t l = 0; l < layers && !rc; l++) {
 			for (int k = 0; k < 2 && !rc; k++)
-				rc = model_layer(run[k], l, hidden[k], 1, w->ctx, NULL, NULL, e);
+				rc = model_layer(run[k], l, hidden[k], &(struct model_batch){ 1, w->ctx, NULL, NULL }, e);
 			if (!rc)
 				add_distance(hidden[1], hidden[0], n, &out[l], &length[l]);
 		}

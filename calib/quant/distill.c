@@ -266,7 +266,7 @@ static int run_teacher(struct distiller *d, struct err *e)
 	int rc = run ? ERR_OK : e->code;
 	for (size_t at = 0, n; at < d->text.count && !rc; at += n) {
 		n = d->text.count - at < d->o->batch ? d->text.count - at : d->o->batch;
-		rc = model_forward(run, d->text.tokens + at * ctx, n, ctx, NULL, NULL, d->teacher + at * ctx * d->c->hidden, e);
+		rc = model_forward(run, d->text.tokens + at * ctx, &(struct model_batch){ n, ctx, NULL, NULL }, d->teacher + at * ctx * d->c->hidden, e);
 		if (!rc)
 			rc = tick(d, n, e);
 	}
@@ -303,12 +303,12 @@ static int layer_back(struct distiller *d, uint32_t at, size_t count, struct err
 
 static int one_step(struct distiller *d, const size_t *window, size_t count, struct err *e)
 {
-	size_t all = d->o->batch * d->text.ctx * d->c->hidden;
+	size_t all = d->o->batch * d->text.ctx * d->c->hidden, tokens = count * d->text.ctx;
+	const struct divergence_batch b = { d->wanted, d->kept + d->c->layers * all, tokens, d->d, 1 / (float)tokens };
 	double kl;
 	int rc = run_student(d, window, count, e);
 	if (!rc)
-		rc = divergence_run(d->divergence, d->wanted, d->kept + d->c->layers * all, count * d->text.ctx,
-				    1 / (float)(count * d->text.ctx), d->d, &kl, e);
+		rc = divergence_run(d->divergence, &b, &kl, e);
 	for (uint32_t i = 0; i < d->c->layers; i++)
 		for (int k = 0; k < 2 && d->layer[i].slopes[k]; k++)
 			memset(d->layer[i].slopes[k], 0, count * d->text.ctx * d->layer[i].block.value[d->layer[i].kv[k]].width * sizeof(float));
@@ -329,9 +329,10 @@ static int judge(struct distiller *d, double *out, struct err *e)
 	for (size_t at = pool(d), n; at < d->text.count && !rc; at += n) {
 		double kl = 0;
 		n = d->text.count - at < d->o->batch ? d->text.count - at : d->o->batch;
+		const struct divergence_batch b = { d->wanted, d->kept + d->c->layers * all, n * d->text.ctx, NULL, 1 };
 		rc = run_student(d, d->order + at, n, e);
 		if (!rc)
-			rc = divergence_run(d->divergence, d->wanted, d->kept + d->c->layers * all, n * d->text.ctx, 1, NULL, &kl, e);
+			rc = divergence_run(d->divergence, &b, &kl, e);
 		*out += kl / (double)tokens;
 	}
 	return rc;

@@ -78,7 +78,7 @@ static int write_window(struct writing *w, struct page *p, size_t number, int32_
 	out[0] = from[0];
 	memcpy(out + 1, from + 1 + (size_t)rng_below(&rng, ctx - len + 1), (len - 1) * sizeof *out);
 	for (; len < ctx; len++) {
-		int rc = model_forward(p->run, out + told, 1, len - told, p->cache, NULL, p->hidden, e);
+		int rc = model_forward(p->run, out + told, &(struct model_batch){ 1, len - told, p->cache, NULL }, p->hidden, e);
 		if (!rc)
 			rc = model_logits(p->run, p->hidden + (len - told - 1) * c->hidden, 1, p->logits, e);
 		if (rc)

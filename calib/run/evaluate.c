@@ -117,8 +117,7 @@ static int run_windows(struct state *s, size_t m, const struct eval_variant *v, 
 	size_t step = v && v->single ? 1 : n, hidden = model_config(s->models[m])->hidden;
 	int rc = ERR_OK;
 	for (size_t i = 0; i < n && !rc; i += step)
-		rc = model_forward(s->run[m], w->tokens + (at + i) * w->ctx, step, w->ctx, NULL, NULL,
-				   s->hidden[m] + i * w->ctx * hidden, e);
+		rc = model_forward(s->run[m], w->tokens + (at + i) * w->ctx, &(struct model_batch){ step, w->ctx, NULL, NULL }, s->hidden[m] + i * w->ctx * hidden, e);
 	return rc;
 }
 

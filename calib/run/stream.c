@@ -67,7 +67,7 @@ static int prepare_owner(struct stream *s, uint32_t owner, size_t first, size_t 
 	if (!s->owner_work && !(s->owner_work = malloc(s->batch * row * sizeof(float))))
 		return err_nomem(e);
 	memcpy(s->owner_work, s->owner[owner] + first * row, count * row * sizeof(float));
-	return model_layer(s->run, owner, s->owner_work, count, s->text->ctx, NULL, &tap, e);
+	return model_layer(s->run, owner, s->owner_work, &(struct model_batch){ count, s->text->ctx, NULL, &tap }, e);
 }
 
 int stream_layer(struct stream *s, uint32_t layer, size_t from, size_t to, const struct stream_visit *v, struct err *e)
@@ -85,7 +85,7 @@ int stream_layer(struct stream *s, uint32_t layer, size_t from, size_t to, const
 		memcpy(s->work, s->hidden + first * row, count * row * sizeof(float));
 		if (v->at)
 			v->at(v->arg, first, count);
-		rc = model_layer(s->run, layer, s->work, count, s->text->ctx, NULL, v->tap, e);
+		rc = model_layer(s->run, layer, s->work, &(struct model_batch){ count, s->text->ctx, NULL, v->tap }, e);
 		if (!rc && v->done)
 			rc = v->done(v->arg, first, count, s->work, e);
 		if (!rc && v->keep)

@@ -111,7 +111,7 @@ static int one_batch(struct run *r, uint32_t first, uint32_t end, uint64_t step,
 	int rc = first ? resume_read(&r->work, hidden_at(r, step, at), r->hidden, bytes, e)
 		       : model_embed(r->l->model, &(struct token_run){ r->p->text.tokens + at * ctx, tokens, ctx, 0 }, r->hidden, e);
 	for (uint32_t i = first; i < end && !rc; i++) {
-		rc = model_layer(r->run, i, r->hidden, seqs, ctx, NULL, &tap, e);
+		rc = model_layer(r->run, i, r->hidden, &(struct model_batch){ seqs, ctx, NULL, &tap }, e);
 		rc = rc ? rc : r->rc;
 	}
 	if (rc)

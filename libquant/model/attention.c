@@ -64,12 +64,12 @@ struct rows {
 
 /* The rows of keys [from, to) as floats: where they lie, or decoded. */
 static struct rows floats(const struct attention *a, const struct head *h, const struct kv_codec *c, const uint8_t *base,
-			  size_t bytes, size_t from, size_t to)
+			  size_t bytes, struct range r)
 {
 	if (kv_codec_plain(c))
-		return (struct rows){ (const float *)(const void *)(base + from * bytes), bytes / sizeof(float) };
-	for (size_t i = from; i < to; i++)
-		kv_codec_decode(c, base + i * bytes, h->decoded + (i - from) * a->dim, a->dim);
+		return (struct rows){ (const float *)(const void *)(base + r.from * bytes), bytes / sizeof(float) };
+	for (size_t i = r.from; i < r.to; i++)
+		kv_codec_decode(c, base + i * bytes, h->decoded + (i - r.from) * a->dim, a->dim);
 	return (struct rows){ h->decoded, a->dim };
 }
 
@@ -79,11 +79,11 @@ static void one_query(const struct attention *a, const struct head *h, size_t qu
 	struct range r = visible(a, query);
 	const float *q = h->q + query * h->q_stride;
 	float *out = h->out + query * h->q_stride;
-	struct rows key = floats(a, h, &a->codecs.k, h->k, h->k_bytes, r.from, r.to);
+	struct rows key = floats(a, h, &a->codecs.k, h->k, h->k_bytes, r);
 	for (size_t i = 0; i < r.to - r.from; i++)
 		s[i] = a->scale * k->dot(q, key.at + i * key.stride, a->dim);
 	softmax(a, s, r.to - r.from);
-	struct rows value = floats(a, h, &a->codecs.v, h->v, h->v_bytes, r.from, r.to);
+	struct rows value = floats(a, h, &a->codecs.v, h->v, h->v_bytes, r);
 	for (size_t d = 0; d < a->dim; d++)
 		out[d] = 0;
 	for (size_t i = 0; i < r.to - r.from; i++)
@@ -93,7 +93,7 @@ static void one_query(const struct attention *a, const struct head *h, size_t qu
 static void tile(const struct attention *a, const struct head *h, size_t q0, size_t n, float *s)
 {
 	size_t from = visible(a, q0).from, to = visible(a, q0 + n - 1).to, width = to - from;
-	struct rows key = floats(a, h, &a->codecs.k, h->k, h->k_bytes, from, to);
+	struct rows key = floats(a, h, &a->codecs.k, h->k, h->k_bytes, (struct range){ from, to });
 	blas_gemm(false, true, n, width, a->dim, a->scale, h->q + q0 * h->q_stride, h->q_stride, key.at, key.stride, 0, s, width);
 	for (size_t i = 0; i < n; i++) {
 		struct range r = visible(a, q0 + i);
@@ -104,7 +104,7 @@ static void tile(const struct attention *a, const struct head *h, size_t q0, siz
 		for (size_t j = r.to - from; j < width; j++)
 			row[j] = 0;
 	}
-	struct rows value = floats(a, h, &a->codecs.v, h->v, h->v_bytes, from, to);
+	struct rows value = floats(a, h, &a->codecs.v, h->v, h->v_bytes, (struct range){ from, to });
 	blas_gemm(false, false, n, a->dim, width, 1, s, width, value.at, value.stride, 0, h->out + q0 * h->q_stride, h->q_stride);
 }
 

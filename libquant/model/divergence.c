@@ -65,10 +65,7 @@ void divergence_free(struct divergence *f)
 
 struct head_work {
 	struct divergence *f;
-	const float *teacher, *student;
-	float *d;
-	size_t tokens;
-	float scale;
+	const struct divergence_batch *b;
 };
 
 /* Logits become what the cap makes of them; slope (may be NULL) gets its derivative. */
@@ -114,33 +111,32 @@ static void head_item(void *arg, size_t item, int worker)
 	const struct head_work *h = arg;
 	struct divergence *f = h->f;
 	const struct config *c = f->c;
-	size_t at = item * HEAD_TOKENS, n = h->tokens - at < HEAD_TOKENS ? h->tokens - at : HEAD_TOKENS, vocab = c->vocab, width = c->hidden;
+	size_t at = item * HEAD_TOKENS, n = h->b->n - at < HEAD_TOKENS ? h->b->n - at : HEAD_TOKENS, vocab = c->vocab, width = c->hidden;
 	float *t = f->logits + (size_t)worker * f->stride, *s = t + HEAD_TOKENS * vocab, *x = s + HEAD_TOKENS * vocab;
 	float *y = x + HEAD_TOKENS * width, *rows = y + HEAD_TOKENS * width;
-	model_final_norm(f->m, h->teacher + at * width, y, n);
-	model_final_norm(f->m, h->student + at * width, x, n);
+	model_final_norm(f->m, h->b->teacher + at * width, y, n);
+	model_final_norm(f->m, h->b->student + at * width, x, n);
 	blas_gemm(false, true, n, vocab, width, 1, y, width, f->head, width, 0, t, vocab);
 	blas_gemm(false, true, n, vocab, width, 1, x, width, f->head, width, 0, s, vocab);
 	double kl = 0;
 	for (size_t i = 0; i < n; i++)
-		kl += c->final_softcap > 0 ? capped_token(c->final_softcap, t + i * vocab, s + i * vocab, rows, vocab, h->scale)
-					   : one_token(t + i * vocab, s + i * vocab, rows, vocab, h->scale);
+		kl += c->final_softcap > 0 ? capped_token(c->final_softcap, t + i * vocab, s + i * vocab, rows, vocab, h->b->scale)
+					   : one_token(t + i * vocab, s + i * vocab, rows, vocab, h->b->scale);
 	f->kl[item] = kl;
-	if (!h->d)
+	if (!h->b->d)
 		return;
-	float *d = h->d + at * width;
+	float *d = h->b->d + at * width;
 	blas_gemm(false, false, n, width, vocab, 1, s, vocab, f->head, width, 0, d, width);
 	struct norm norm = { .kind = c->arch->norm, .weight = model_vector(f->m, ROLE_FINAL_NORM, UINT32_MAX), .n = width, .eps = c->norm_eps };
 	for (size_t i = 0; i < n; i++)
-		norm_row_back(&norm, h->student + (at + i) * width, d + i * width);
+		norm_row_back(&norm, h->b->student + (at + i) * width, d + i * width);
 }
 
-int divergence_run(struct divergence *f, const float *teacher, const float *student, size_t n, float scale, float *d, double *kl,
-		   struct err *e)
+int divergence_run(struct divergence *f, const struct divergence_batch *b, double *kl, struct err *e)
 {
-	struct head_work h = { f, teacher, student, d, n, scale };
-	size_t items = (n + HEAD_TOKENS - 1) / HEAD_TOKENS;
-	if (n > f->tokens || thread_count() > f->workers)
+	struct head_work h = { f, b };
+	size_t items = (b->n + HEAD_TOKENS - 1) / HEAD_TOKENS;
+	if (b->n > f->tokens || thread_count() > f->workers)
 		return err_set(e, ERR_BUG, "more tokens or workers than the divergence has room for");
 	thread_for(items, head_item, &h);
 	*kl = 0;

@@ -10,11 +10,13 @@ int divergence_new(const struct model *m, size_t tokens, struct divergence **out
 void divergence_free(struct divergence *f);
 uint64_t divergence_memory(const struct config *c, size_t tokens);
 
-/*
- * *kl gets the sum over n tokens of KL(teacher || student); d (may be NULL) its gradient by the student's hidden states, times
- * scale. Does not depend on the number of threads.
- */
-int divergence_run(struct divergence *f, const float *teacher, const float *student, size_t n, float scale, float *d, double *kl,
-		   struct err *e);
+struct divergence_batch {
+	const float *teacher, *student; /* [n, hidden] */
+	size_t n;
+	float *d;                /* NULL, or gets the gradient by the student's hidden states, times scale */
+	float scale;
+};
+/* *kl gets the sum over the tokens of KL(teacher || student). Does not depend on the number of threads. */
+int divergence_run(struct divergence *f, const struct divergence_batch *b, double *kl, struct err *e);
 
 #endif

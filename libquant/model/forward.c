@@ -160,12 +160,16 @@ static void norm_rows(void *arg, size_t item, int worker)
 		norm_row(&a->norm, a->in + t * a->dim, a->out + t * a->dim);
 }
 
-/* in and out may be the same. */
-static void norm(const struct model *m, const struct op *op, uint32_t layer, const float *in, float *out, size_t n, size_t dim)
+static struct norm norm_of(const struct model *m, const struct op *op, uint32_t layer, size_t dim)
 {
-	struct rows a = { .in = in, .out = out, .n = n, .dim = dim,
-			  .norm = { .kind = m->config->arch->norm, .weight = model_vector(m, op->role, layer),
-				    .bias = model_vector(m, op->bias, layer), .n = dim, .eps = m->config->norm_eps } };
+	return (struct norm){ .kind = m->config->arch->norm, .weight = model_vector(m, op->role, layer),
+			      .bias = model_vector(m, op->bias, layer), .n = dim, .eps = m->config->norm_eps };
+}
+
+/* in and out may be the same. */
+static void norm(struct norm of, const float *in, float *out, size_t n)
+{
+	struct rows a = { .in = in, .out = out, .n = n, .dim = of.n, .norm = of };
 	each_rows(n, norm_rows, &a);
 }
 
@@ -303,9 +307,11 @@ static int attend_cached(struct model_run *r, const struct pass *p, const struct
 	a->codecs = kv_cache_codecs(p->cache);
 	for (size_t at = 0, n; at < p->len && !rc; at += n) {
 		n = p->len - at < step ? p->len - at : step;
-		if (x->k && (rc = kv_append(p->cache, p->layer, p->start + at, x->k + at * kv_width, x->v + at * kv_width, n,
-					    r->scratch, e)))
-			return rc;
+		if (x->k) {
+			const struct kv_rows add = { x->k + at * kv_width, x->v + at * kv_width, p->start + at, n };
+			if ((rc = kv_append(p->cache, p->layer, &add, r->scratch, e)))
+				return rc;
+		}
 		struct kv_view v = kv_view(p->cache, p->layer, p->start + at + n);
 		if (v.first + v.count != p->start + at + n)
 			return err_set(e, ERR_BUG, "layer %u runs before layer %u, whose KV cache it reads", p->layer,
@@ -396,8 +402,8 @@ static void elementwise(struct model_run *r, struct pass *p, const struct op *op
 	size_t dim = width(p, op->in[0]);
 	struct rows a = { .act = c->act, .out = out, .in = in, .n = p->n, .dim = dim };
 	switch (op->kind) {
-	case OP_NORM: norm(r->m, op, p->layer, in, out, p->n, dim); return;
-	case OP_HEAD_NORM: norm(r->m, op, p->layer, in, out, p->n * op->heads, dim / op->heads); return;
+	case OP_NORM: norm(norm_of(r->m, op, p->layer, dim), in, out, p->n); return;
+	case OP_HEAD_NORM: norm(norm_of(r->m, op, p->layer, dim / op->heads), in, out, p->n * op->heads); return;
 	case OP_ADD: each_rows(p->n, add_rows, &a); return;
 	default: break;
 	}
@@ -454,8 +460,9 @@ static int run_experts(struct model_run *r, struct pass *p, unsigned from, struc
 			p->tap->routed(p->tap->arg, r->token, p->n);
 		for (const struct op *o = op + 1; o < merge && !rc && !p->stopped; o++)
 			rc = run_op(r, p, o, e);
+		const struct routed mine = { r->token, p->n, weights, experts, i };
 		if (!p->stopped)
-			route_merge(lies(r, p, merge->in[0]), r->token, p->n, width(p, merge->in[0]), weights, experts, i, sum);
+			route_merge(&mine, lies(r, p, merge->in[0]), width(p, merge->in[0]), sum);
 		stopped |= p->stopped;
 	}
 	p->n = n;
@@ -478,12 +485,13 @@ static int check_pass(const struct model_run *r, const struct pass *p, struct er
 	return ERR_OK;
 }
 
-int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs, size_t len, struct kv_cache *cache,
-		const struct model_tap *tap, struct err *e)
+int model_layer(struct model_run *r, uint32_t layer, float *hidden, const struct model_batch *of, struct err *e)
 {
 	const struct config *c = r->m->config;
+	const struct model_tap *tap = of->tap;
 	struct block b;
-	struct pass p = { .b = &b, .layer = layer, .place = layer, .seqs = seqs, .len = len, .cache = cache, .tap = tap, .hidden = hidden };
+	struct pass p = { .b = &b, .layer = layer, .place = layer, .seqs = of->seqs, .len = of->len, .cache = of->cache, .tap = tap,
+			  .hidden = hidden };
 	if (layer >= c->layers)
 		return err_set(e, ERR_BUG, "the model has no layer %u", layer);
 	block_make(c, layer, &b);
@@ -491,12 +499,12 @@ int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs,
 	if (rc)
 		return rc;
 	p.l = &c->layer[layer];
-	p.n = seqs * len;
-	p.start = cache ? kv_cache_length(cache) : 0;
+	p.n = p.seqs * p.len;
+	p.start = p.cache ? kv_cache_length(p.cache) : 0;
 	if (!p.n)
 		return ERR_OK;
 	if ((rc = make_room(r, &b, e)) || (rc = reserve(r, r->stride, e)) ||
-	    (rc = phase_table_fill(&r->phases, r->m, p.start, len, e)))
+	    (rc = phase_table_fill(&r->phases, r->m, p.start, p.len, e)))
 		return rc;
 	unsigned part = tap ? tap->part : 0, end = b.part[part ? part : b.parts];
 	for (unsigned i = b.part[part ? part - 1 : 0]; i < end && !rc && !p.stopped; i++) {
@@ -545,7 +553,7 @@ void model_final_norm(const struct model *m, const float *hidden, float *out, si
 {
 	struct block b;
 	block_make(m->config, OUTSIDE, &b);
-	norm(m, block_op(&b, ROLE_FINAL_NORM), OUTSIDE, hidden, out, n, m->config->hidden);
+	norm(norm_of(m, block_op(&b, ROLE_FINAL_NORM), OUTSIDE, m->config->hidden), hidden, out, n);
 }
 
 int model_logits(struct model_run *r, const float *hidden, size_t n, float *logits, struct err *e)
@@ -566,20 +574,22 @@ int model_logits(struct model_run *r, const float *hidden, size_t n, float *logi
 	return rc;
 }
 
-int model_forward(struct model_run *r, const int32_t *tokens, size_t seqs, size_t len, struct kv_cache *cache,
-		  const struct model_tap *tap, float *hidden, struct err *e)
+int model_forward(struct model_run *r, const int32_t *tokens, const struct model_batch *b, float *hidden, struct err *e)
 {
 	const struct config *c = r->m->config;
+	struct kv_cache *cache = b->cache;
+	struct model_batch part = *b;
+	size_t len = b->len;
 	size_t room = cache ? kv_capacity(cache) - kv_cache_length(cache) : len;
 	if (len > room)
 		return err_set(e, ERR_INPUT, "the KV cache has room for %zu more tokens, not %zu", room, len);
-	const struct token_run run = { tokens, seqs * len, len, cache ? kv_cache_length(cache) : 0 };
+	const struct token_run run = { tokens, b->seqs * len, len, cache ? kv_cache_length(cache) : 0 };
 	int rc = model_embed(r->m, &run, hidden, e);
 	size_t most = cache ? kv_chunk(cache) : len;
 	for (size_t at = 0, n; at < len && !rc; at += n) {
-		n = len - at < most ? len - at : most;
+		part.len = n = len - at < most ? len - at : most;
 		for (uint32_t i = 0; i < c->layers && !rc; i++)
-			rc = model_layer(r, i, hidden + at * c->hidden, seqs, n, cache, tap, e);
+			rc = model_layer(r, i, hidden + at * c->hidden, &part, e);
 		if (!rc && cache)
 			kv_advance(cache, n);
 	}

@@ -169,10 +169,10 @@ size_t kv_step(const struct kv_cache *k, uint32_t layer)
 	return n ? n : 1;
 }
 
-int kv_append(struct kv_cache *k, uint32_t layer, size_t at, const float *key, const float *value, size_t n,
-	      float *scratch, struct err *e)
+int kv_append(struct kv_cache *k, uint32_t layer, const struct kv_rows *x, float *scratch, struct err *e)
 {
 	struct store *s = &k->store[layer];
+	size_t at = x->at, n = x->n;
 	if (at > k->capacity || n > k->capacity - at)
 		return err_set(e, ERR_INPUT, "the KV cache holds %zu tokens, %zu are needed", k->capacity, at + n);
 	/* after going back, a window must still be whole */
@@ -186,8 +186,8 @@ int kv_append(struct kv_cache *k, uint32_t layer, size_t at, const float *key, c
 		s->first += gone;
 		s->count = held;
 	}
-	kv_codec_encode(&k->codecs.k, key, n * s->heads, k->dim, s->k + s->count * s->k_bytes, scratch);
-	kv_codec_encode(&k->codecs.v, value, n * s->heads, k->dim, s->v + s->count * s->v_bytes, scratch);
+	kv_codec_encode(&k->codecs.k, x->k, n * s->heads, k->dim, s->k + s->count * s->k_bytes, scratch);
+	kv_codec_encode(&k->codecs.v, x->v, n * s->heads, k->dim, s->v + s->count * s->v_bytes, scratch);
 	s->count += n;
 	return ERR_OK;
 }

@@ -16,12 +16,13 @@ struct kv_view {
 size_t kv_step(const struct kv_cache *c, uint32_t layer);
 /* The most that a pass over all layers may add: layers that read another one's cache come after it has moved on. */
 size_t kv_chunk(const struct kv_cache *c);
-/*
- * Stores n tokens of a layer at position `at` (forgetting any it has from there on). scratch: head_dim floats per worker,
- * only read with a codec.
- */
-int kv_append(struct kv_cache *c, uint32_t layer, size_t at, const float *k, const float *v, size_t n, float *scratch,
-	      struct err *e);
+/* Keys and values of n tokens, the first at position `at`: [n, kv_heads] rows. */
+struct kv_rows {
+	const float *k, *v;
+	size_t at, n;
+};
+/* Stores them in a layer, forgetting any it has from there on. scratch: head_dim floats per worker, only read with a codec. */
+int kv_append(struct kv_cache *c, uint32_t layer, const struct kv_rows *x, float *scratch, struct err *e);
 struct kv_codecs kv_cache_codecs(const struct kv_cache *c);
 /* What a layer holds up to position `end`; the layer may read another one's. */
 struct kv_view kv_view(const struct kv_cache *c, uint32_t layer, size_t end);

@@ -59,11 +59,6 @@ int model_replace(struct model *m, enum role r, uint32_t place, const struct ten
 /* y[n, rows] = x[n, cols] W^T (+ bias, if bias is not NULL). Decodes W in blocks of rows; uses thread_for. */
 int weight_apply(const struct weight *w, const float *x, size_t n, const float *bias, float *y, struct err *e);
 
-/*
- * A batch: `seqs` sequences of `len` tokens each, hidden states [seqs * len, hidden]. `cache` NULL: each sequence
- * starts at position 0 and attends to itself only (prefill for perplexity); else seqs is 1 and positions continue
- * from the cache's length.
- */
 struct kv_cache;
 /* capacity in tokens. f32; a layer with a window keeps no more than that window and some slack. */
 struct kv_cache *kv_cache_new(const struct config *c, size_t capacity, struct err *e);
@@ -105,20 +100,29 @@ struct token_run {
 	size_t count, len, first;
 };
 int model_embed(struct model *m, const struct token_run *tokens, float *hidden, struct err *e);
+
+/*
+ * A batch: `seqs` sequences of `len` tokens each, hidden states [seqs * len, hidden]. `cache` NULL: each sequence
+ * starts at position 0 and attends to itself only (prefill for perplexity); else seqs is 1 and positions continue
+ * from the cache's length.
+ */
+struct model_batch {
+	size_t seqs, len;
+	struct kv_cache *cache;
+	const struct model_tap *tap;     /* or NULL */
+};
 /* Runs one layer in place. Layers that read another layer's KV must run after it, with the same `run`. */
 struct model_run;  /* scratch and, without a cache, the K and V of layers that others read */
 /* seqs * len: the most tokens that model_layer will get at once. */
 struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct err *e);
 void model_run_free(struct model_run *r);
-int model_layer(struct model_run *r, uint32_t layer, float *hidden, size_t seqs, size_t len, struct kv_cache *cache,
-		const struct model_tap *tap, struct err *e);
+int model_layer(struct model_run *r, uint32_t layer, float *hidden, const struct model_batch *b, struct err *e);
 /* The output head's input: [n, hidden] after the final norm; in and out may be the same. */
 void model_final_norm(const struct model *m, const float *hidden, float *out, size_t n);
 /* Final norm and output head: logits [n, vocab]. hidden rows are the caller's choice; n may be anything. */
 int model_logits(struct model_run *r, const float *hidden, size_t n, float *logits, struct err *e);
 
 /* The whole pass: tokens [seqs, len] -> hidden states after the last layer (before the final norm). Advances the cache. */
-int model_forward(struct model_run *r, const int32_t *tokens, size_t seqs, size_t len, struct kv_cache *cache,
-		  const struct model_tap *tap, float *hidden, struct err *e);
+int model_forward(struct model_run *r, const int32_t *tokens, const struct model_batch *b, float *hidden, struct err *e);
 
 #endif

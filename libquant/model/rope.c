@@ -63,13 +63,13 @@ float rope_frequencies(const struct rope *r, float *inv)
 	return r->attention_factor;
 }
 
-void rope_table(const float *inv, size_t half, float scale, size_t first, size_t n, float *cosine, float *sine)
+void rope_table(const struct rope_angles *a, size_t first, size_t n, float *cosine, float *sine)
 {
 	for (size_t t = 0; t < n; t++)
-		for (size_t j = 0; j < half; j++) {
-			float angle = (float)(first + t) * inv[j];
-			cosine[t * half + j] = cosf(angle) * scale;
-			sine[t * half + j] = sinf(angle) * scale;
+		for (size_t j = 0; j < a->half; j++) {
+			float angle = (float)(first + t) * a->inv[j];
+			cosine[t * a->half + j] = cosf(angle) * a->scale;
+			sine[t * a->half + j] = sinf(angle) * a->scale;
 		}
 }
 
@@ -110,9 +110,9 @@ int phase_table_fill(struct phase_table *t, const struct model *m, size_t first,
 	t->model = m;
 	t->first = first;
 	t->count = n;
-	rope_table(m->inv_freq, half, m->rope_scale, first, n, t->cosine, t->sine);
+	rope_table(&(struct rope_angles){ m->inv_freq, half, m->rope_scale }, first, n, t->cosine, t->sine);
 	if (tables > 1)
-		rope_table(m->inv_freq + half, half, 1, first, n, t->cosine + n * half, t->sine + n * half);
+		rope_table(&(struct rope_angles){ m->inv_freq + half, half, 1 }, first, n, t->cosine + n * half, t->sine + n * half);
 	return ERR_OK;
 }
 

@@ -11,8 +11,14 @@
 
 /* inv[dims/2] angles per position; returns what cosines and sines are multiplied by. */
 float rope_frequencies(const struct rope *r, float *inv);
-/* cos and sin [n, dims/2] of positions first ... first + n - 1, angles in f32. */
-void rope_table(const float *inv, size_t half, float scale, size_t first, size_t n, float *cosine, float *sine);
+/* How far a position turns, and what cosines and sines are multiplied by. */
+struct rope_angles {
+	const float *inv;            /* [half] */
+	size_t half;
+	float scale;
+};
+/* cos and sin [n, half] of positions first ... first + n - 1, angles in f32. */
+void rope_table(const struct rope_angles *a, size_t first, size_t n, float *cosine, float *sine);
 /* Turns `heads` heads of head_dim at x; cosine and sine are one row of the table. */
 void rope_rotate(float *x, size_t heads, size_t head_dim, size_t half, const float *cosine, const float *sine);
 void rope_rotate_back(float *x, size_t heads, size_t head_dim, size_t half, const float *cosine, const float *sine);

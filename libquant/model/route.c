@@ -98,9 +98,9 @@ static void merge_rows(void *arg, size_t item, int worker)
 		kernels()->axpy(a->out + a->token[i] * a->dim, a->weights[a->token[i] * a->experts + a->expert], a->x + i * a->dim, a->dim);
 }
 
-void route_merge(const float *x, const uint32_t *token, size_t n, size_t dim, const float *weights, size_t experts,
-		 uint32_t expert, float *out)
+void route_merge(const struct routed *t, const float *x, size_t dim, float *out)
 {
-	struct rows a = { .x = x, .token = token, .n = n, .dim = dim, .weights = weights, .experts = experts, .expert = expert, .out = out };
+	struct rows a = { .x = x, .token = t->token, .n = t->n, .dim = dim, .weights = t->weights, .experts = t->experts, .expert = t->expert,
+			  .out = out };
 	each(merge_rows, &a);
 }

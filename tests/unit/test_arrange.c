@@ -122,7 +122,7 @@ static void run(struct subject *s, struct tensor_source *source, struct seen *se
 	float *hidden = some(SEEN * s->config.hidden, sizeof *hidden);
 	const struct model_tap tap = { .input = see, .arg = seen };
 	assert_non_null(r);
-	ok(model_forward(r, s->text.tokens + TOKENS - SEEN, SEEN / LEN, LEN, NULL, &tap, hidden, &e));
+	ok(model_forward(r, s->text.tokens + TOKENS - SEEN, &(struct model_batch){ SEEN / LEN, LEN, NULL, &tap }, hidden, &e));
 	ok(model_logits(r, hidden, SEEN, logits, &e));
 	free(hidden);
 	model_run_free(r);

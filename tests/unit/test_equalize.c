@@ -42,7 +42,7 @@ static void logits_of(const struct config *c, struct tensor_source *s, float *ou
 	struct model_run *r = model_run_new(m, 1, TOKENS, &e);
 	float *hidden = malloc(TOKENS * c->hidden * sizeof *hidden);
 	assert_non_null(r);
-	assert_int_equal(model_forward(r, tokens, 1, TOKENS, NULL, NULL, hidden, &e), ERR_OK);
+	assert_int_equal(model_forward(r, tokens, &(struct model_batch){ 1, TOKENS, NULL, NULL }, hidden, &e), ERR_OK);
 	assert_int_equal(model_logits(r, hidden, TOKENS, out, &e), ERR_OK);
 	free(hidden);
 	model_run_free(r);

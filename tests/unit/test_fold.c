@@ -87,7 +87,7 @@ static float *logits_of(struct model *m, const struct windows *w)
 	float *hidden = some(n * width, sizeof *hidden), *logits = some(n * model_config(m)->vocab, sizeof *logits);
 	struct model_run *r = model_run_new(m, w->count, w->ctx, &e);
 	assert_non_null(r);
-	ok(model_forward(r, w->tokens, w->count, w->ctx, NULL, NULL, hidden, &e));
+	ok(model_forward(r, w->tokens, &(struct model_batch){ w->count, w->ctx, NULL, NULL }, hidden, &e));
 	ok(model_logits(r, hidden, n, logits, &e));
 	model_run_free(r);
 	free(hidden);
@@ -206,7 +206,7 @@ static void check_forward(const char *name)
 	struct model_tap tap = { .input = see, .arg = &seen };
 	float *hidden = some(TOKENS * c->hidden, sizeof *hidden);
 	struct model_run *r = model_run_new(s.model, SEQS, LEN, &e);
-	ok(model_forward(r, s.text.tokens, SEQS, LEN, NULL, &tap, hidden, &e));
+	ok(model_forward(r, s.text.tokens, &(struct model_batch){ SEQS, LEN, NULL, &tap }, hidden, &e));
 	struct attention_fit f;
 	ok(attention_fit_init(&f, &(struct attention_fit_layer){ .model = s.model, .config = c, .layer = layer }, &w, SEQS, LEN, &e));
 	struct attention_batch b = { .seqs = SEQS, .x = seen.x };

@@ -36,7 +36,7 @@ static float *prefill(struct model *m, const int32_t *id, size_t len)
 	const struct config *c = model_config(m);
 	struct model_run *r = model_run_new(m, 1, len, &e);
 	float *hidden = some(len * c->hidden, sizeof(float)), *out = some(len * c->vocab, sizeof(float));
-	ok(model_forward(r, id, 1, len, NULL, NULL, hidden, &e));
+	ok(model_forward(r, id, &(struct model_batch){ 1, len, NULL, NULL }, hidden, &e));
 	ok(model_logits(r, hidden, len, out, &e));
 	model_run_free(r);
 	free(hidden);
@@ -52,7 +52,7 @@ static float *decode(struct model *m, const int32_t *id, size_t len, size_t chun
 	assert_non_null(cache);
 	for (size_t at = 0, n; at < len; at += n) {
 		n = len - at < chunk ? len - at : chunk;
-		ok(model_forward(r, id + at, 1, n, cache, NULL, hidden, &e));
+		ok(model_forward(r, id + at, &(struct model_batch){ 1, n, cache, NULL }, hidden, &e));
 		ok(model_logits(r, hidden, n, out + at * c->vocab, &e));
 	}
 	kv_cache_free(cache);

@@ -73,7 +73,7 @@ static float *logits_of(struct golden *g, const int32_t *tokens, size_t seqs, si
 	struct model_run *r = model_run_new(g->model, seqs, len, &e);
 	float *hidden = some(seqs * len * c->hidden, sizeof *hidden), *out = some(seqs * len * c->vocab, sizeof *out);
 	assert_non_null(r);
-	ok(model_forward(r, tokens, seqs, len, NULL, NULL, hidden, &e));
+	ok(model_forward(r, tokens, &(struct model_batch){ seqs, len, NULL, NULL }, hidden, &e));
 	ok(model_logits(r, hidden, seqs * len, out, &e));
 	model_run_free(r);
 	free(hidden);
@@ -89,7 +89,7 @@ static float *logits_cached(struct golden *g, const int32_t *tokens, size_t len,
 	assert_non_null(r);
 	for (size_t at = 0; at < len; at += chunk) {
 		size_t n = len - at < chunk ? len - at : chunk;
-		ok(model_forward(r, tokens + at, 1, n, cache, NULL, hidden, &e));
+		ok(model_forward(r, tokens + at, &(struct model_batch){ 1, n, cache, NULL }, hidden, &e));
 		ok(model_logits(r, hidden, n, out + at * c->vocab, &e));
 	}
 	assert_int_equal(kv_cache_length(cache), len);
@@ -188,9 +188,9 @@ static void cache_goes_back(void **state)
 	float *hidden = some(LEN * g.config.hidden, sizeof *hidden);
 	size_t v = g.config.vocab;
 	(void)state;
-	assert_int_equal(model_forward(r, g.tokens, 1, 1, cache, NULL, hidden, &e), ERR_INPUT);
+	assert_int_equal(model_forward(r, g.tokens, &(struct model_batch){ 1, 1, cache, NULL }, hidden, &e), ERR_INPUT);
 	kv_cache_truncate(cache, 25);
-	ok(model_forward(r, g.tokens + 25, 1, LEN - 25, cache, NULL, hidden, &e));
+	ok(model_forward(r, g.tokens + 25, &(struct model_batch){ 1, LEN - 25, cache, NULL }, hidden, &e));
 	ok(model_logits(r, hidden, LEN - 25, first, &e));
 	close_to("after going back", "llama", first, whole + 25 * v, (LEN - 25) * v, 1e-5);
 	kv_cache_free(cache);
@@ -282,12 +282,12 @@ static void shared_kv_needs_its_source(void **state)
 	float *hidden = some(LEN * g.config.hidden, sizeof *hidden);
 	(void)state;
 	g.config.layer[1].kv_source = 0;
-	assert_int_equal(model_layer(r, 1, hidden, 1, LEN, NULL, NULL, &e), ERR_BUG);
-	assert_int_equal(model_layer(r, 1, hidden, 1, LEN + 1, NULL, NULL, &e), ERR_BUG);
-	assert_int_equal(model_layer(r, 9, hidden, 1, LEN, NULL, NULL, &e), ERR_BUG);
+	assert_int_equal(model_layer(r, 1, hidden, &(struct model_batch){ 1, LEN, NULL, NULL }, &e), ERR_BUG);
+	assert_int_equal(model_layer(r, 1, hidden, &(struct model_batch){ 1, LEN + 1, NULL, NULL }, &e), ERR_BUG);
+	assert_int_equal(model_layer(r, 9, hidden, &(struct model_batch){ 1, LEN, NULL, NULL }, &e), ERR_BUG);
 	kv_cache_free(cache);
 	cache = kv_cache_new(&g.config, LEN, &e);
-	assert_int_equal(model_layer(r, 1, hidden, 1, LEN, cache, NULL, &e), ERR_BUG);
+	assert_int_equal(model_layer(r, 1, hidden, &(struct model_batch){ 1, LEN, cache, NULL }, &e), ERR_BUG);
 	kv_cache_free(cache);
 	model_run_free(r);
 	free(hidden);
@@ -326,7 +326,7 @@ static void taps_see_every_input(void **state)
 	float *hidden = some(LEN * g.config.hidden, sizeof *hidden);
 	(void)state;
 	g.config.layer[1].kv_source = 0;
-	ok(model_forward(r, g.tokens, 1, LEN, NULL, &tap, hidden, &e));
+	ok(model_forward(r, g.tokens, &(struct model_batch){ 1, LEN, NULL, &tap }, hidden, &e));
 	assert_string_equal(s.log, "attn_q.0[40,40] qkv.0 attn_o.0[40,64] ffn_gate.0[40,40] ffn_down.0[40,56] "
 				   "attn_q.1[40,40] qkv.1- attn_o.1[40,64] ffn_gate.1[40,40] ffn_down.1[40,56] ");
 	model_run_free(r);

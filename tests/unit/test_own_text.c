@@ -115,7 +115,7 @@ static void is_what_the_model_says(void **state)
 	assert_non_null(run);
 	ok(write(t, 7, 0, COUNT, t->out));
 	for (size_t i = 0; i < COUNT; i++) {
-		ok(model_forward(run, t->out + i * CTX, 1, CTX, NULL, NULL, hidden, &e));
+		ok(model_forward(run, t->out + i * CTX, &(struct model_batch){ 1, CTX, NULL, NULL }, hidden, &e));
 		ok(model_logits(run, hidden, CTX, logits, &e));
 		for (size_t k = CTX / 2; k + 1 < CTX; k++, scored++) {
 			double sum = 0;

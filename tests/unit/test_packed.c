@@ -41,7 +41,7 @@ static void compare_logits(const char *name, const struct config *c, struct mode
 	assert_non_null(r);
 	read_golden(name, "tokens.bin", tokens, sizeof tokens);
 	read_golden(name, "logits.bin", want, SEQS * SHOWN * v * sizeof *want);
-	ok(model_forward(r, tokens, SEQS, LEN, NULL, NULL, hidden, &e));
+	ok(model_forward(r, tokens, &(struct model_batch){ SEQS, LEN, NULL, NULL }, hidden, &e));
 	ok(model_logits(r, hidden, n, got, &e));
 	for (size_t s = 0; s < SEQS * SHOWN; s++)
 		if (!(distance(got + (4 * s + 3) * v, want + s * v, v) <= 2e-5))

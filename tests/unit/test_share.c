@@ -319,9 +319,9 @@ static void shared_model_runs(void **state)
 	struct kv_cache *cache = kv_cache_new(&s.to, LEN, &e);
 	size_t h = s.to.hidden;
 	float *whole = calloc(LEN * h, sizeof *whole), *part = calloc(h, sizeof *part);
-	ok(model_forward(r, s.text.tokens, 1, LEN, NULL, NULL, whole, &e));
+	ok(model_forward(r, s.text.tokens, &(struct model_batch){ 1, LEN, NULL, NULL }, whole, &e));
 	for (size_t t = 0; t < LEN; t++) {
-		ok(model_forward(r, s.text.tokens + t, 1, 1, cache, NULL, part, &e));
+		ok(model_forward(r, s.text.tokens + t, &(struct model_batch){ 1, 1, cache, NULL }, part, &e));
 		for (size_t i = 0; i < h; i++)
 			assert_true(fabsf(part[i] - whole[t * h + i]) < 2e-3f);
 	}

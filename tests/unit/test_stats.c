@@ -450,7 +450,7 @@ static void keeps_keys_and_values(void **state)
 	for (size_t i = 0; i < w.count; i++) {
 		assert_int_equal(model_embed(demo.model, &(struct token_run){ w.tokens + i * w.ctx, w.ctx, w.ctx, 0 }, hidden, &e), ERR_OK);
 		for (uint32_t k = 0; k < 3; k++)
-			assert_int_equal(model_layer(run, k, hidden, 1, w.ctx, NULL, &tap, &e), ERR_OK);
+			assert_int_equal(model_layer(run, k, hidden, &(struct model_batch){ 1, w.ctx, NULL, &tap }, &e), ERR_OK);
 	}
 	assert_int_equal(seen.n, w.count * w.ctx);
 	for (size_t i = 0; i < seen.q; i++)

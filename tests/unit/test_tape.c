@@ -200,7 +200,8 @@ static double loss(struct trained *t, bool gradient)
 		struct tape_job j = job_of(t, i, false);
 		ok(tape_forward(t->tape, &j, &e));
 	}
-	ok(divergence_run(t->divergence, t->teacher, t->in[t->config.layers], TOKENS, 1, gradient ? t->d : NULL, &kl, &e));
+	ok(divergence_run(t->divergence, &(struct divergence_batch){ t->teacher, t->in[t->config.layers], TOKENS, gradient ? t->d : NULL, 1 },
+			  &kl, &e));
 	return kl;
 }
 
@@ -225,7 +226,7 @@ static void runs_the_model(void **state)
 		trained_open(&t, &variants[i]);
 		struct model_run *r = model_run_new(t.model, SEQS, CTX, &e);
 		float *hidden = some(TOKENS * t.config.hidden, sizeof *hidden);
-		ok(model_forward(r, t.tokens, SEQS, CTX, NULL, NULL, hidden, &e));
+		ok(model_forward(r, t.tokens, &(struct model_batch){ SEQS, CTX, NULL, NULL }, hidden, &e));
 		loss(&t, false);
 		double d = distance(t.in[t.config.layers], hidden, TOKENS * t.config.hidden);
 		if (!(d < 1e-5))
@@ -252,7 +253,7 @@ static void phases_of_layers(void **state)
 	for (size_t first = 0; first < 80; first += 40) {
 		ok(phase_table_fill(&p, t.model, first, CTX, &e));
 		struct phases a = phases_of(&p, 0);
-		rope_table(inverse, half, scale, first + CTX - 1, 1, cosine, sine);
+		rope_table(&(struct rope_angles){ inverse, half, scale }, first + CTX - 1, 1, cosine, sine);
 		assert_memory_equal(a.cosine + (CTX - 1) * half, cosine, half * sizeof *cosine);
 		assert_memory_equal(a.sine + (CTX - 1) * half, sine, half * sizeof *sine);
 		assert_null(phases_of(&p, 1).cosine);
