@@ -1,0 +1,247 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "formats/checkpoint.h"
+#include "formats/file.h"
+#include "formats/gguf.h"
+#include "check.h"
+#include "scratch.h"
+
+/* Families whose tensors lie otherwise in files than the model sees them; tests/golden/make_model.py and make_families.py. */
+static const char *const cases[] = { "gemma3-old", "gpt-neox", "gpt2" };
+enum { CASES = sizeof cases / sizeof *cases };
+
+struct job {
+	struct checkpoint *c;
+	struct config config;
+	struct recipe *recipe;
+	struct plan plan;
+};
+
+static void job_open(struct job *j, const char *path, const char *scheme, const char *rule)
+{
+	ok(checkpoint_open(path, &j->c, &e));
+	ok(checkpoint_config(j->c, &j->config, &e));
+	ok(recipe_new(scheme, &j->recipe, &e));
+	if (rule)
+		ok(recipe_override(j->recipe, rule, &e));
+	recipe_vectors(j->recipe, codec_find("f32"));
+	ok(plan_make(&j->plan, &(struct plan_request){ .config = &j->config, .source = j->c->source, .recipe = j->recipe }, &e));
+}
+
+static void job_close(struct job *j)
+{
+	plan_release(&j->plan);
+	recipe_free(j->recipe);
+	config_release(&j->config);
+	checkpoint_close(j->c);
+}
+
+static int write_plan(struct job *j, const char *format, const char *path)
+{
+	struct write_options o = { .gguf_file_type = 1, .tool_version = "1" };
+	struct tensor_sink *k = NULL;
+	int rc = format_find(format)->create(path, &(struct write_request){ j->c, &j->config, &j->plan, &o }, &k, &e);
+	if (!rc)
+		rc = plan_execute(&j->plan, j->c->source, k, NULL, NULL, &e);
+	if (!rc)
+		rc = k->finish(k, &e);
+	if (k)
+		k->close(k);
+	return rc;
+}
+
+static void convert(const char *from, const char *format, const char *to)
+{
+	struct job j;
+	job_open(&j, from, NULL, NULL);
+	ok(write_plan(&j, format, to));
+	job_close(&j);
+}
+
+static char *golden(const char *name, char path[100])
+{
+	snprintf(path, 100, "tests/golden/model/%s", name);
+	return path;
+}
+
+/* Tensors of what we write are byte for byte those of llama.cpp's converter, fused, transposed back and plus one. */
+static void gguf_is_the_converters(void **state)
+{
+	(void)state;
+	for (int i = 0; i < CASES; i++) {
+		char path[100], want[100];
+		struct mapped m, n;
+		struct gguf ours, theirs;
+		convert(golden(cases[i], path), "gguf", scratch("x.gguf"));
+		snprintf(want, sizeof want, "tests/golden/gguf/%s.gguf", cases[i]);
+		ok(mapped_open(&m, scratch("x.gguf"), &e));
+		ok(mapped_open(&n, want, &e));
+		ok(gguf_parse(&ours, m.data, m.size, &e));
+		ok(gguf_parse(&theirs, n.data, n.size, &e));
+		assert_int_equal(ours.tensor_count, theirs.tensor_count);
+		for (size_t k = 0; k < ours.tensor_count; k++) {
+			const struct gguf_tensor *a = &ours.tensors[k], *b = theirs.tensors;
+			while (b < theirs.tensors + theirs.tensor_count && strcmp(a->name, b->name))
+				b++;
+			if (b == theirs.tensors + theirs.tensor_count)
+				fail_msg("%s: the converter has no %s", cases[i], a->name);
+			if (a->codec != b->codec || a->ndim != b->ndim || memcmp(a->dim, b->dim, a->ndim * sizeof *a->dim) ||
+			    memcmp(m.data + a->at, n.data + b->at, (size_t)a->nbytes))
+				fail_msg("%s: %s is not as the converter has it", cases[i], a->name);
+		}
+		gguf_release(&ours);
+		gguf_release(&theirs);
+		mapped_close(&m);
+		mapped_close(&n);
+	}
+}
+
+static const struct tensor_source *as_stored(const struct checkpoint *c)
+{
+	return c->stored ? c->stored : c->source;
+}
+
+/* Every matrix of `path` lies in `other` under the same name with the same bytes, as the file has it or as the model sees it. */
+static void same_matrices(const char *path, const char *other, bool stored)
+{
+	struct checkpoint *a, *b;
+	ok(checkpoint_open(path, &a, &e));
+	ok(checkpoint_open(other, &b, &e));
+	union { const struct tensor_source *in; struct tensor_source *s; } x = { stored ? as_stored(a) : a->source },
+		y = { stored ? as_stored(b) : b->source };
+	size_t matrices = 0;
+	for (size_t i = 0; i < x.s->count; i++) {
+		const struct tensor *t = &x.s->tensors[i], *u = source_find(y.s, t->name);
+		float *f, *g;
+		if (!u)
+			fail_msg("%s: no tensor %s", other, t->name);
+		assert_int_equal(t->ndim, u->ndim);
+		assert_memory_equal(t->dim, u->dim, t->ndim * sizeof *t->dim);
+		ok(source_read_f32(x.s, t->name, &f, NULL, &e));
+		ok(source_read_f32(y.s, t->name, &g, NULL, &e));
+		if (memcmp(f, g, (size_t)tensor_elements(t) * sizeof *f))
+			fail_msg("%s: %s has other values", other, t->name);
+		matrices += t->ndim == 2;
+		free(f);
+		free(g);
+	}
+	assert_true(matrices > 8 && x.s->count == y.s->count);
+	checkpoint_close(a);
+	checkpoint_close(b);
+}
+
+/* Through every format and back into a folder, as its class has it. */
+static void folders_come_back(void **state)
+{
+	static const char *const ways[][2] = { { "gguf", "x.gguf" }, { "quire", "x.quire" }, { "hf", "x" } };
+	(void)state;
+	for (int i = 0; i < CASES; i++)
+		for (int w = 0; w < 3; w++) {
+			char path[100], way[200], back[200];
+			golden(cases[i], path);
+			snprintf(way, sizeof way, "%s-%d", scratch(ways[w][1]), i);
+			snprintf(back, sizeof back, "%s-%d-%d", scratch("back"), i, w);
+			convert(path, ways[w][0], way);
+			same_matrices(path, way, false);
+			convert(way, "hf", back);
+			same_matrices(path, back, false);
+			same_matrices(path, back, true);
+		}
+}
+
+/* What lies in one tensor is of one type. */
+static void parts_have_one_type(void **state)
+{
+	(void)state;
+	for (int i = 1; i < CASES; i++) {
+		struct job j;
+		char path[100];
+		job_open(&j, golden(cases[i], path), "f16", "attn_v=f32");
+		const struct plan_item *q = plan_find(&j.plan, ROLE_Q, 1), *v = plan_find(&j.plan, ROLE_V, 1), *o = plan_find(&j.plan, ROLE_O, 1);
+		assert_string_equal(q->out.codec->name, "f32");
+		assert_string_equal(v->out.codec->name, "f32");
+		assert_string_equal(o->out.codec->name, "f16");
+		struct plan_item *changed = &j.plan.items[q - j.plan.items];
+		changed->out.codec = codec_find("f16");
+		ok(tensor_measure(&changed->out, &e));
+		assert_int_equal(write_plan(&j, "gguf", scratch("mixed.gguf")), ERR_UNSUPPORTED);
+		assert_non_null(strstr(e.message, "in one type"));
+		assert_int_equal(write_plan(&j, "hf", scratch("mixed")), ERR_UNSUPPORTED);
+		assert_non_null(strstr(e.message, "one tensor"));
+		job_close(&j);
+	}
+}
+
+static void put(const char *path, const void *data, size_t size)
+{
+	FILE *f = fopen(path, "wb");
+	assert_non_null(f);
+	assert_int_equal(fwrite(data, 1, size, f), size);
+	fclose(f);
+}
+
+/* A folder's tensors with another config. */
+static int open_with(const char *name, const char *from, const char *to, const char *dir)
+{
+	struct strbuf text = { 0 }, tensors = { 0 };
+	char path[300];
+	mkdir(scratch(dir), 0700);
+	snprintf(path, sizeof path, "tests/golden/model/%s/config.json", name);
+	ok(file_read(path, &text, 0, &e));
+	snprintf(path, sizeof path, "tests/golden/model/%s/model.safetensors", name);
+	ok(file_read(path, &tensors, 0, &e));
+	char *at = strstr(text.data, from);
+	assert_non_null(at);
+	size_t head = (size_t)(at - text.data);
+	struct strbuf changed = { 0 };
+	strbuf_add(&changed, text.data, head);
+	strbuf_puts(&changed, to);
+	strbuf_puts(&changed, at + strlen(from));
+	snprintf(path, sizeof path, "%s/config.json", scratch(dir));
+	put(path, changed.data, changed.len);
+	snprintf(path, sizeof path, "%s/model.safetensors", scratch(dir));
+	put(path, tensors.data, tensors.len);
+	struct checkpoint *c;
+	struct config config;
+	int rc = checkpoint_open(scratch(dir), &c, &e);
+	if (!rc && !(rc = checkpoint_config(c, &config, &e))) {
+		rc = checkpoint_check(c, &config, c->source, &e);
+		config_release(&config);
+	}
+	if (c)
+		checkpoint_close(c);
+	strbuf_release(&text);
+	strbuf_release(&tensors);
+	strbuf_release(&changed);
+	return rc;
+}
+
+static void what_does_not_fit(void **state)
+{
+	(void)state;
+	ok(open_with("gpt-neox", "\"attention_bias\"", "\"attention_bias\"", "plain"));
+	assert_int_equal(open_with("gpt-neox", "\"attention_bias\"", "\"num_key_value_heads\": 2, \"attention_bias\"", "kv"), ERR_UNSUPPORTED);
+	assert_non_null(strstr(e.message, "fewer heads"));
+	assert_int_equal(open_with("gpt2", "\"n_embd\": 40", "\"n_embd\": 36", "narrow"), ERR_INPUT);
+	assert_int_equal(open_with("gpt2", "\"n_head\": 4", "\"num_key_value_heads\": 2, \"n_head\": 4", "kv2"), ERR_INPUT);
+	assert_non_null(strstr(e.message, "wrong shapes"));
+	assert_int_equal(open_with("gpt2", "\"n_head\": 4", "\"n_head\": 4, \"num_key_value_heads\": 1", "kv1"), ERR_INPUT);
+	assert_int_equal(open_with("gpt2", "\"n_positions\": 64", "\"n_positions\": 65", "long"), ERR_INPUT);
+	assert_int_equal(open_with("gpt2", "\"scale_attn_weights\": true", "\"scale_attn_weights\": false", "scale"), ERR_UNSUPPORTED);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(gguf_is_the_converters, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(folders_come_back, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(parts_have_one_type, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(what_does_not_fit, scratch_setup, scratch_teardown),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
