@@ -478,8 +478,10 @@ static int publish(struct run *r, struct err *e)
 		report_annotations(p, document ? &notes : &out);
 		rc = step_summary(p, o, e);
 	}
-	if (!rc && out.len)
+	if (!rc && (out.len || out.failed))
 		rc = out_print(&out, e);
+	if (!rc && notes.failed)
+		rc = err_nomem(e);
 	if (!rc && notes.len)
 		fputs(notes.data, stderr);
 	strbuf_clear(&out);

@@ -28,14 +28,9 @@ static double decode_log(uint16_t code)
 	return -STEP * code;
 }
 
-struct sort_entry {
-	float logit;
-	uint32_t id;
-};
-
 static int more_likely(const void *a, const void *b)
 {
-	const struct sort_entry *x = a, *y = b;
+	const struct baseline_rank *x = a, *y = b;
 	if (x->logit != y->logit)
 		return x->logit < y->logit ? 1 : -1;
 	return (x->id > y->id) - (x->id < y->id);
@@ -47,8 +42,8 @@ static unsigned bucket_of(float max, float logit)
 	return at < BUCKETS - 1 ? (unsigned)at : BUCKETS - 1;
 }
 
-/* ids by falling logit: exactly for the first BASELINE_MAX_TOP, by buckets of 1/16 nat after that. False: out of memory. */
-static bool sort_ids(const float *logits, size_t vocab, float max, uint32_t *order)
+/* ids by falling logit: exactly for the first BASELINE_MAX_TOP, by buckets of 1/16 nat after that. */
+static void sort_ids(const float *logits, size_t vocab, float max, struct baseline_rank *order)
 {
 	size_t start[BUCKETS + 1] = { 0 }, head = 0;
 	for (size_t i = 0; i < vocab; i++)
@@ -59,23 +54,13 @@ static bool sort_ids(const float *logits, size_t vocab, float max, uint32_t *ord
 			head = start[b + 1];
 	}
 	for (size_t i = 0; i < vocab; i++)
-		order[start[bucket_of(max, logits[i])]++] = (uint32_t)i;
-	struct sort_entry *s = malloc(head * sizeof *s);
-	if (!s)
-		return false;
-	for (size_t i = 0; i < head; i++)
-		s[i] = (struct sort_entry){ logits[order[i]], order[i] };
-	qsort(s, head, sizeof *s, more_likely);
-	for (size_t i = 0; i < head; i++)
-		order[i] = s[i].id;
-	free(s);
-	return true;
+		order[start[bucket_of(max, logits[i])]++] = (struct baseline_rank){ logits[i], (uint32_t)i };
+	qsort(order, head, sizeof *order, more_likely);
 }
 
-/* Logits, and their ids from the most likely on. */
+/* Logits from the most likely on. */
 struct ordered {
-	const float *logits;
-	const uint32_t *id;
+	const struct baseline_rank *rank;
 	size_t vocab;
 	double lse;
 };
@@ -86,21 +71,21 @@ static void sample_tail(struct baseline_row *row, const struct ordered *o, doubl
 	double step = mass / row->sampled, sum = 0;
 	size_t taken = 0;
 	for (size_t i = row->top; i < o->vocab && taken < row->sampled; i++) {
-		double log_p = o->logits[o->id[i]] - o->lse;
+		double log_p = o->rank[i].logit - o->lse;
 		sum += exp(log_p);
 		/* rounding of the sums may leave the last step beyond the end: the last token takes it */
 		while (taken < row->sampled && (next < sum || i + 1 == o->vocab)) {
-			row->id[row->top + taken] = o->id[i];
+			row->id[row->top + taken] = o->rank[i].id;
 			row->code[row->top + taken++] = encode_log(log_p);
 			next += step;
 		}
 	}
 }
 
-static size_t count_top(const float *logits, size_t vocab, double lse, const uint32_t *order, double threshold)
+static size_t count_top(const struct baseline_rank *order, size_t vocab, double lse, double threshold)
 {
 	size_t top = 0;
-	while (top < vocab && top < BASELINE_MAX_TOP && (top < BASELINE_MIN_TOP || logits[order[top]] - lse > log(threshold)))
+	while (top < vocab && top < BASELINE_MAX_TOP && (top < BASELINE_MIN_TOP || order[top].logit - lse > log(threshold)))
 		top++;
 	return top;
 }
@@ -111,45 +96,47 @@ static size_t count_sample(double mass, double threshold)
 	return want < BASELINE_MIN_SAMPLE ? BASELINE_MIN_SAMPLE : want > BASELINE_MAX_SAMPLE ? BASELINE_MAX_SAMPLE : (size_t)want;
 }
 
-bool baseline_row_plan(const float *logits, size_t vocab, uint32_t *order, uint16_t entries[BASELINE_THRESHOLDS])
+bool baseline_row_plan(const float *logits, size_t vocab, struct baseline_rank *order, uint16_t entries[BASELINE_THRESHOLDS])
 {
 	double lse, mass = 1;
 	size_t best, top = 0;
-	if (!log_sum_exp(logits, vocab, &lse, &best) || !sort_ids(logits, vocab, logits[best], order))
+	if (!log_sum_exp(logits, vocab, &lse, &best))
 		return false;
+	sort_ids(logits, vocab, logits[best], order);
 	for (unsigned k = 0; k < BASELINE_THRESHOLDS; k++) {
-		size_t more = count_top(logits, vocab, lse, order, baseline_thresholds[k]);
+		size_t more = count_top(order, vocab, lse, baseline_thresholds[k]);
 		for (; top < more; top++)
-			mass -= exp(logits[order[top]] - lse);
+			mass -= exp(order[top].logit - lse);
 		entries[k] = (uint16_t)(top + (top < vocab ? count_sample(mass, baseline_thresholds[k]) : 0));
 	}
 	return true;
 }
 
 bool baseline_row_make(struct baseline_row *row, const float *logits, size_t vocab, int32_t target,
-		       const struct baseline_sampling *s, uint32_t *order)
+		       const struct baseline_sampling *s, struct baseline_rank *order)
 {
 	double lse;
 	size_t best;
 	*row = (struct baseline_row){ 0 };
-	if (!log_sum_exp(logits, vocab, &lse, &best) || !sort_ids(logits, vocab, logits[best], order))
+	if (!log_sum_exp(logits, vocab, &lse, &best))
 		return false;
+	sort_ids(logits, vocab, logits[best], order);
 	row->nll = (float)(lse - logits[target]);
-	size_t top = count_top(logits, vocab, lse, order, s->threshold);
+	size_t top = count_top(order, vocab, lse, s->threshold);
 	for (size_t i = 0; i < top; i++) {
-		row->id[i] = order[i];
-		row->code[i] = encode_log(logits[order[i]] - lse);
+		row->id[i] = order[i].id;
+		row->code[i] = encode_log(order[i].logit - lse);
 	}
 	row->top = (uint8_t)top;
 	if (top == vocab)
 		return true;
 	double mass = 0; /* summed as it is, not as a difference from 1 */
 	for (size_t i = top; i < vocab; i++)
-		mass += exp(logits[order[i]] - lse);
+		mass += exp(order[i].logit - lse);
 	row->sampled = (uint8_t)count_sample(mass, s->threshold);
 	row->tail = encode_log(log(mass > 0 ? mass : 1e-300));
 	double at = mass / row->sampled * rng_unit(&(struct rng){ s->seed });
-	sample_tail(row, &(struct ordered){ logits, order, vocab, lse }, mass, at);
+	sample_tail(row, &(struct ordered){ order, vocab, lse }, mass, at);
 	return true;
 }
 
@@ -291,7 +278,7 @@ struct job {
 	const struct eval_slice *s;
 	size_t model;
 	struct baseline_row *rows;
-	uint32_t *order;              /* [workers, vocab], when saving */
+	struct baseline_rank *order;  /* [workers, vocab], when saving */
 	uint16_t (*entries)[BASELINE_THRESHOLDS];
 	double threshold;
 	struct measurement *m;        /* when measuring */

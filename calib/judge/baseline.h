@@ -40,11 +40,16 @@ struct baseline_sampling {
 	double threshold;              /* of probability: tokens above it are kept exactly */
 	uint64_t seed;                 /* which of the others are drawn */
 };
+/* A token and its logit. */
+struct baseline_rank {
+	float logit;
+	uint32_t id;
+};
 /* Makes a row from logits. order is room for vocab entries. False when a logit is not finite. */
 bool baseline_row_make(struct baseline_row *row, const float *logits, size_t vocab, int32_t target,
-		       const struct baseline_sampling *s, uint32_t *order);
+		       const struct baseline_sampling *s, struct baseline_rank *order);
 /* How many entries a row would have at each threshold. */
-bool baseline_row_plan(const float *logits, size_t vocab, uint32_t *order, uint16_t entries[BASELINE_THRESHOLDS]);
+bool baseline_row_plan(const float *logits, size_t vocab, struct baseline_rank *order, uint16_t entries[BASELINE_THRESHOLDS]);
 /* The figures of a model's logits against a row; kl_variance is the sampling variance of kl. False: not finite. */
 bool baseline_row_figures(const struct baseline_row *row, const float *logits, size_t vocab, int32_t target,
 			  struct row_figures *out, double *kl_variance);

@@ -6,9 +6,10 @@
 
 #include "kernel/blas.h"
 
-static int failed(struct err *e)
+static int failed(int info, struct err *e)
 {
-	return err_set(e, ERR_INPUT, "an eigenvalue problem of the fold has no solution; are the statistics finite?");
+	return info == BLAS_NOMEM ? err_nomem(e) :
+	       err_set(e, ERR_INPUT, "an eigenvalue problem of the fold has no solution; are the statistics finite?");
 }
 
 /* Largest eigenvalue and eigenvector of Hermitian c [g, g], through the real symmetric matrix of twice the size. */
@@ -23,8 +24,9 @@ static int top_vector(const double complex *c, uint32_t g, double complex *u, do
 			a[(i + g) * n + j] = im;
 			a[i * n + j + g] = -im;
 		}
-	if (blas_eigen(n, a, n, w))
-		return failed(e);
+	int info = blas_eigen(n, a, n, w);
+	if (info)
+		return failed(info, e);
 	const double *top = a + (n - 1) * n;
 	/* any phase will do: make the largest entry real, so that rounding does not choose */
 	uint32_t big = 0;
@@ -158,8 +160,9 @@ static int square_root(double *m, size_t d, double *root, double *inverse, doubl
 {
 	enum { FLOOR = 10000000 };
 	double *w = work, *scaled = work + d;
-	if (blas_eigen(d, m, d, w))
-		return failed(e);
+	int info = blas_eigen(d, m, d, w);
+	if (info)
+		return failed(info, e);
 	double least = w[d - 1] > 0 ? w[d - 1] / FLOOR : 1;
 	for (int pass = 0; pass < 2; pass++) {
 		for (size_t i = 0; i < d; i++) {
@@ -258,8 +261,9 @@ int fold_values_pca(const struct fold_view *v, struct fold_map *m, double *loss,
 	if (rc)
 		return rc;
 	rc = value_gram(v, &k, e);
-	if (!rc && blas_eigen(n, k.z, n, k.w))
-		rc = failed(e);
+	int info = rc ? 0 : blas_eigen(n, k.z, n, k.w);
+	if (info)
+		rc = failed(info, e);
 	for (size_t i = 0; loss && !rc && i < n; i++) {
 		*loss = i ? *loss : 0;
 		*loss += i < n - d && k.w[i] > 0 ? k.w[i] : 0;
@@ -279,8 +283,9 @@ int fold_values_pca(const struct fold_view *v, struct fold_map *m, double *loss,
 static int nearest_rotation(double *x, size_t d, double *turn, double *work, struct err *e)
 {
 	double *u = work, *vt = work + d * d, *s = work + 2 * d * d;
-	if (blas_svd(d, d, x, u, s, vt))
-		return failed(e);
+	int info = blas_svd(d, d, x, u, s, vt);
+	if (info)
+		return failed(info, e);
 	blas_dgemm(false, false, d, d, d, 1, u, d, vt, d, 0, turn, d);
 	return ERR_OK;
 }

@@ -90,7 +90,7 @@ int blas_eigen(size_t n, double *a, size_t lda, double *w)
 	liwork = isize;
 	double *work = malloc(sizeof *work * (size_t)lwork);
 	blasint *iwork = malloc(sizeof *iwork * (size_t)liwork);
-	info = -1;
+	info = BLAS_NOMEM;
 	if (work && iwork)
 		dsyevd_("V", "U", &order, a, &ld, w, work, &lwork, iwork, &liwork, &info);
 	free(work);
@@ -107,11 +107,11 @@ int blas_svd(size_t m, size_t n, double *a, double *u, double *s, double *vt)
 		return 0;
 	blasint *iwork = malloc(sizeof *iwork * 8 * (size_t)k);
 	if (!iwork)
-		return -1;
+		return BLAS_NOMEM;
 	dgesdd_("S", &rows, &cols, a, &rows, s, vt, &rows, u, &k, &size, &lwork, iwork, &info);
 	lwork = (blasint)size;
 	double *work = malloc(sizeof *work * (size_t)lwork);
-	info = -1;
+	info = BLAS_NOMEM;
 	if (work)
 		dgesdd_("S", &rows, &cols, a, &rows, s, vt, &rows, u, &k, work, &lwork, iwork, &info);
 	free(work);

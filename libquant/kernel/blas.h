@@ -20,6 +20,8 @@ int blas_cholesky(size_t n, double *a, size_t lda);
 int blas_cholesky_inverse(size_t n, double *a, size_t lda);
 /* Solves A X = B for symmetric positive A given its lower Cholesky factor; B is [n, nrhs] row-major, overwritten. */
 int blas_cholesky_solve(size_t n, size_t nrhs, const double *l, size_t lda, double *b, size_t ldb);
+/* These two ask for memory: BLAS_NOMEM where there is none. */
+enum { BLAS_NOMEM = -1000 };
 /* Symmetric eigenproblem, f64: a becomes eigenvectors as ROWS, w ascending eigenvalues. */
 int blas_eigen(size_t n, double *a, size_t lda, double *w);
 /* Thin SVD of A[m,n]: u [m,k], s [k], vt [k,n], k = min(m,n). A is destroyed. */

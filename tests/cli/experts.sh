@@ -68,7 +68,7 @@ succeeds "training is refused by one line" "$QUIRE" quantize "$M" --stats "$T/fu
 says "training: reason" 'not trained: layer 0 has a choice of experts'
 succeeds "attribute" "$QUIRE" verify "$T/imatrix.gguf" --against "$M" --data "$T/eval.txt" --ctx 64 --windows 2 --attribute tensors
 prints "attribute: experts of a layer are one group" '^  layers\.1\.ffn_up_exps '
-succeeds "compare" "$QUIRE" compare "$M" --data "$T/eval.txt" --ctx 64 --windows 2 "$T/imatrix.gguf" "$T/best.gguf"
+succeeds "compare" "$QUIRE" compare "$M" --data "$T/eval.txt" --ctx 64 --windows 2 --work "$T/wk" "$T/imatrix.gguf" "$T/best.gguf"
 succeeds "fold" "$QUIRE" fold "$M" --kv-heads 1 --data "$T/calib.txt" --ctx 64 --windows 8 -o "$T/folded"
 is "fold: experts are carried" "$(json <("$QUIRE" inspect "$T/folded" --json) active_parameters)" \
 	"$(($(json <("$QUIRE" inspect "$M" --json) active_parameters) - 2 * 2 * 16 * 32))"

@@ -119,7 +119,7 @@ static void passes_resampled(const struct measurement *m)
 static int through_a_baseline(void *arg, const struct eval_slice *s, struct err *e)
 {
 	struct measurement *m = arg;
-	uint32_t *order = malloc(s->vocab * sizeof *order);
+	struct baseline_rank *order = malloc(s->vocab * sizeof *order);
 	(void)e;
 	assert_non_null(order);
 	for (size_t i = 0; i < s->n; i++) {
