@@ -274,9 +274,8 @@ static int find_items(const struct driver *d, const struct group *g, uint32_t pl
 	return wanted;
 }
 
-/* Held-out tokens are asked where there are some; shared: the moments are not those of its own tokens alone. */
-static int quantize_group(struct driver *d, const struct group *g, uint32_t place, struct moments *fit, struct moments *held,
-			  bool shared, struct err *e)
+/* Held-out tokens are asked where there are some. */
+static int quantize_group(struct driver *d, const struct group *g, uint32_t place, struct group_moments *m, struct err *e)
 {
 	const struct plan_item *item[BLOCK_READERS];
 	struct choice choice[BLOCK_READERS];
@@ -285,11 +284,11 @@ static int quantize_group(struct driver *d, const struct group *g, uint32_t plac
 	if (!find_items(d, g, place, item))
 		return ERR_OK;
 	for (unsigned i = 0; i < g->count; i++)
-		choice[i] = (struct choice){ .feedback = true, .aim = shared ? 0 : 1, .shared = shared };
-	if (held->own)
-		rc = choose_group(d, item, fit, held, choice, e);
+		choice[i] = (struct choice){ .feedback = true, .aim = m->shared ? 0 : 1, .shared = m->shared };
+	if (m->held.own)
+		rc = choose_group(d, item, &m->fit, &m->held, choice, e);
 	if (!rc)
-		rc = prepare(d, fit, &p, e);
+		rc = prepare(d, &m->fit, &p, e);
 	if (rc)
 		err_prefix(e, "layer %u, %s", role_layer(g->role[0], place), role_rows[g->role[0]].name);
 	for (unsigned i = 0; i < g->count && !rc; i++)
@@ -302,7 +301,7 @@ static int quantize_group(struct driver *d, const struct group *g, uint32_t plac
 static int one_group(struct driver *d, const struct group *g, uint32_t layer, struct err *e)
 {
 	const struct plan_item *item[BLOCK_READERS];
-	struct moments fit = { 0 }, held = { 0 };
+	struct group_moments m = { 0 };
 	int wanted = 0;
 	for (uint32_t i = 0; i < group_places(g) && !wanted; i++)
 		wanted = find_items(d, g, group_place(g, layer, i), item);
@@ -310,11 +309,11 @@ static int one_group(struct driver *d, const struct group *g, uint32_t layer, st
 		return ERR_OK;
 	if (g->experts)
 		return each_expert(d, g, layer, quantize_group, e);
-	int rc = gather_group(d, g, layer, &fit, &held, e);
+	int rc = gather_group(d, g, layer, &m.fit, &m.held, e);
 	if (!rc)
-		rc = quantize_group(d, g, layer, &fit, &held, false, e);
-	moments_release(&fit);
-	moments_release(&held);
+		rc = quantize_group(d, g, layer, &m, e);
+	moments_release(&m.fit);
+	moments_release(&m.held);
 	return rc;
 }
 

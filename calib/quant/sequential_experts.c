@@ -34,20 +34,20 @@ struct work {
 	const struct group *g;
 	uint32_t layer;
 	size_t n, room;              /* columns; experts at once */
-	struct expert_moments *x;    /* [room] */
+	struct group_moments *x;    /* [room] */
 	struct pool pool;
 	uint32_t *few;               /* experts that wait */
 	size_t few_count;
-	int (*one)(struct driver *, const struct group *, uint32_t, struct moments *, struct moments *, bool, struct err *);
+	group_quantize *one;
 };
 
-static int one_of(struct work *w, struct expert_moments *x, bool shared, struct err *e)
+static int one_of(struct work *w, struct group_moments *x, struct err *e)
 {
 	struct moments *fit = &x->fit, *held = &x->held;
-	if (shared || !fit->tokens || !held->tokens) {
+	if (x->shared || !fit->tokens || !held->tokens) {
 		moments_combine(fit, 1, held, 1);
 		moments_release(held);
-		if (shared)
+		if (x->shared)
 			borrow(&w->pool, fit);
 		else
 			moments_combine(fit, 1 / (double)fit->tokens, NULL, 0);
@@ -55,7 +55,7 @@ static int one_of(struct work *w, struct expert_moments *x, bool shared, struct 
 		moments_combine(fit, 1 / (double)fit->tokens, NULL, 0);
 		moments_combine(held, 1 / (double)held->tokens, NULL, 0);
 	}
-	return w->one(w->d, w->g, place_of(w->layer, x->expert), fit, held, shared, e);
+	return w->one(w->d, w->g, place_of(w->layer, x->expert), x, e);
 }
 
 /* Experts of a list; all of them (NULL): those with too few tokens are put aside. */
@@ -63,7 +63,7 @@ static int some(struct work *w, const uint32_t *list, size_t from, size_t count,
 {
 	int rc = ERR_OK;
 	for (size_t i = 0; i < count && !rc; i++) {
-		w->x[i] = (struct expert_moments){ .expert = list ? list[from + i] : (uint32_t)(from + i) };
+		w->x[i] = (struct group_moments){ .expert = list ? list[from + i] : (uint32_t)(from + i), .shared = list != NULL };
 		rc = moments_init(&w->x[i].fit, w->n, w->d->config->hidden, false, e);
 		if (!rc)
 			rc = moments_init(&w->x[i].held, w->n, w->d->config->hidden, false, e);
@@ -71,7 +71,7 @@ static int some(struct work *w, const uint32_t *list, size_t from, size_t count,
 	if (!rc)
 		rc = gather_experts(w->d, w->g, w->layer, w->x, count, e);
 	for (size_t i = 0; i < count && !rc; i++) {
-		struct expert_moments *x = &w->x[i];
+		struct group_moments *x = &w->x[i];
 		if (!list) {
 			add_to_pool(&w->pool, &x->fit);
 			add_to_pool(&w->pool, &x->held);
@@ -79,7 +79,7 @@ static int some(struct work *w, const uint32_t *list, size_t from, size_t count,
 		if (!list && x->fit.tokens + x->held.tokens < w->n)
 			w->few[w->few_count++] = x->expert;
 		else
-			rc = one_of(w, x, list != NULL, e);
+			rc = one_of(w, x, e);
 		moments_release(&x->fit);
 		moments_release(&x->held);
 	}
@@ -90,10 +90,7 @@ static int some(struct work *w, const uint32_t *list, size_t from, size_t count,
 	return rc;
 }
 
-int each_expert(struct driver *d, const struct group *g, uint32_t layer,
-		int (*one)(struct driver *, const struct group *, uint32_t place, struct moments *fit, struct moments *held, bool shared,
-			   struct err *),
-		struct err *e)
+int each_expert(struct driver *d, const struct group *g, uint32_t layer, group_quantize *one, struct err *e)
 {
 	struct block b;
 	block_make(d->config, layer, &b);

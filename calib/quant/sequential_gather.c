@@ -70,6 +70,8 @@ static int run_half(struct side *s, uint32_t layer, const struct group *g, size_
 	const struct stream_visit v = { .tap = &tap, .keep = move };
 	s->watch = g->role[0];
 	s->rows = 0;
+	if (g->experts)
+		memset(s->count, 0, g->experts * sizeof *s->count);
 	return stream_layer(&s->stream, layer, first, first + seqs, &v, e);
 }
 
@@ -199,22 +201,16 @@ static void add_expert(struct driver *d, struct moments *m, uint32_t expert)
 	m->tokens += tokens;
 }
 
-static int run_experts(struct driver *d, struct side *s, uint32_t layer, const struct group *g, size_t first, size_t seqs, struct err *e)
-{
-	memset(s->count, 0, d->config->experts * sizeof *s->count);
-	return run_half(s, layer, g, first, seqs, e);
-}
-
-int gather_experts(struct driver *d, const struct group *g, uint32_t layer, struct expert_moments *x, size_t count, struct err *e)
+int gather_experts(struct driver *d, const struct group *g, uint32_t layer, struct group_moments *x, size_t count, struct err *e)
 {
 	size_t windows = d->text->count, fitted = windows - d->held;
 	int rc = ERR_OK;
 	for (size_t first = 0, seqs; first < windows && !rc; first += seqs) {
 		size_t left = first < fitted ? fitted - first : windows - first;
 		seqs = left < d->batch ? left : d->batch;
-		rc = run_experts(d, &d->teacher, layer, g, first, seqs, e);
+		rc = run_half(&d->teacher, layer, g, first, seqs, e);
 		if (!rc && d->o->sequential)
-			rc = run_experts(d, &d->student, layer, g, first, seqs, e);
+			rc = run_half(&d->student, layer, g, first, seqs, e);
 		for (size_t i = 0; i < count && !rc; i++)
 			add_expert(d, first < fitted ? &x[i].fit : &x[i].held, x[i].expert);
 		if (!rc && !progress_tell(d->progress, d->done, d->total))

@@ -46,18 +46,17 @@ void side_release(struct side *s);
 /* Moments of the inputs of a group, as means: of the windows that the codes are fitted to, and of those held out. */
 int gather_group(struct driver *d, const struct group *g, uint32_t layer, struct moments *fit, struct moments *held, struct err *e);
 
-/* Some of the experts that have a group, in one pass over the text: sums, mirrored. count is 0 for what has no tokens. */
-struct expert_moments {
-	uint32_t expert;
+struct group_moments {
 	struct moments fit, held;
+	bool shared;         /* not of its own tokens alone */
+	uint32_t expert;     /* whose group it is, where experts have it */
 };
-int gather_experts(struct driver *d, const struct group *g, uint32_t layer, struct expert_moments *x, size_t count, struct err *e);
+/* Some of the experts that have a group, in one pass over the text: sums, mirrored. count is 0 for what has no tokens. */
+int gather_experts(struct driver *d, const struct group *g, uint32_t layer, struct group_moments *x, size_t count, struct err *e);
 
 /* Experts, a few at a time (sequential_experts.c); `one` quantizes the matrices of one. */
 struct choice;
-int each_expert(struct driver *d, const struct group *g, uint32_t layer,
-		int (*one)(struct driver *, const struct group *, uint32_t place, struct moments *fit, struct moments *held, bool shared,
-			   struct err *),
-		struct err *e);
+typedef int group_quantize(struct driver *d, const struct group *g, uint32_t place, struct group_moments *m, struct err *e);
+int each_expert(struct driver *d, const struct group *g, uint32_t layer, group_quantize *one, struct err *e);
 
 #endif
