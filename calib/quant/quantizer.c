@@ -178,7 +178,8 @@ static uint64_t memory_best(const struct quantizer *q)
 		most = m > most ? m : most;
 	}
 	/* two streams of hidden states; per batch and stream the activations of a layer */
-	uint64_t layers = 2 * tokens * c->hidden * 4 + 2 * batch * (4 * c->hidden + 8 * widest) * 4 + widest * widest * 4 + most;
+	uint64_t layers = 2 * tokens * c->hidden * 4 + 2 * batch * (4 * c->hidden + 8 * widest) * 4 + widest * widest * 4 + most +
+			  sequential_experts_memory(c, batch);
 	/* training holds the arranged weights, of which the layers before it take one at a time */
 	uint64_t after = q->passes ? distill_memory(c, q->plan, tokens, q->ctx) + arranged : 0;
 	uint64_t before = q->keep_channels ? 0 : arrangement_memory(c, tokens, q->ctx);
@@ -260,7 +261,9 @@ static void note_few(struct quantizer *q)
 	struct expert_report *x = &q->experts;
 	bool moments = q->row->needs_moments || q->row->needs_tokens;
 	x->least = UINT64_MAX;
-	for (size_t i = 0; i < q->plan->count; i++) {
+	/* the older form of importance matrices does not say how many tokens there were */
+	bool counted = !stats_info(q->stats)->foreign || stats_info(q->stats)->ctx;
+	for (size_t i = 0; i < q->plan->count && counted; i++) {
 		const struct plan_item *item = &q->plan->items[i];
 		if (!quantizer_takes(item) || !role_rows[item->role].per_expert)
 			continue;

@@ -38,6 +38,9 @@ struct sequential_report {
 	double held_before, held_after;
 };
 
+/* Bytes that experts take beyond the matrices of one: of batches of so many tokens. 0 without experts. */
+uint64_t sequential_experts_memory(const struct config *c, uint64_t batch);
+
 /*
  * Quantizes the items of the job's plan whose role is linear and whose codec quantizes; the rest of the plan is left to
  * plan_execute. Results go to `out` as tensors in the plan's codec, over the arrangement's source or, without one (NULL),

@@ -29,6 +29,19 @@ static void borrow(const struct pool *p, struct moments *m)
 		m->own[i] += lack * p->own[i] / p->tokens;
 }
 
+/* Own and cross moments, fitted and held out, of each. */
+static size_t at_once(size_t n, uint32_t experts)
+{
+	size_t fit = n ? MEMORY / (4 * n * n * sizeof(double)) : experts;
+	return fit < 1 ? 1 : fit < experts ? fit : experts;
+}
+
+uint64_t sequential_experts_memory(const struct config *c, uint64_t batch)
+{
+	uint64_t n = c->hidden > c->expert_ffn ? c->hidden : c->expert_ffn;
+	return c->experts ? (4 * at_once(n, c->experts) + 1) * n * n * sizeof(double) + 2 * batch * c->experts_used * n * sizeof(float) : 0;
+}
+
 struct work {
 	struct driver *d;
 	const struct group *g;
@@ -95,8 +108,7 @@ int each_expert(struct driver *d, const struct group *g, uint32_t layer, group_q
 	struct block b;
 	block_make(d->config, layer, &b);
 	struct work w = { .d = d, .g = g, .layer = layer, .n = block_width(&b, g->role[0]), .one = one };
-	size_t one_takes = 4 * w.n * w.n * sizeof(double), fit = MEMORY / (one_takes ? one_takes : 1);
-	w.room = fit < 1 ? 1 : fit < g->experts ? fit : g->experts;
+	w.room = at_once(w.n, g->experts);
 	w.x = calloc(w.room, sizeof *w.x);
 	w.few = calloc(g->experts, sizeof *w.few);
 	w.pool.own = calloc(w.n * w.n, sizeof *w.pool.own);

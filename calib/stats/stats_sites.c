@@ -94,14 +94,15 @@ static int index_layer(struct stats *s, uint32_t layer, struct err *e)
 	block_make(s->config, layer, &b);
 	for (unsigned k = 0; k < b.sites && !rc; k++) {
 		enum role r = b.site[k].role, leader = block_op(&b, r) ? block_leader(&b, r) : stats_leader(s->config, r);
-		bool own = s->info.foreign || r == leader;
+		/* the older form of importance matrices counts chunks of a size it does not say */
+		bool own = s->info.foreign ? s->info.ctx > 0 : r == leader;
 		if (b.site[k].ndim != 2)
 			continue;
 		for (uint32_t i = 0; i < role_places(s->config, r) && !rc; i++) {
 			uint32_t place = role_place(r, layer, i);
 			rc = find(s, r, leader, place, &s->at[site_id(s->config, r, place)], e);
 		}
-		/* matrices that read one value have one entry in ours, which is filled up once */
+		/* matrices that read one value have one entry in our own form, which is filled up once */
 		if (!rc && role_rows[r].per_expert && own)
 			rc = fill_importance(s, r, layer, e);
 	}

@@ -8,7 +8,9 @@
 
 #include <cmocka.h>
 
+#include "calib/stats/stats.h"
 #include "formats/checkpoint.h"
+#include "formats/imatrix.h"
 #include "model/family/family.h"
 #include "model/route.h"
 #include "check.h"
@@ -208,12 +210,59 @@ static void gguf_round_trip(void **state)
 	}
 }
 
+/* llama.cpp's importance matrix: experts side by side in one entry, each with its count. */
+static void what_experts_borrow(void **state)
+{
+	enum { N = 32, EXPERTS = 8 };
+	/* means are 1, 3 and 2 more than the channel; expert 2 saw nothing, the others of no account */
+	static float sums[EXPERTS * N], counts[EXPERTS] = { 400, 100, 0, 200, 200, 200, 200, 200 };
+	static const float more[EXPERTS] = { 1, 3, 0, 2, 2, 2, 2, 2 };
+	struct imatrix_entry x = { .name = "blk.1.ffn_down_exps.weight", .n = N, .mats = EXPERTS, .sum_squares = sums, .counts = counts };
+	struct imatrix m = { .entries = &x, .count = 1, .chunk_size = 64 };
+	struct checkpoint *c;
+	struct config config;
+	struct stats *s;
+	size_t n;
+	double all = 0;
+	(void)state;
+	for (int k = 0; k < EXPERTS; k++)
+		for (int i = 0; i < N; i++)
+			sums[k * N + i] = counts[k] * (more[k] + (float)i);
+	for (int k = 0; k < EXPERTS; k++)
+		all += (double)(counts[k] * more[k]) / 1500;
+	ok(checkpoint_open("tests/golden/model/qwen3-moe", &c, &e));
+	ok(checkpoint_config(c, &config, &e));
+	for (int older = 0; older < 2; older++) {
+		struct strbuf b = { 0 };
+		ok((older ? imatrix_print_dat : imatrix_print_gguf)(&m, &b, &e));
+		ok(stats_parse((const uint8_t *)b.data, b.len, &s, &e));
+		ok(stats_check(s, &config, c->source, NULL, &e));
+		/* the older form has one count for all: nobody is known to lack tokens */
+		double want[3] = { 1, older ? 3 : 0.5 * 3 + 0.5 * all, older ? 0 : all };
+		for (uint32_t k = 0; k < (older ? 2 : 3); k++) {
+			const float *v = stats_importance(s, ROLE_EXPERT_DOWN, place_of(1, k), &n);
+			assert_non_null(v);
+			assert_int_equal(n, N);
+			for (int i = 0; i < N; i++)
+				assert_true(fabs((double)v[i] - want[k] - i) < 1e-4);
+		}
+		assert_true(older || stats_count(s, ROLE_EXPERT_DOWN, place_of(1, 1)) == 100);
+		assert_null(stats_importance(s, ROLE_EXPERT_UP, place_of(1, 0), &n));
+		assert_null(stats_importance(s, ROLE_EXPERT_DOWN, place_of(0, 0), &n));
+		assert_null(stats_importance(s, ROLE_EXPERT_DOWN, 1, &n));
+		stats_close(s);
+		strbuf_release(&b);
+	}
+	config_release(&config);
+	checkpoint_close(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults_of_the_classes), cmocka_unit_test(which_layers),          cmocka_unit_test(sites),
 		cmocka_unit_test(names),                   cmocka_unit_test(rooms),                 cmocka_unit_test(weights_of_the_chosen),
-		cmocka_unit_test(gguf_round_trip),
+		cmocka_unit_test(gguf_round_trip),         cmocka_unit_test(what_experts_borrow),
 	};
 	return cmocka_run_group_tests(tests, scratch_setup, scratch_teardown);
 }
