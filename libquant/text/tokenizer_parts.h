@@ -1,7 +1,7 @@
 #ifndef QUIRE_TEXT_TOKENIZER_PARTS_H
 #define QUIRE_TEXT_TOKENIZER_PARTS_H
 /*
- * The parts of a tokenizer, private to model/tokenizer*.c and model/spm.c.
+ * The parts of a tokenizer, private to the files of this room.
  *
  * A text goes through: added tokens that match the raw text, normalizer, added
  * tokens that match the normalized text, pre-tokenizer, BPE, post-processor.
@@ -11,11 +11,11 @@
 #include "base/json.h"
 #include "base/map.h"
 #include "base/strbuf.h"
+#include "text/bpe.h"
 #include "text/regex.h"
 #include "text/tokenizer.h"
 
 #define TOKENIZER_MAX_ID (1 << 24)
-#define NO_TOKEN (-1)
 
 /* What a small file must not make large; real ones stay far below. */
 enum {
@@ -205,65 +205,6 @@ int added_split(const struct added *a, const struct trie *t, const char *text, s
 int added_from_json(struct tokenizer *t, const struct json *list, struct err *e);
 /* Special pieces of tokenizer.model, added_tokens_decoder of tokenizer_config.json, added_tokens.json. */
 int added_from_model(struct tokenizer *t, const struct tokenizer_files *f, const struct json *config, struct err *e);
-
-/* ---- BPE ---- */
-
-struct pair_slot {
-	uint64_t pair; /* left << 32 | right */
-	uint32_t rank;
-	int32_t id;    /* -1: empty */
-};
-struct pairs {
-	struct pair_slot *slot;
-	size_t count, cap;
-};
-/* Makes room for so many. */
-int pairs_reserve(struct pairs *p, size_t count);
-int pairs_set(struct pairs *p, uint32_t left, uint32_t right, uint32_t rank, int32_t id);
-const struct pair_slot *pairs_get(const struct pairs *p, uint32_t left, uint32_t right);
-
-struct merge {
-	int32_t left, right, id;
-};
-
-struct bpe {
-	struct map vocab;        /* text -> id */
-	struct pairs pairs;      /* what merges, into what */
-	struct pairs joins;      /* first symbols that a merge may bring together: what is not here separates segments */
-	struct merge *merges;
-	size_t merge_count;
-	int32_t *chars[256];     /* ids of single characters below U+10000, by the high byte; NULL: none of those 256 */
-	int32_t bytes[256];      /* id of <0xNN> */
-	int32_t unk;             /* or NO_TOKEN */
-	const char *unk_text;    /* an unk_token that the vocabulary lacks */
-	const char *prefix, *suffix;
-	size_t prefix_len, suffix_len;
-	bool fuse_unk, byte_fallback, ignore_merges;
-	int32_t unused_from;     /* ids from here on are no tokens (tokenizer.model) */
-	bool whole;              /* words must not be cut into segments */
-};
-struct piece {
-	const char *text;
-	size_t len;
-	float score;
-	const char *shown; /* what decoding starts from when that is not the text: the normalized form of an added token */
-	size_t shown_len;
-	unsigned char type; /* enum token_type; 0: no such id */
-	bool special;
-};
-
-struct bpe_work; /* scratch and cache of one encoding */
-struct bpe_work *bpe_work_new(const struct bpe *b, struct err *e);
-void bpe_work_free(struct bpe_work *w);
-/* Appends the ids of one word. The text must stay until the work is freed. */
-int bpe_word(struct bpe_work *w, const char *s, size_t n, struct token_ids *out, struct err *e);
-void bpe_init(struct bpe *b);
-int bpe_parse(const struct json *model, struct tokenizer *t, struct err *e);
-/* Adds a text to vocab, and to chars or bytes where it belongs there; as map_add. */
-int bpe_add(struct bpe *b, const char *s, size_t n, int32_t id);
-/* Fills joins from vocab and pairs. */
-int bpe_finish(struct bpe *b, const struct piece *pieces, struct err *e);
-void bpe_release(struct bpe *b);
 
 /* ---- the whole ---- */
 
