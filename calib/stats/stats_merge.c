@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "calib/stats/stats_file.h"
 #include "formats/imatrix.h"
+#include "model/stored.h"
 
 /* Elements added up at once. */
 enum { PIECE = 1 << 18 };
@@ -298,7 +299,8 @@ static int add_weight(struct imatrix *im, const struct stats *s, enum role r, ui
 	    !role_required(c, r, role_place(r, layer, 0)))
 		return ERR_OK;
 	const struct stats_entry *first = stats_site(s, r, role_place(r, layer, 0));
-	if (!first || !role_gguf_name(c->arch, r, layer, name))
+	unsigned part;
+	if (!first || !stored_gguf_name(c->arch, r, layer, name, &part) || part)
 		return ERR_OK;
 	struct imatrix_entry *x = &im->entries[im->count++];
 	*x = (struct imatrix_entry){ .name = arena_strdup(&im->arena, name), .n = first->n, .mats = mats };

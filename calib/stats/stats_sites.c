@@ -4,6 +4,7 @@
 
 #include "calib/stats/stats_file.h"
 #include "model/graph.h"
+#include "model/stored.h"
 
 const struct stats_entry *stats_site(const struct stats *s, enum role r, uint32_t place)
 {
@@ -43,8 +44,9 @@ static int find(struct stats *s, enum role r, enum role leader, uint32_t place, 
 		*out = entry(s, stats_key(leader, place, name));
 		return ERR_OK;
 	}
-	struct stats_entry *x = role_gguf_name(a, r, place, name) ? entry(s, name) : NULL;
-	x = x || !role_gguf_name(a, leader, place, name) ? x : entry(s, name);
+	unsigned part;
+	struct stats_entry *x = stored_gguf_name(a, r, place, name, &part) ? entry(s, name) : NULL;
+	x = x || !stored_gguf_name(a, leader, place, name, &part) ? x : entry(s, name);
 	*out = x;
 	return x && role_rows[r].per_expert ? part_of(s, x, place_expert(place), out, e) : ERR_OK;
 }

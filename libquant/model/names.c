@@ -244,3 +244,12 @@ bool stored_rows(const struct stored *s, uint64_t rows, uint32_t heads, uint32_t
 	first[n] = at;
 	return true;
 }
+
+char *stored_gguf_name(const struct arch *a, enum role r, uint32_t layer, char *buf, unsigned *part)
+{
+	const struct stored *s = stored_of(a, r, true, part);
+	if (s)
+		return stored_name(s, true, layer, buf);
+	*part = 0;
+	return role_gguf_name(a, r, layer, buf);
+}

@@ -24,6 +24,8 @@ const struct stored *stored_of(const struct arch *a, enum role r, bool gguf, uns
 /* Does the family store this role together with others, in any file? */
 bool stored_together(const struct arch *a, enum role r);
 unsigned stored_count(const struct stored *s);
+/* The name of the tensor of GGUF that holds the role, by itself or with others (the first of these: part 0); NULL: none does. */
+char *stored_gguf_name(const struct arch *a, enum role r, uint32_t layer, char *buf, unsigned *part);
 /* Writes the name into buf (>= 96 bytes) and returns it. */
 char *stored_name(const struct stored *s, bool gguf, uint32_t layer, char *buf);
 /* Where each part's rows begin, one after the other, and where the last ends. false: they cannot be so many. */

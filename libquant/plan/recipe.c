@@ -444,18 +444,6 @@ static const char *of_eight(const struct recipe *r, enum role role)
 	return NULL;
 }
 
-/* llama.cpp's types of Q, K and V in one tensor (attn_qkv). */
-static const char *of_qkv(const struct recipe *r)
-{
-	static const struct { const char *preset, *codec; } rows[] = {
-		{ "Q3_K_M", "q4_k" }, { "Q3_K_L", "q4_k" }, { "Q4_K_M", "q5_k" }, { "Q5_K_M", "q6_k" },
-	};
-	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-		if (!strcmp(r->row->name, rows[i].preset))
-			return rows[i].codec;
-	return NULL;
-}
-
 static const struct codec *preset_codec(const struct recipe *r, const struct recipe_query *q, enum role role, const char **why)
 {
 	const struct recipe_row *row = r->row;
@@ -472,10 +460,9 @@ static const struct codec *preset_codec(const struct recipe *r, const struct rec
 		return codec_find(shared);
 	}
 	role = role < ROLE_COUNT ? role_rows[role].like : role;
-	if (role < ROLE_COUNT && q->config && stored_together(q->config->arch, role)) {
-		*why = "queries, keys and values in one tensor";
-		return of_qkv(r) ? codec_find(of_qkv(r)) : r->codec;
-	}
+	/* llama.cpp: Q, K and V in one tensor are judged as V alone would be */
+	if ((role == ROLE_Q || role == ROLE_K) && q->config && stored_together(q->config->arch, role))
+		role = ROLE_V;
 	for (const struct recipe_rule *rule = row->rules; rule && rule->codec; rule++)
 		if (rule->role == role && layer_rule(rule->when, q)) {
 			*why = rule->why;

@@ -8,6 +8,7 @@
 #include "formats/checkpoint.h"
 #include "formats/file.h"
 #include "formats/gguf.h"
+#include "model/stored.h"
 #include "check.h"
 #include "scratch.h"
 
@@ -235,12 +236,41 @@ static void what_does_not_fit(void **state)
 	assert_int_equal(open_with("gpt2", "\"scale_attn_weights\": true", "\"scale_attn_weights\": false", "scale"), ERR_UNSUPPORTED);
 }
 
+/* llama-quantize judges attn_qkv as it does attn_v (llama-quant.cpp, category_is_attn_v). */
+static void types_of_one_tensor(void **state)
+{
+	static const char text[] = "{\"model_type\":\"gpt2\",\"vocab_size\":64,\"n_embd\":256,\"n_layer\":8,\"n_head\":4}";
+	/* the first and last eighth and every third between */
+	static const struct { uint32_t layer; const char *codec; } want[] = { { 0, "q6_k" }, { 1, "q4_k" }, { 2, "q4_k" }, { 3, "q6_k" }, { 7, "q6_k" } };
+	static const enum role roles[] = { ROLE_Q, ROLE_K, ROLE_V };
+	struct config c;
+	struct recipe *r;
+	char name[96];
+	unsigned part;
+	(void)state;
+	ok(config_parse(&c, text, sizeof text - 1, &e));
+	ok(recipe_new("Q4_K_M", &r, &e));
+	for (size_t i = 0; i < sizeof want / sizeof *want; i++)
+		for (int k = 0; k < 3; k++) {
+			struct tensor t = { .name = role_hf_name(c.arch, roles[k], want[i].layer, name), .codec = codec_find("f16"), .ndim = 2, .dim = { 256, 256 } };
+			struct recipe_query q = { .config = &c, .tensor = &t, .role = roles[k], .layer = want[i].layer };
+			assert_string_equal(recipe_choose(r, &q, NULL)->name, want[i].codec);
+		}
+	assert_string_equal(stored_gguf_name(c.arch, ROLE_K, 5, name, &part), "blk.5.attn_qkv.weight");
+	assert_int_equal(part, 1);
+	assert_string_equal(stored_gguf_name(c.arch, ROLE_O, 5, name, &part), "blk.5.attn_output.weight");
+	assert_int_equal(part, 0);
+	recipe_free(r);
+	config_release(&c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(gguf_is_the_converters, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(folders_come_back, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(parts_have_one_type, scratch_setup, scratch_teardown),
+		cmocka_unit_test(types_of_one_tensor),
 		cmocka_unit_test_setup_teardown(what_does_not_fit, scratch_setup, scratch_teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
