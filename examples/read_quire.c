@@ -30,14 +30,18 @@ static void put_text(const float *x, uint64_t rows, uint64_t cols)
 		printf("%.9g%c", (double)x[i], (i + 1) % cols ? ' ' : '\n');
 }
 
-static void put_floats(const float *x, uint64_t n)
+/* Little-endian, whatever this machine is; the floats are written over. */
+static void put_floats(float *x, uint64_t n)
 {
 	for (uint64_t i = 0; i < n; i++) {
 		uint32_t u;
+		uint8_t bytes[4];
 		memcpy(&u, &x[i], 4);
 		for (int b = 0; b < 4; b++)
-			putchar((int)(u >> 8 * b & 255));
+			bytes[b] = (uint8_t)(u >> 8 * b);
+		memcpy(&x[i], bytes, 4);
 	}
+	fwrite(x, sizeof *x, (size_t)n, stdout);
 }
 
 static int decode(const struct quire_read_tensor *t, uint64_t first, uint64_t rows, int text)

@@ -91,6 +91,7 @@ says "no scheme at all: where they are" "'quire help schemes' lists them"
 # make install, into a scratch root
 if command -v make >/dev/null 2>&1 && [ "$QUIRE" = "$ROOT/build/bin/quire" ]; then
 	succeeds "make install" make -s -C "$ROOT" install DESTDIR="$T/root" PREFIX=/usr
+	succeeds "the installed header compiles" cc -fsyntax-only -DNO_ZLIB -I"$T/root/usr/include" "$ROOT/examples/read_quire.c"
 	is "installed program runs" "$("$T/root/usr/bin/quire-inspect" "$DEMO" --json | grep -c '^  "format"')" 1
 	is "man pages" "$(ls "$T/root/usr/share/man/man1" | wc -l)" "$(($(echo "$commands" | wc -l) + 1))"
 	succeeds "make uninstall" make -s -C "$ROOT" uninstall DESTDIR="$T/root" PREFIX=/usr
