@@ -122,13 +122,32 @@ struct attend_back {
 	struct attention a;
 };
 
-/* Probabilities s [n, n] of a head; with a soft-cap, slope [n, n] gets the derivative of the cap. */
-static void probabilities(const struct attention *a, const float *q, const float *k, float *s, float *slope)
+/* Rows and columns of scores that are worked on at once: what lies behind a tile's last query is not computed. */
+enum { TILE = 64 };
+
+struct tile {
+	size_t from, n;          /* queries; or keys */
+	size_t first, end;       /* keys that some of the queries see; or queries that see some of the keys */
+};
+
+static struct tile queries_at(const struct attention *a, size_t from)
+{
+	size_t n = a->queries - from < TILE ? a->queries - from : TILE;
+	return (struct tile){ from, n, a->window && from + 1 > a->window ? from + 1 - a->window : 0, from + n };
+}
+
+static struct tile keys_at(const struct attention *a, size_t from)
+{
+	size_t n = a->keys - from < TILE ? a->keys - from : TILE, end = from + n - 1 + a->window;
+	return (struct tile){ from, n, from, a->window && end < a->queries ? end : a->queries };
+}
+
+/* Scores of queries become probabilities, s [n, n]; with a soft-cap, slope [n, n] gets the derivative of the cap. */
+static void probabilities(const struct attention *a, const struct tile *tile, float *s, float *slope)
 {
 	const struct kernels *kn = kernels();
 	size_t n = a->queries;
-	blas_gemm(false, true, n, n, a->dim, a->scale, q, (size_t)a->heads * a->dim, k, (size_t)a->kv_heads * a->dim, 0, s, n);
-	for (size_t t = 0; t < n; t++) {
+	for (size_t t = tile->from; t < tile->end; t++) {
 		float *row = s + t * n;
 		size_t from = a->window && t + 1 > a->window ? t + 1 - a->window : 0, count = t + 1 - from;
 		for (size_t i = from; slope && i <= t; i++) {
@@ -140,22 +159,60 @@ static void probabilities(const struct attention *a, const float *q, const float
 		for (size_t i = from; i <= t; i++)
 			row[i] *= inverse;
 		memset(row, 0, from * sizeof *row);
-		memset(row + t + 1, 0, (n - t - 1) * sizeof *row);
+		memset(row + t + 1, 0, (tile->end - t - 1) * sizeof *row);
 	}
 }
 
 /* dS = P * (dP - rows of sum P dP), in place of dP. */
-static void softmax_back(const struct attention *a, const float *p, float *dp, const float *slope)
+static void softmax_back(const struct attention *a, const struct tile *tile, const float *p, float *dp, const float *slope)
 {
 	size_t n = a->queries;
-	for (size_t t = 0; t < n; t++) {
+	for (size_t t = tile->from; t < tile->end; t++) {
 		size_t from = a->window && t + 1 > a->window ? t + 1 - a->window : 0;
-		float dot = kernels()->dot(p + t * n, dp + t * n, t + 1);
 		memset(dp + t * n, 0, from * sizeof *dp);
+		float dot = kernels()->dot(p + t * n, dp + t * n, t + 1);
 		for (size_t i = from; i <= t; i++)
 			dp[t * n + i] = p[t * n + i] * (dp[t * n + i] - dot) * (slope ? slope[t * n + i] : 1);
-		memset(dp + t * n + t + 1, 0, (n - t - 1) * sizeof *dp);
+		memset(dp + t * n + t + 1, 0, (tile->end - t - 1) * sizeof *dp);
 	}
+}
+
+/* Where a query head and its KV head begin in what a sequence has. */
+struct head_at {
+	const struct piece *p;
+	const struct attention *a;
+	float *s, *ds, *slope;   /* [n, n] */
+	size_t q, kv;
+	bool first;              /* of the query heads that read this KV head */
+};
+
+static void back_queries(const struct head_at *h, size_t from)
+{
+	const struct piece *p = h->p;
+	const struct attention *a = h->a;
+	size_t n = p->n, d = a->dim, q = p->width[0], kv = p->width[1];
+	struct tile t = queries_at(a, from);
+	size_t corner = t.from * n + t.first, seen = t.end - t.first;
+	const float *k = p->x[1] + h->kv + t.first * kv, *v = p->x[2] + h->kv + t.first * kv;
+	blas_gemm(false, true, t.n, seen, d, a->scale, p->x[0] + h->q + t.from * q, q, k, kv, 0, h->s + corner, n);
+	probabilities(a, &t, h->s, h->slope);
+	blas_gemm(false, true, t.n, seen, d, 1, p->dy + h->q + t.from * q, q, v, kv, 0, h->ds + corner, n);
+	softmax_back(a, &t, h->s, h->ds, h->slope);
+	if (p->dx[0])
+		blas_gemm(false, false, t.n, d, seen, a->scale, h->ds + corner, n, k, kv, p->fresh[0] ? 0 : 1, p->dx[0] + h->q + t.from * q, q);
+}
+
+static void back_keys(const struct head_at *h, size_t from)
+{
+	const struct piece *p = h->p;
+	size_t n = p->n, d = h->a->dim, q = p->width[0], kv = p->width[1];
+	struct tile t = keys_at(h->a, from);
+	size_t corner = t.first * n + t.from, seen = t.end - t.first, at = h->kv + t.from * kv, by = h->q + t.first * q;
+	if (p->dx[2])
+		blas_gemm(true, false, t.n, d, seen, 1, h->s + corner, n, p->dy + by, q, h->first && p->fresh[2] ? 0 : 1, p->dx[2] + at, kv);
+	if (p->dx[1])
+		blas_gemm(true, false, t.n, d, seen, h->a->scale, h->ds + corner, n, p->x[0] + by, q, h->first && p->fresh[1] ? 0 : 1,
+			  p->dx[1] + at, kv);
 }
 
 /* An item is a KV head of a sequence, with all query heads that read it. */
@@ -164,20 +221,15 @@ static void attend_back_item(void *arg, size_t item, int worker)
 	const struct attend_back *b = arg;
 	const struct piece *p = b->p;
 	const struct attention *a = &b->a;
-	size_t n = p->n, d = a->dim, q = p->width[0], kv = p->width[1], share = a->heads / a->kv_heads;
-	size_t seq = item / a->kv_heads, g = item % a->kv_heads, at_kv = seq * n * kv + g * d;
-	float *s = p->scratch + (size_t)worker * p->stride, *ds = s + n * n, *slope = a->softcap > 0 ? ds + n * n : NULL;
+	size_t n = p->n, share = a->heads / a->kv_heads, seq = item / a->kv_heads, g = item % a->kv_heads;
+	float *s = p->scratch + (size_t)worker * p->stride;
 	for (size_t i = 0; i < share; i++) {
-		size_t at = seq * n * q + (g * share + i) * d;
-		probabilities(a, p->x[0] + at, p->x[1] + at_kv, s, slope);
-		blas_gemm(false, true, n, n, d, 1, p->dy + at, q, p->x[2] + at_kv, kv, 0, ds, n);
-		softmax_back(a, s, ds, slope);
-		if (p->dx[0])
-			blas_gemm(false, false, n, d, n, a->scale, ds, n, p->x[1] + at_kv, kv, p->fresh[0] ? 0 : 1, p->dx[0] + at, q);
-		if (p->dx[2])
-			blas_gemm(true, false, n, d, n, 1, s, n, p->dy + at, q, i || !p->fresh[2] ? 1 : 0, p->dx[2] + at_kv, kv);
-		if (p->dx[1])
-			blas_gemm(true, false, n, d, n, a->scale, ds, n, p->x[0] + at, q, i || !p->fresh[1] ? 1 : 0, p->dx[1] + at_kv, kv);
+		struct head_at h = { p, a, s, s + n * n, a->softcap > 0 ? s + 2 * n * n : NULL, seq * n * p->width[0] + (g * share + i) * a->dim,
+				     seq * n * p->width[1] + g * a->dim, i == 0 };
+		for (size_t t = 0; t < n; t += TILE)
+			back_queries(&h, t);
+		for (size_t t = 0; t < n; t += TILE)
+			back_keys(&h, t);
 	}
 }
 
