@@ -152,7 +152,7 @@ static void planes_round_trip(void **state)
 static void independent_reader_agrees(void **state)
 {
 	(void)state;
-	static const struct { const char *scheme; bool compress; } rows[] = { { NULL, false }, { NULL }, { "Q4_K_M", false }, { "f32", true } };
+	static const struct { const char *scheme; bool compress; } rows[] = { { NULL, false }, { NULL, true }, { "Q4_K_M", false }, { "f32", true } };
 	for (size_t k = 0; k < sizeof rows / sizeof *rows; k++) {
 		pack(scratch("a.quire"), rows[k].scheme, rows[k].compress);
 		struct quire_read q;
