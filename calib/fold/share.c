@@ -24,6 +24,7 @@ static const struct attention_seen nothing;
 struct driver {
 	const struct fold_job *job;
 	const struct config *to;
+	struct config own;       /* the same with keys and values of its own in every layer: what a fit works on */
 	struct model *student_model;
 	const struct windows *text;
 	const struct share_options *o;
@@ -99,11 +100,11 @@ static bool reader(const struct driver *d, uint32_t layer)
 	return d->to->layer[layer].kv_source != layer;
 }
 
-/* A fit of a layer as the original has it: with keys and values of its own, unless others are put in their place. */
+/* A fit of a layer as the source has it, whose heads may be fewer than the original's: others' keys are put in their place. */
 static int fit_open(const struct driver *d, struct attention_fit *f, uint32_t layer, enum fit_keys keys,
 		    const struct attention_weights *shape, struct err *e)
 {
-	const struct attention_fit_layer l = { .model = d->job->original, .config = model_config(d->job->original), .layer = layer, .keys = keys,
+	const struct attention_fit_layer l = { .model = d->job->original, .config = &d->own, .layer = layer, .keys = keys,
 					       .key_layer = d->to->layer[layer].kv_source };
 	return attention_fit_init(f, &l, shape, refit_batch(&d->o->refit), d->text->ctx, e);
 }
@@ -389,7 +390,13 @@ int share_run(const struct fold_job *job, const struct share_options *o, struct 
 	struct driver d = { .job = job, .to = to, .text = job->text, .o = o, .report = report, .e = e };
 	if (!job->text && o->method != SHARE_REUSE)
 		return err_set(e, ERR_USAGE, "sharing layers by method %s needs a text", share_method_rows[o->method].name);
-	int rc = prepare(&d, e);
+	d.own = *to;
+	d.own.layer = malloc(to->layers * sizeof *d.own.layer);
+	int rc = d.own.layer ? prepare(&d, e) : err_nomem(e);
+	for (uint32_t i = 0; i < to->layers && d.own.layer; i++) {
+		d.own.layer[i] = to->layer[i];
+		d.own.layer[i].kv_source = i;
+	}
 	for (d.layer = 0; d.layer < to->layers && !rc; d.layer++)
 		rc = one_layer(&d, e);
 	stream_close(&d.teacher);
@@ -404,6 +411,7 @@ int share_run(const struct fold_job *job, const struct share_options *o, struct 
 		}
 	}
 	free(d.owner);
+	free(d.own.layer);
 	free(d.w);
 	free(d.x);
 	free(d.target);
