@@ -204,7 +204,8 @@ static int print_version(struct err *e)
 /* quire's own options stand before the command. */
 static int dispatch(int argc, char **argv, const struct command **c, struct err *e)
 {
-	const char *slash = argc ? strrchr(argv[0], '/') : NULL, *self = slash ? slash + 1 : argc ? argv[0] : "quire";
+	const char *self = argc ? argv[0] : "quire", *slash = strrchr(self, '/');
+	self = slash ? slash + 1 : self;
 	if (!strncmp(self, "quire-", 6)) {
 		*c = command_find(self + 6);
 		return *c ? run_command(*c, argc, argv, e) : unknown_command(self + 6, e);

@@ -315,15 +315,18 @@ int file_read_stdin(struct strbuf *out, bool again, struct err *e)
 	return lseek(STDIN_FILENO, at, SEEK_SET) < 0 ? io_error(e, "read", "standard input") : ERR_OK;
 }
 
-int file_write(const char *path, const void *data, size_t size, struct err *e)
+int out_whole(struct out_file *f, const void *data, size_t size, struct err *e)
 {
-	struct out_file *f;
-	int rc = out_open(path, &f, e);
-	if (rc)
-		return rc;
-	rc = out_write(f, data, size, e);
+	int rc = out_write(f, data, size, e);
 	if (!rc)
 		return out_commit(f, e);
 	out_abort(f);
 	return rc;
+}
+
+int file_write(const char *path, const void *data, size_t size, struct err *e)
+{
+	struct out_file *f;
+	int rc = out_open(path, &f, e);
+	return rc ? rc : out_whole(f, data, size, e);
 }

@@ -59,6 +59,7 @@ uint64_t out_offset(const struct out_file *f);                        /* where o
 const char *out_temp_path(const struct out_file *f);                  /* flushed by out_flush, for reading back */
 int out_flush(struct out_file *f, struct err *e);
 int out_commit(struct out_file *f, struct err *e);                    /* fsync, rename, fsync the folder; frees f, also on error */
+int out_whole(struct out_file *f, const void *data, size_t size, struct err *e); /* all of it: writes and commits; frees f, also on error */
 void out_abort(struct out_file *f);                                   /* unlink; frees f; NULL is fine */
 /*
  * A name for a temporary beside path, which is taken back like one of our own; others may write it by its name. Release

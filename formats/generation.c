@@ -50,7 +50,8 @@ int checkpoint_ends(const struct checkpoint *c, const struct config *config, str
 		rc = checkpoint_json(c, FILE_NAME, &root, e);
 	const struct json *eos = json_get(root, "eos_token_id");
 	bool list = json_kind(eos) == JSON_ARRAY;
-	for (const struct json *j = list ? json_first(eos) : json_is_null(eos) ? NULL : eos; j && !rc; j = list ? json_next(j) : NULL) {
+	const struct json *first = json_is_null(eos) ? NULL : eos;
+	for (const struct json *j = list ? json_first(eos) : first; j && !rc; j = list ? json_next(j) : NULL) {
 		int64_t id;
 		if (!json_int(j, &id) || id > INT32_MAX)
 			rc = err_set(e, ERR_INPUT, "%.600s: generation_config.json: eos_token_id is not a token id", c->path);

@@ -217,13 +217,7 @@ static int dir_put(struct out_dir *d, const char *name, const void *data, size_t
 {
 	struct out_file *f;
 	int rc = out_dir_file(d, name, &f, e);
-	if (rc)
-		return rc;
-	rc = out_write(f, data, size, e);
-	if (!rc)
-		return out_commit(f, e);
-	out_abort(f);
-	return rc;
+	return rc ? rc : out_whole(f, data, size, e);
 }
 
 static int write_index(struct st_sink *k, struct err *e)

@@ -63,7 +63,7 @@ static int hex4(const char *p, const char *end, unsigned *out)
 	for (int i = 0; i < 4; i++, p++) {
 		if (p == end)
 			return -1;
-		int d = *p >= '0' && *p <= '9' ? *p - '0' : *p >= 'a' && *p <= 'f' ? *p - 'a' + 10 : *p >= 'A' && *p <= 'F' ? *p - 'A' + 10 : -1;
+		int d = hex_digit(*p);
 		if (d < 0)
 			return -1;
 		*out = *out << 4 | (unsigned)d;

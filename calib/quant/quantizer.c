@@ -113,7 +113,12 @@ static int prepare_best(struct quantizer *q, const struct progress *progress, st
 		return rc;
 	q->equal = overlay_new(q->source, e);
 	q->report = calloc(q->plan->count, sizeof *q->report);
-	rc = !q->equal ? ERR_NOMEM : !q->report ? err_nomem(e) : q->keep_channels ? ERR_OK : equalize(q->config, q->source, q->equal, &q->skips, e);
+	if (!q->equal)
+		rc = ERR_NOMEM;
+	else if (!q->report)
+		rc = err_nomem(e);
+	else if (!q->keep_channels)
+		rc = equalize(q->config, q->source, q->equal, &q->skips, e);
 	struct quant_job job = { q->config, q->equal ? overlay_source(q->equal) : NULL, q->plan, &text, progress, &q->skips };
 	if (!rc && !q->keep_channels)
 		rc = arrangement_new(&job, &q->arrangement, e);

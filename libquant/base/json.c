@@ -8,6 +8,29 @@
 
 #include "base/map.h"
 
+unsigned utf8_follow(unsigned char lead, unsigned char limits[2])
+{
+	static const struct {
+		unsigned char first, last, limits[2];
+		unsigned follow;
+	} rows[] = {
+		{ 0xc2, 0xdf, { 0x80, 0xbf }, 1 },
+		{ 0xe0, 0xe0, { 0xa0, 0xbf }, 2 },
+		{ 0xe1, 0xec, { 0x80, 0xbf }, 2 },
+		{ 0xed, 0xed, { 0x80, 0x9f }, 2 },
+		{ 0xee, 0xef, { 0x80, 0xbf }, 2 },
+		{ 0xf0, 0xf0, { 0x90, 0xbf }, 3 },
+		{ 0xf1, 0xf3, { 0x80, 0xbf }, 3 },
+		{ 0xf4, 0xf4, { 0x80, 0x8f }, 3 },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+		if (lead >= rows[i].first && lead <= rows[i].last) {
+			memcpy(limits, rows[i].limits, 2);
+			return rows[i].follow;
+		}
+	return 0;
+}
+
 size_t utf8_sequence(const char *text, size_t room)
 {
 	const unsigned char *s = (const unsigned char *)text;
@@ -15,12 +38,9 @@ size_t utf8_sequence(const char *text, size_t room)
 		return 0;
 	if (*s < 0x80)
 		return 1;
-	size_t more = *s >= 0xc2 && *s < 0xe0 ? 1 : *s >= 0xe0 && *s < 0xf0 ? 2 : *s >= 0xf0 && *s < 0xf5 ? 3 : 0;
-	if (!more || room <= more)
-		return 0;
-	/* second-byte limits exclude overlong forms, surrogates and code points past U+10FFFF */
-	unsigned lo = *s == 0xe0 ? 0xa0 : *s == 0xf0 ? 0x90 : 0x80, hi = *s == 0xed ? 0x9f : *s == 0xf4 ? 0x8f : 0xbf;
-	if (s[1] < lo || s[1] > hi)
+	unsigned char limits[2];
+	size_t more = utf8_follow(*s, limits);
+	if (!more || room <= more || s[1] < limits[0] || s[1] > limits[1])
 		return 0;
 	for (size_t i = 2; i <= more; i++)
 		if ((s[i] & 0xc0) != 0x80)

@@ -39,6 +39,11 @@ void json_print(const struct json *j, struct strbuf *out);
 bool utf8_valid(const char *text, size_t len);
 /* Bytes of the character that text[room] begins with; 0 when it is not UTF-8. */
 size_t utf8_sequence(const char *text, size_t room);
+/*
+ * Bytes that follow a lead byte of more than one; 0: it is none. limits: of the first of them, lowest and highest, which
+ * exclude overlong forms, surrogates and code points past U+10FFFF.
+ */
+unsigned utf8_follow(unsigned char lead, unsigned char limits[2]);
 
 /* Writer. Keys are for members of objects; pass NULL inside arrays. indent 0 writes one line without spaces. */
 struct json_writer {

@@ -16,12 +16,20 @@ struct gathered {
  */
 void gather(const struct search_grid *g, const float *x, const float *w, size_t have, struct gathered *in);
 
-/* Past anything the formats can hold, and its square still far from overflow; NaN becomes 0. */
+/* Within [-limit, limit]; NaN becomes 0. */
+static inline float gather_clamp(float v, float limit)
+{
+	if (v > limit)
+		return limit;
+	if (v < -limit)
+		return -limit;
+	return v == v ? v : 0;
+}
+
+/* Past anything the formats can hold, and its square still far from overflow. */
 static inline float gather_tame(float v)
 {
-	const float limit = 1e9f;
-
-	return v > limit ? limit : v < -limit ? -limit : v == v ? v : 0;
+	return gather_clamp(v, 1e9f);
 }
 
 #endif

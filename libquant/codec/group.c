@@ -43,7 +43,7 @@ static float load_scale(const struct codec *c, uint16_t raw)
 static uint16_t store_scale(const struct codec *c, float x)
 {
 	float most = c->group_scale ? 0x1.fcp127f / (float)(c->has_offset ? (1 << c->bits) - 1 : 1 << (c->bits - 1)) : 65504.0f;
-	x = x > most ? most : x < -most ? -most : x == x ? x : 0;
+	x = gather_clamp(x, most);
 	return c->group_scale ? bf16_from_f32(x) : f16_from_f32(x);
 }
 

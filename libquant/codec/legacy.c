@@ -30,7 +30,7 @@ static const float HALF_MAX = 65504.0f;
 /* Rounds to half, but a finite one: an infinite scale would make the whole block useless. */
 static uint16_t half_finite(float x)
 {
-	return f16_from_f32(x > HALF_MAX ? HALF_MAX : x < -HALF_MAX ? -HALF_MAX : x == x ? x : 0);
+	return f16_from_f32(gather_clamp(x, HALF_MAX));
 }
 
 static void store(const struct codec *c, struct block_params *p, size_t n)

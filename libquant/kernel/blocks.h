@@ -15,7 +15,6 @@ struct sink {
 	v16 sum;
 };
 
-#define ALWAYS static inline __attribute__((always_inline))
 /* shifts by constants: a third of the time of shifts by a count */
 #define PRAGMA(TEXT) _Pragma(#TEXT)
 #define UNROLL(N) PRAGMA(GCC unroll N)
@@ -108,8 +107,10 @@ ALWAYS void k_scales(const uint8_t s[12], uint8_t sc[8], uint8_t mn[8])
 	}
 }
 
-ALWAYS void block_q4_k(const uint8_t *s, size_t i, struct sink *k, bool dot)
+/* Q4_K; and Q5_K, whose fifth bits stand in front of the nibbles. */
+ALWAYS void put_scaled(const uint8_t *s, size_t i, struct sink *k, bool dot, bool fifth)
 {
+	const uint8_t *low = s + (fifth ? 48 : 16);
 	float d = s_from_f16(s), dmin = s_from_f16(s + 2);
 	uint8_t sc[8], mn[8];
 	k_scales(s + 4, sc, mn);
@@ -117,26 +118,23 @@ ALWAYS void block_q4_k(const uint8_t *s, size_t i, struct sink *k, bool dot)
 	for (int j = 0; j < 8; j++) {
 		v16 scale = v_set(d * (float)sc[j]), m = v_set(dmin * (float)mn[j]);
 		for (int t = 0; t < 2; t++) {
-			b16 q = b_load(s + 16 + 32 * (j / 2) + 16 * t);
-			put(k, dot, i + (size_t)(32 * j + 16 * t), v_sub(v_mul(scale, v_from_u8(j % 2 ? b_high(q) : b_low(q))), m));
+			b16 q = b_load(low + 32 * (j / 2) + 16 * t);
+			q = j % 2 ? b_high(q) : b_low(q);
+			if (fifth)
+				q = b_or(q, b_shl(b_and(b_shr(b_load(s + 16 + 16 * t), j), 1), 4));
+			put(k, dot, i + (size_t)(32 * j + 16 * t), v_sub(v_mul(scale, v_from_u8(q)), m));
 		}
 	}
 }
 
+ALWAYS void block_q4_k(const uint8_t *s, size_t i, struct sink *k, bool dot)
+{
+	put_scaled(s, i, k, dot, false);
+}
+
 ALWAYS void block_q5_k(const uint8_t *s, size_t i, struct sink *k, bool dot)
 {
-	float d = s_from_f16(s), dmin = s_from_f16(s + 2);
-	uint8_t sc[8], mn[8];
-	k_scales(s + 4, sc, mn);
-	UNROLL(8)
-	for (int j = 0; j < 8; j++) {
-		v16 scale = v_set(d * (float)sc[j]), m = v_set(dmin * (float)mn[j]);
-		for (int t = 0; t < 2; t++) {
-			b16 q = b_load(s + 48 + 32 * (j / 2) + 16 * t), h = b_load(s + 16 + 16 * t);
-			q = b_or(j % 2 ? b_high(q) : b_low(q), b_shl(b_and(b_shr(h, j), 1), 4));
-			put(k, dot, i + (size_t)(32 * j + 16 * t), v_sub(v_mul(scale, v_from_u8(q)), m));
-		}
-	}
+	put_scaled(s, i, k, dot, true);
 }
 
 ALWAYS void block_q6_k(const uint8_t *s, size_t i, struct sink *k, bool dot)

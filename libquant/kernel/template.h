@@ -30,6 +30,8 @@
 #include "base/bytes.h"
 #include "tensor/half.h"
 
+#define ALWAYS static inline __attribute__((always_inline))
+
 static v16 v_load_tail(const float *x, size_t n, float pad)
 {
 	float buf[16];
@@ -97,34 +99,28 @@ static float k_dot(const float *a, const float *b, size_t n)
 }
 
 /* Weights in half precision; n from 16 to 16, the tail as in k_dot. */
-static float k_dot_f16(const void *src, const float *x, size_t n)
+ALWAYS float dot_halves(const uint8_t *s, const float *x, size_t n, bool brain)
 {
-	const uint8_t *s = src;
 	float buf[16];
 	v16 acc = v_set(0);
 	size_t i = 0;
 	for (; i + 16 <= n; i += 16)
-		acc = v_add(acc, v_mul(v_from_f16(s + 2 * i), v_load(x + i)));
+		acc = v_add(acc, v_mul(brain ? v_from_bf16(s + 2 * i) : v_from_f16(s + 2 * i), v_load(x + i)));
 	if (i < n) {
-		k_f32_from_f16(s + 2 * i, buf, n - i);
+		(brain ? k_f32_from_bf16 : k_f32_from_f16)(s + 2 * i, buf, n - i);
 		acc = v_add(acc, v_mul(v_load_tail(buf, n - i, 0), v_load_tail(x + i, n - i, 0)));
 	}
 	return v_sum(acc);
 }
 
+static float k_dot_f16(const void *src, const float *x, size_t n)
+{
+	return dot_halves(src, x, n, false);
+}
+
 static float k_dot_bf16(const void *src, const float *x, size_t n)
 {
-	const uint8_t *s = src;
-	float buf[16];
-	v16 acc = v_set(0);
-	size_t i = 0;
-	for (; i + 16 <= n; i += 16)
-		acc = v_add(acc, v_mul(v_from_bf16(s + 2 * i), v_load(x + i)));
-	if (i < n) {
-		k_f32_from_bf16(s + 2 * i, buf, n - i);
-		acc = v_add(acc, v_mul(v_load_tail(buf, n - i, 0), v_load_tail(x + i, n - i, 0)));
-	}
-	return v_sum(acc);
+	return dot_halves(src, x, n, true);
 }
 
 static float k_sum_squares(const float *x, size_t n)

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "text/tokenizer_parts.h"
 #include "text/unicode.h"
 
@@ -72,17 +73,12 @@ static int fuse(const struct dec_step *s, const struct pieces *in, struct pieces
 	return ERR_OK;
 }
 
-static int hex(char c)
-{
-	return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 /* The byte of <0xNN>, or -1. */
 static int byte_piece(const char *s, size_t n)
 {
 	if (n != 6 || memcmp(s, "<0x", 3) != 0 || s[5] != '>')
 		return -1;
-	int high = s[3] == '+' ? 0 : hex(s[3]), low = hex(s[4]);
+	int high = s[3] == '+' ? 0 : hex_digit(s[3]), low = hex_digit(s[4]);
 	return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 

@@ -44,7 +44,9 @@ static int parse_bert(const struct json *j, struct arena *a, struct norm_step *s
 
 static int base64_digit(char c)
 {
-	return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52 : c == '+' ? 62 : c == '/' ? 63 : -1;
+	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	const char *at = c ? strchr(digits, c) : NULL;
+	return at ? (int)(at - digits) : -1;
 }
 
 static int parse_precompiled(const struct json *j, struct arena *a, struct norm_step *s, struct err *e)

@@ -4,6 +4,8 @@
 #include <string.h>
 #include <utf8proc.h>
 
+#include "base/json.h"
+
 size_t utf8_encode(uint32_t c, char out[4])
 {
 	if (c < 0x80) {
@@ -37,18 +39,17 @@ static int well_formed(const unsigned char *s, size_t n)
 {
 	if (s[0] < 0x80)
 		return 1;
-	int want = s[0] >= 0xc2 && s[0] < 0xe0 ? 2 : s[0] >= 0xe0 && s[0] < 0xf0 ? 3 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4 : 0;
-	if (!want)
+	unsigned char limits[2];
+	int follow = (int)utf8_follow(s[0], limits);
+	if (!follow)
 		return -1;
-	/* the second byte's limits exclude overlong forms, surrogates and code points past U+10FFFF */
-	unsigned lo = s[0] == 0xe0 ? 0xa0 : s[0] == 0xf0 ? 0x90 : 0x80, hi = s[0] == 0xed ? 0x9f : s[0] == 0xf4 ? 0x8f : 0xbf;
-	for (int i = 1; i < want; i++) {
-		if ((size_t)i >= n || s[i] < lo || s[i] > hi)
+	for (int i = 1; i <= follow; i++) {
+		if ((size_t)i >= n || s[i] < limits[0] || s[i] > limits[1])
 			return -i;
-		lo = 0x80;
-		hi = 0xbf;
+		limits[0] = 0x80;
+		limits[1] = 0xbf;
 	}
-	return want;
+	return follow + 1;
 }
 
 void unicode_sanitize(const char *text, size_t n, struct strbuf *out)
