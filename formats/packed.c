@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "codec/codec.h"
 #include "formats/ct.h"
@@ -36,8 +37,13 @@ const struct packed_row packed_rows[] = {
 	{ "bitsandbytes", NULL, NULL, ".weight.absmax", NULL, NULL },
 	{ "bitsandbytes", NULL, NULL, ".quant_state.bitsandbytes__nf4", NULL, NULL },
 	{ "bitsandbytes", NULL, NULL, ".quant_state.bitsandbytes__fp4", NULL, NULL },
-	{ "GPTQ", "gptq", NULL, ".g_idx", NULL, NULL },
-	{ "AWQ", "awq", NULL, NULL, NULL, NULL },
+	{ "GPTQ", "gptq", NULL, NULL, NULL, gptq_attach },
+	{ "GPTQ", NULL, NULL, ".g_idx", NULL, NULL },
+	{ "AWQ", "awq", "gemm", NULL, NULL, awq_attach },
+	{ "AWQ in another layout than gemm", "awq", "", NULL, NULL, NULL },
+	{ "AWQ", "awq", NULL, NULL, NULL, awq_attach },
+	{ "AutoRound as GPTQ", "auto-round", "auto_round:auto_gptq", NULL, NULL, gptq_attach },
+	{ "AutoRound as AWQ", "auto-round", "auto_round:auto_awq", NULL, NULL, awq_attach },
 	{ "AutoRound", "auto-round", NULL, NULL, NULL, NULL },
 	{ "AutoRound", "intel/auto-round", NULL, NULL, NULL, NULL },
 	{ "GPTQ or AWQ", NULL, NULL, ".qweight", NULL, NULL },
@@ -53,7 +59,10 @@ const struct packed_row packed_rows[] = {
 	{ "FP-Quant", "fp_quant", NULL, ".qweight", NULL, NULL },
 	{ "BitNet", "bitnet", NULL, NULL, NULL, NULL },
 	{ "Quark", "quark", NULL, NULL, NULL, NULL },
-	{ "MLX", "mlx", NULL, ".weight", "u32", NULL },
+	{ "MLX", "mlx", "affine", NULL, NULL, mlx_attach },
+	{ "MLX in a mode other than affine", "mlx", "", NULL, NULL, NULL },
+	{ "MLX", "mlx", NULL, NULL, NULL, mlx_attach },
+	{ "MLX", NULL, NULL, ".weight", "u32", NULL },
 	{ "8 bits with scales", NULL, NULL, ".weight_scale", NULL, scaled_attach },
 };
 const unsigned packed_row_count = sizeof packed_rows / sizeof *packed_rows;
@@ -83,18 +92,25 @@ static const struct tensor *codes(const struct tensor_source *s)
 	return NULL;
 }
 
-static int refuse(struct err *e, const char *name, const char *how, const char *what)
+int packed_refuse(struct err *e, const char *name, const char *how, const char *what)
 {
 	return err_set(e, ERR_UNSUPPORTED, "its weights are quantized by another program (%.60s, as %s %.160s says), which is not read; "
 		       "dequantize them to bf16 with that program first, or take the original model", name, how, what);
 }
 
-/* quantization_config, or what mlx-lm calls it. Old bitsandbytes and MLX configurations do not name their method. */
+/* mlx-lm writes both. */
+static const char *const quant_keys[] = { "quantization_config", "quantization" };
+
+static bool is_quant_key(const char *key)
+{
+	return !strcmp(key, quant_keys[0]) || !strcmp(key, quant_keys[1]);
+}
+
+/* Old bitsandbytes and MLX configurations do not name their method. */
 static const struct json *find_config(const struct json *root, const char **method)
 {
-	static const char *const keys[] = { "quantization_config", "quantization" };
-	for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) {
-		const struct json *q = json_get(root, keys[i]);
+	for (size_t i = 0; i < sizeof quant_keys / sizeof *quant_keys; i++) {
+		const struct json *q = json_get(root, quant_keys[i]);
 		if (json_kind(q) != JSON_OBJECT)
 			continue;
 		*method = json_string(json_get(q, "quant_method"));
@@ -110,26 +126,27 @@ static const struct json *find_config(const struct json *root, const char **meth
 static const struct packed_row *by_config(const struct json *q, const char *method)
 {
 	/* a group's own format before that of all */
-	const char *own = json_string(json_get(json_first(json_get(q, "config_groups")), "format"));
-	const char *format = json_string(json_get(q, "format"));
-	format = own ? own : format ? format : json_string(json_get(q, "quant_algo"));
+	static const char *const keys[] = { "format", "quant_algo", "packing_format", "mode", "version" };
+	const char *format = json_string(json_get(json_first(json_get(q, "config_groups")), "format"));
+	for (size_t i = 0; i < sizeof keys / sizeof *keys && !format; i++)
+		format = json_string(json_get(q, keys[i]));
 	for (unsigned i = 0; i < packed_row_count; i++) {
 		const struct packed_row *r = &packed_rows[i];
 		if (r->method && !strcmp(r->method, method) &&
-		    (!r->format || (format && !strncmp(r->format, format, strlen(r->format)))))
+		    (!r->format || (format && !strncasecmp(r->format, format, strlen(r->format)))))
 			return r;
 	}
 	return NULL;
 }
 
 /* What config.json says of the weights' storage is true of the file alone. */
-static int strip_config(struct checkpoint *c, const struct json *root, const struct json *q, struct err *e)
+static int strip_config(struct checkpoint *c, const struct json *root, struct err *e)
 {
 	struct strbuf text = { 0 }, value = { 0 };
 	struct json_writer w = { .out = &text, .indent = 2 };
 	jw_object(&w, NULL);
 	for (const struct json *j = json_first(root); j; j = json_next(j)) {
-		if (j == q)
+		if (is_quant_key(json_key(j)))
 			continue;
 		strbuf_clear(&value);
 		json_print(j, &value);
@@ -164,7 +181,7 @@ static int check_marks(const struct tensor_source *s, const struct packed_row **
 	for (unsigned i = 0; i < packed_row_count; i++) {
 		const struct tensor *t = marked(s, &packed_rows[i]);
 		if (t && !packed_rows[i].attach)
-			return refuse(e, packed_rows[i].name, "tensor", t->name);
+			return packed_refuse(e, packed_rows[i].name, "tensor", t->name);
 		if (t && !*readable)
 			*readable = &packed_rows[i];
 	}
@@ -178,7 +195,7 @@ static int attach(struct checkpoint *c, const struct json *root, struct err *e)
 	const struct packed_row *row = q && method ? by_config(q, method) : NULL, *more = NULL;
 	int rc = ERR_OK;
 	if (method && (!row || !row->attach))
-		return refuse(e, row ? row->name : method, "config.json's", json_key(q));
+		return packed_refuse(e, row ? row->name : method, "config.json's", json_key(q));
 	if (!row || row->attach == scaled_attach)
 		rc = check_marks(c->source, &more, e);
 	if (!row)
@@ -189,10 +206,10 @@ static int attach(struct checkpoint *c, const struct json *root, struct err *e)
 		rc = check_marks(c->source, &more, e);
 	const struct tensor *left = rc ? NULL : codes(c->source);
 	if (left)
-		rc = refuse(e, "integer codes of a layout it does not name", "tensor", left->name);
+		rc = packed_refuse(e, "integer codes of a layout it does not name", "tensor", left->name);
 	if (!rc && row)
 		rc = add_fact(c, row->name, e);
-	return rc || !q ? rc : strip_config(c, root, q, e);
+	return rc || !q ? rc : strip_config(c, root, e);
 }
 
 int packed_attach(struct checkpoint *c, struct err *e)

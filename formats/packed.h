@@ -26,7 +26,14 @@ extern const unsigned packed_row_count;
 /* For readers of safetensors, once source and side files are there. Takes quantization_config out of config.json. */
 int packed_attach(struct checkpoint *c, struct err *e);
 
+/* The message for what is not read: the layout's name, and where it is said. */
+int packed_refuse(struct err *e, const char *name, const char *how, const char *what);
+
 /* scaled.c: 8-bit floats or integers with a scale per tensor, row, group or block. */
 int scaled_attach(struct checkpoint *c, const struct json *quant, struct err *e);
+/* codes.c: whole numbers with scales and zero points or biases. */
+int gptq_attach(struct checkpoint *c, const struct json *quant, struct err *e);
+int awq_attach(struct checkpoint *c, const struct json *quant, struct err *e);
+int mlx_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 
 #endif

@@ -126,8 +126,8 @@ static void refuses_by_configuration(void **state)
 	static const char *const rows[][2] = {
 		{ QUANT("\"quant_method\": \"bitsandbytes\", \"load_in_4bit\": true"), "bitsandbytes" },
 		{ QUANT("\"load_in_8bit\": true"), "bitsandbytes" },
-		{ QUANT("\"quant_method\": \"gptq\", \"bits\": 4"), "GPTQ" },
-		{ QUANT("\"quant_method\": \"awq\", \"bits\": 4"), "AWQ" },
+		{ QUANT("\"quant_method\": \"awq\", \"bits\": 4, \"version\": \"gemv\""), "AWQ in another layout" },
+		{ QUANT("\"quant_method\": \"auto-round\", \"packing_format\": \"auto_round:exllamav2\""), "AutoRound" },
 		{ QUANT("\"quant_method\": \"hqq\""), "HQQ" },
 		{ QUANT("\"quant_method\": \"aqlm\""), "AQLM" },
 		{ QUANT("\"quant_method\": \"eetq\""), "EETQ" },
@@ -138,7 +138,7 @@ static void refuses_by_configuration(void **state)
 		{ QUANT("\"quant_method\": \"compressed-tensors\", \"format\": \"nvfp4-pack-quantized\""), "NVFP4" },
 		{ QUANT("\"quant_method\": \"compressed-tensors\", \"format\": \"marlin-24\""), "compressed-tensors" },
 		{ QUANT("\"quant_method\": \"what-is-new\""), "what-is-new" },
-		{ "{\"quantization\": {\"group_size\": 64, \"bits\": 4}}", "MLX" },
+		{ "{\"quantization\": {\"group_size\": 32, \"bits\": 4, \"mode\": \"mxfp4\"}}", "MLX in a mode other than affine" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

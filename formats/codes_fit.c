@@ -1,0 +1,162 @@
+/* Whose grid is it? A matrix of codes goes into one of our codecs only where every value stays what it was. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/bytes.h"
+#include "codec/codec.h"
+#include "formats/codes.h"
+#include "tensor/half.h"
+
+float codes_float(const struct tensor *t, const uint8_t *bytes, uint64_t i)
+{
+	if (t->codec->block_bytes == 4)
+		return f32_from_bits(load_u32(bytes + 4 * i));
+	uint16_t raw = load_u16(bytes + 2 * i);
+	return *t->codec->name == 'b' ? f32_from_bf16(raw) : f32_from_f16(raw);
+}
+
+/* ---- zero points and the order of columns */
+
+struct zeros {
+	unsigned least, most;
+};
+
+static struct zeros look(const struct codes_layout *l, const struct codes_parts *p, const struct codes *x)
+{
+	struct zeros z = { 255, 0 };
+	uint8_t tile[CODES_TILE];
+	for (uint64_t g = 0; g < x->groups; g++)
+		for (uint64_t row = 0; row < x->rows; row += CODES_TILE) {
+			size_t n = x->rows - row < CODES_TILE ? (size_t)(x->rows - row) : CODES_TILE;
+			l->zeros(x, p->bytes[PART_ZERO].data, g, row, n, tile);
+			for (size_t i = 0; i < n; i++) {
+				z.least = tile[i] < z.least ? tile[i] : z.least;
+				z.most = tile[i] > z.most ? tile[i] : z.most;
+			}
+		}
+	return z;
+}
+
+/* One step beside the middle everywhere, in what is symmetric by its configuration: a file of the other of GPTQ's two layouts. */
+static void correct(const struct codes_layout *l, const struct codes_parts *p, const struct json *quant, struct codes *x,
+		    struct notes *notes)
+{
+	struct zeros z = look(l, p, x);
+	unsigned middle = 1u << (x->bits - 1), off = x->less ? middle + 1 : middle - 1;
+	bool symmetric = false;
+	if (l->part[PART_ORDER] && json_bool(json_get(quant, "sym"), &symmetric) && symmetric && z.least == off && z.most == off) {
+		x->less = !x->less;
+		notes_add(notes, "quantization_config says sym, but by its checkpoint_format all zero points would be one beside the middle: "
+			  "read as %s", x->less ? "gptq" : "gptq_v2");
+	} else if (x->less && !z.least) {
+		notes_add(notes, "zero points of 0, which programs read differently from this layout of GPTQ: read as GPTQModel does");
+	}
+}
+
+static int inspect_order(const struct codes_parts *p, struct codes *x, struct err *e)
+{
+	const uint8_t *order = p->bytes[PART_ORDER].data;
+	uint64_t first = 0;
+	for (uint64_t c = 0; c < x->cols; c++)
+		if (load_u32(order + 4 * c) >= x->groups)
+			return err_set(e, ERR_INPUT, "tensor %.200s: column %llu is of no group", p->tensor[PART_ORDER]->name,
+				       (unsigned long long)c);
+	/* the length of a group by what is there, whatever the configuration says */
+	while (first < x->cols && load_u32(order + 4 * first) == 0)
+		first++;
+	x->group = first ? first : 1;
+	x->ordered = (x->cols + x->group - 1) / x->group != x->groups;
+	for (uint64_t c = 0; c < x->cols && !x->ordered; c++)
+		x->ordered = load_u32(order + 4 * c) != c / x->group;
+	return ERR_OK;
+}
+
+int codes_inspect(const struct codes_layout *l, const struct codes_parts *p, const struct json *quant, struct codes *x,
+		  struct notes *notes, struct err *e)
+{
+	if (l->zeros)
+		correct(l, p, quant, x, notes);
+	return p->tensor[PART_ORDER] ? inspect_order(p, x, e) : ERR_OK;
+}
+
+/* ---- codecs */
+
+static bool all_half(const struct codes_parts *p, enum code_part part, bool bf16)
+{
+	const struct tensor *t = p->tensor[part];
+	uint64_t n = tensor_elements(t);
+	for (uint64_t i = 0; i < n; i++) {
+		float v = codes_float(t, p->bytes[part].data, i);
+		if ((bf16 ? f32_from_bf16(bf16_from_f32(v)) : f32_from_f16(f16_from_f32(v))) != v)
+			return false;
+	}
+	return true;
+}
+
+/* Scales in 16 bits, without rounding: as f16, as bf16, or not at all. */
+enum half { NO_HALF, AS_F16, AS_BF16 };
+
+static enum half scales_as(const struct codes_parts *p)
+{
+	const char *name = p->tensor[PART_SCALE]->codec->name;
+	if (!strcmp(name, "f16") || !strcmp(name, "bf16"))
+		return *name == 'b' ? AS_BF16 : AS_F16;
+	return all_half(p, PART_SCALE, false) ? AS_F16 : all_half(p, PART_SCALE, true) ? AS_BF16 : NO_HALF;
+}
+
+/* Is every bias a whole zero point times its scale? */
+static bool whole_zeros(const struct codes_parts *p, const struct codes *x)
+{
+	uint64_t n = x->rows * x->groups;
+	for (uint64_t i = 0; i < n; i++) {
+		double s = codes_float(p->tensor[PART_SCALE], p->bytes[PART_SCALE].data, i);
+		double b = codes_float(p->tensor[PART_ZERO], p->bytes[PART_ZERO].data, i), z = s != 0 ? rint(-b / s) : 0;
+		if (!(z >= 0 && z <= (1 << x->bits) - 1) || -z * s != b)
+			return false;
+	}
+	return true;
+}
+
+/* Our groups are of 32, 64 or 128 columns, or whole rows; a longer group is several with the same scale. */
+static const struct codec *integer_codec(const struct codes *x, bool symmetric, enum half scales)
+{
+	static const unsigned spans[] = { 128, 64, 32 };
+	char name[48], span[16] = "";
+	if (x->groups == 1)
+		snprintf(span, sizeof span, "row");
+	for (size_t i = 0; i < sizeof spans / sizeof *spans && !*span; i++)
+		if (x->group % spans[i] == 0)
+			snprintf(span, sizeof span, "g%u", spans[i]);
+	snprintf(name, sizeof name, "int%d-%s%s%s", x->bits, span, symmetric ? "" : "-zp", scales == AS_BF16 ? "-bf16" : "");
+	return codec_find(name);
+}
+
+static const struct codec *with_biases(const struct codes_parts *p, const struct codes *x, const char **why)
+{
+	enum half scales = scales_as(p);
+	const struct codec *c = scales != NO_HALF && whole_zeros(p, x) ? integer_codec(x, false, scales) : NULL;
+	if (c)
+		return c;
+	*why = "no codec has floats beside codes of this width";
+	c = x->group % 32 ? NULL : x->bits == 4 ? codec_find("q4_1") : x->bits == 5 ? codec_find("q5_1") : NULL;
+	if (c && !(all_half(p, PART_SCALE, false) && all_half(p, PART_ZERO, false))) {
+		*why = "scales or biases are no f16";
+		return NULL;
+	}
+	return c;
+}
+
+const struct codec *codes_codec(const struct codes_layout *l, const struct codes_parts *p, const struct codes *x, const char **why)
+{
+	unsigned middle = 1u << (x->bits - 1);
+	if (l->bias)
+		return with_biases(p, x, why);
+	*why = "columns are grouped in an order of their own";
+	if (x->ordered)
+		return NULL;
+	enum half scales = scales_as(p);
+	struct zeros z = look(l, p, x);
+	*why = scales == NO_HALF ? "scales need more than 16 bits" : "no codec has groups of this length";
+	return scales == NO_HALF ? NULL : integer_codec(x, z.least == middle && z.most == middle, scales);
+}
