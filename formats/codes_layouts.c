@@ -58,13 +58,13 @@ static int gptq_format(const struct json *quant, const struct tensor *t, struct 
 	const char *f = json_string(json_get(quant, "checkpoint_format"));
 	f = f ? f : json_string(json_get(quant, "format"));
 	const char *type = json_string(json_get(quant, "pack_dtype"));
-	bool first = !f || !strcmp(f, "gptq"), planes = f && !strcmp(f, "gptq_p");
-	if (!first && !planes && strcmp(f, "gptq_v2"))
+	bool first = !f || !strcmp(f, "gptq");
+	if (!first && strcmp(f, "gptq_v2"))
 		return packed_refuse(e, "GPTQ in another layout", "config.json's", f);
 	if (type && strcmp(type, "int32"))
 		return packed_refuse(e, "GPTQ in words of another size", "config.json's", type);
 	x->less = first;
-	if (x->bits != 2 && x->bits != 4 && x->bits != 8 && (x->bits != 3 || planes))
+	if (x->bits != 2 && x->bits != 3 && x->bits != 4 && x->bits != 8)
 		return packed_refuse(e, "GPTQ in planes of bits", "tensor", t->name);
 	return ERR_OK;
 }
@@ -182,7 +182,7 @@ static int mlx_measure(const struct tensor *const part[CODE_PARTS], const struct
 	mode = json_string(json_get(own, "mode")) ? json_string(json_get(own, "mode")) : mode;
 	if (mode && strcmp(mode, "affine"))
 		return packed_refuse(e, "MLX in a mode other than affine", "tensor", codes->name);
-	if (bits < 2 || bits > 8 || group < 1)
+	if (bits < 2 || bits > 8 || bits == 7 || group < 1)
 		return err_set(e, ERR_INPUT, "tensor %.200s: %lld bits in groups of %lld", codes->name, (long long)bits, (long long)group);
 	uint32_t last = codes->ndim - 1;
 	bool ok = codes->ndim >= 2 && scale->ndim == codes->ndim && bias->ndim == codes->ndim && bias->codec == scale->codec &&
