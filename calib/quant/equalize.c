@@ -130,7 +130,7 @@ static int scale_producer(const struct job *j, enum role r, const float *scale, 
 static bool has_role(const struct job *j, enum role r)
 {
 	char name[96];
-	return r != ROLE_UNKNOWN && role_hf_name(j->config->arch, r, j->place, name) && source_find(overlay_source(j->out), name);
+	return role_hf_name(j->config->arch, r, j->place, name) && source_find(overlay_source(j->out), name);
 }
 
 static int one_producer(struct job *j, const struct site *site, struct err *e)

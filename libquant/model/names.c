@@ -137,12 +137,12 @@ static char *fill(const char *pattern, bool expert, uint32_t place, char *buf)
 
 char *role_hf_name(const struct arch *a, enum role r, uint32_t place, char *buf)
 {
-	return fill(pattern_of(a, r, false), role_rows[r].per_expert, place, buf);
+	return r < ROLE_COUNT ? fill(pattern_of(a, r, false), role_rows[r].per_expert, place, buf) : NULL;
 }
 
 char *role_gguf_name(const struct arch *a, enum role r, uint32_t layer, char *buf)
 {
-	return fill(pattern_of(a, r, true), role_rows[r].per_expert, layer, buf);
+	return r < ROLE_COUNT ? fill(pattern_of(a, r, true), role_rows[r].per_expert, layer, buf) : NULL;
 }
 
 enum layout role_gguf_layout(const struct arch *a, enum role r)

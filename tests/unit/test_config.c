@@ -376,7 +376,11 @@ static void names_round_trip(void **state)
 	(void)state;
 	for (unsigned i = 0; i < arch_row_count; i++) {
 		const struct arch *a = arch_rows[i];
+		char none[96];
 		assert_ptr_equal(arch_find(a->name), a);
+		/* as the bias of a matrix that has none */
+		assert_null(role_hf_name(a, ROLE_UNKNOWN, 0, none));
+		assert_null(role_gguf_name(a, ROLE_UNKNOWN, 0, none));
 		for (int r = 0; r < ROLE_COUNT; r++) {
 			char name[96];
 			uint32_t want = role_rows[r].per_layer ? 37 : UINT32_MAX, layer = 0, place = 37;
