@@ -52,7 +52,7 @@ PASSIVE1000)
 	is "waiting is passive, but for a moment" "$(spin env)" PASSIVE1000
 	is "a user's policy stays" "$(spin env OMP_WAIT_POLICY=active)" ACTIVE30000000000
 	is "a user's count stays" "$(spin env GOMP_SPINCOUNT=77)" PASSIVE77 ;;
-*) if ldd "$QUIRE" 2>/dev/null | grep -q libgomp && [ "$(env -u OMP_NUM_THREADS nproc)" -gt 1 ]; then not_ok "waiting is passive (got '$(spin env)')"; else skip "waiting: no libgomp, or one core"; fi ;;
+*) if [ -z "${SANITIZED-}" ] && ldd "$QUIRE" 2>/dev/null | grep -q libgomp && [ "$(env -u OMP_NUM_THREADS nproc)" -gt 1 ]; then not_ok "waiting is passive (got '$(spin env)')"; else skip "waiting: no libgomp, one core, or a build without OpenMP"; fi ;;
 esac
 
 # a processor that OpenBLAS does not know is not taken for one without AVX; what the user says stays

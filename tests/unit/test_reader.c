@@ -81,7 +81,7 @@ static struct noise *noise_new(void)
 
 static void noise_free(struct noise *x)
 {
-	for (size_t i = 0; i < x->source.count; i++)
+	for (size_t i = 0; i < sizeof x->data / sizeof *x->data; i++)
 		free(x->data[i]);
 	map_release(&x->source.index);
 	free(x);
