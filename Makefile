@@ -50,7 +50,7 @@ $(B)/obj/libquant/kernel/avx2.o $(B)/obj/libquant/kernel/%avx2.o: ISA := $(if $(
 $(B)/obj/libquant/kernel/avx512.o $(B)/obj/libquant/kernel/%avx512.o: ISA := $(if $(X86),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c)
 
 # the fuzzer learns little from comparisons in here, and they are the most
-$(B)/obj/libquant/base/%.o: QUIET := $(if $(findstring fuzzer,$(SAN)),-fno-sanitize-coverage=trace-cmp)
+$(B)/obj/libquant/base/%.o $(B)/obj/libquant/codec/%.o: QUIET := $(if $(findstring fuzzer,$(SAN)),-fno-sanitize-coverage=trace-cmp)
 
 .PHONY: have-libraries
 have-libraries:

@@ -147,12 +147,13 @@ const char *scheme_name(size_t i)
 	return NULL;
 }
 
-/* In lower case, with '-' for '_': the way names are compared. */
+/* In lower case and without what stands between the parts, which is the first that people forget: "q4km" is q4_k_m. */
 static void folded(const char *name, char out[64])
 {
 	size_t n = 0;
-	for (; name[n] && n < 63; n++)
-		out[n] = name[n] == '-' ? '_' : (char)tolower((unsigned char)name[n]);
+	for (; *name && n < 63; name++)
+		if (*name != '-' && *name != '_')
+			out[n++] = (char)tolower((unsigned char)*name);
 	out[n] = '\0';
 }
 
