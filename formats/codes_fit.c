@@ -1,11 +1,13 @@
 /* Whose grid is it? A matrix of codes goes into one of our codecs only where every value stays what it was. */
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/bytes.h"
 #include "codec/codec.h"
 #include "formats/codes.h"
+#include "formats/packed.h"
 #include "tensor/half.h"
 
 float codes_float(const struct tensor *t, const uint8_t *bytes, uint64_t i)
@@ -54,6 +56,22 @@ static void correct(const struct codes_layout *l, const struct codes_parts *p, c
 	}
 }
 
+/* Programs that order columns give each group its own: where one has none, the file is of another kind. */
+static int no_group_is_empty(const struct codes_parts *p, const struct codes *x, struct err *e)
+{
+	const uint8_t *order = p->bytes[PART_ORDER].data;
+	bool *has = calloc(x->groups ? x->groups : 1, sizeof *has);
+	uint64_t g = 0;
+	if (!has)
+		return err_nomem(e);
+	for (uint64_t c = 0; c < x->cols; c++)
+		has[load_u32(order + 4 * c)] = true;
+	while (g < x->groups && has[g])
+		g++;
+	free(has);
+	return g == x->groups ? ERR_OK : packed_refuse(e, "GPTQ with a group that has no column", "tensor", p->tensor[PART_ORDER]->name);
+}
+
 static int inspect_order(const struct codes_parts *p, struct codes *x, struct err *e)
 {
 	const uint8_t *order = p->bytes[PART_ORDER].data;
@@ -62,6 +80,8 @@ static int inspect_order(const struct codes_parts *p, struct codes *x, struct er
 		if (load_u32(order + 4 * c) >= x->groups)
 			return err_set(e, ERR_INPUT, "tensor %.200s: column %llu is of no group", p->tensor[PART_ORDER]->name,
 				       (unsigned long long)c);
+	if (no_group_is_empty(p, x, e))
+		return e->code;
 	/* the length of a group by what is there, whatever the configuration says */
 	while (first < x->cols && load_u32(order + 4 * first) == 0)
 		first++;

@@ -148,6 +148,8 @@ static void refuses(void **state)
 		{ GPTQ(""), { WORDS, SCALES, ZEROS(0x77), { "a.g_idx", "I32", "[32]", 128, 1 } }, ERR_INPUT, "is of no group" },
 		{ GPTQ(""), { WORDS, SCALES, ZEROS(0x77), { "a.g_idx", "I32", "[32]", 128, 0xff } }, ERR_INPUT, "is of no group" },
 		{ GPTQ(", \"desc_act\": true"), { WORDS, SCALES, ZEROS(0x77) }, ERR_INPUT, "g_idx is missing" },
+		{ GPTQ(""), { WORDS, { "a.scales", "F16", "[2,8]", 32, 0 }, { "a.qzeros", "I32", "[2,1]", 8, 0x77 }, { "a.g_idx", "I32", "[32]", 128, 0 } },
+		  ERR_UNSUPPORTED, "a group that has no column" },
 		{ GPTQ(", \"checkpoint_format\": \"marlin\""), { WORDS, SCALES, ZEROS(0x77) }, ERR_UNSUPPORTED, "GPTQ in another layout" },
 		{ GPTQ(", \"pack_dtype\": \"int16\""), { WORDS, SCALES, ZEROS(0x77) }, ERR_UNSUPPORTED, "words of another size" },
 		{ GPTQ(""), { { "a.qweight", "I32", "[5,32]", 640, 0 }, { "a.scales", "F16", "[1,32]", 64, 0 }, { "a.qzeros", "I32", "[1,5]", 20, 0 } },
