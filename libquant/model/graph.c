@@ -192,6 +192,14 @@ value common_feed_forward(struct build *b, value x)
 	return op_linear(b, op_glu(b, gate, up), ROLE_DOWN);
 }
 
+void common_sandwich(struct build *b, bool head_norms)
+{
+	value x = common_attention(b, op_norm(b, STREAM, ROLE_ATTN_NORM), head_norms);
+	op_add(b, op_norm(b, x, ROLE_POST_ATTN_NORM));
+	x = common_feed_forward(b, op_norm(b, STREAM, ROLE_FFN_NORM));
+	op_add(b, op_norm(b, x, ROLE_POST_FFN_NORM));
+}
+
 value common_mixture(struct build *b, value x)
 {
 	value weights = op_route(b, op_linear(b, x, ROLE_ROUTER)), of_one = op_experts(b, x, weights);

@@ -140,5 +140,7 @@ value common_feed_forward(struct build *b, value x);
 value common_mlp(struct build *b, value x); /* without a gate */
 /* The same of a layer that is a mixture of such: each token goes to those that a router chooses. */
 value common_mixture(struct build *b, value x);
+/* A whole layer of the first two, with a norm in front of each and one behind it. */
+void common_sandwich(struct build *b, bool head_norms);
 
 #endif

@@ -65,18 +65,18 @@ static void find_wanted(struct tape_plan *p, const struct tape_job *j)
 }
 
 /* How far gradients have come while the way back is laid out. */
-struct progress {
+struct arrivals {
 	bool has[TAPE_VALUES];   /* some gradient by this value */
 	int known[TAPE_VALUES];  /* when the last part of it came */
 	int clock;
 };
 
-static bool has_gradient(const struct tape_plan *p, const struct progress *g, value v)
+static bool has_gradient(const struct tape_plan *p, const struct arrivals *g, value v)
 {
 	return p->value[v].wanted && (g->has[v] || p->value[v].stream || p->value[v].lent);
 }
 
-static void add_step(struct tape_plan *p, struct progress *g, unsigned i, unsigned group)
+static void add_step(struct tape_plan *p, struct arrivals *g, unsigned i, unsigned group)
 {
 	struct tape_step *s = &p->step[p->steps++];
 	*s = (struct tape_step){ .op = (uint8_t)i, .group = (uint8_t)group };
@@ -91,7 +91,7 @@ static void add_step(struct tape_plan *p, struct progress *g, unsigned i, unsign
 }
 
 /* Linears that read one value give their parts of its gradient together; the one whose own became known last is first. */
-static void add_group(struct tape_plan *p, struct progress *g, unsigned first, unsigned last)
+static void add_group(struct tape_plan *p, struct arrivals *g, unsigned first, unsigned last)
 {
 	unsigned order[BLOCK_OPS], n = 0;
 	for (unsigned i = first; i <= last; i++) {
@@ -108,7 +108,7 @@ static void add_group(struct tape_plan *p, struct progress *g, unsigned first, u
 
 static void find_steps(struct tape_plan *p, const struct tape_job *j)
 {
-	struct progress g = { 0 };
+	struct arrivals g = { 0 };
 	for (unsigned v = 0; v < p->values; v++)
 		g.has[v] = placed(j, v, true);
 	for (unsigned i = p->ops; i-- > 0;) {

@@ -35,10 +35,7 @@ static const struct config_key keys[] = {
 
 static void layer(struct build *b)
 {
-	value x = common_attention(b, op_norm(b, STREAM, ROLE_ATTN_NORM), false);
-	op_add(b, op_norm(b, x, ROLE_POST_ATTN_NORM));
-	x = common_feed_forward(b, op_norm(b, STREAM, ROLE_FFN_NORM));
-	op_add(b, op_norm(b, x, ROLE_POST_FFN_NORM));
+	common_sandwich(b, false);
 }
 
 const struct arch family_gemma2 = {
