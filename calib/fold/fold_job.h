@@ -15,4 +15,19 @@ struct fold_job {
 	const struct progress *progress; /* in steps */
 };
 
+/* How far a fold is. The steps of a fit are steps of the whole. */
+struct fold_steps {
+	const struct progress *progress;
+	uint64_t done, total;
+};
+static inline bool fold_step(struct fold_steps *s)
+{
+	return progress_tell(s->progress, ++s->done, s->total);
+}
+static inline bool fold_fit_step(void *steps, uint64_t done, uint64_t total)
+{
+	(void)done, (void)total;
+	return fold_step(steps);
+}
+
 #endif

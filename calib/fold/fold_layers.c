@@ -28,24 +28,11 @@ struct driver {
 	float *target;           /* [tokens, hidden] */
 	float *x;                /* [tokens, cols] */
 	float *output;           /* [batch tokens, hidden] of attention */
-	size_t first;            /* of the batch that runs */
 	bool gathering;
 	int tap_rc;
 	struct err *e;
-	uint64_t done, total;
+	struct fold_steps steps;
 };
-
-static bool step(struct driver *d)
-{
-	return progress_tell(d->job->progress, ++d->done, d->total);
-}
-
-/* A fit's own count is a part of the whole's. */
-static bool fit_step(void *arg, uint64_t done, uint64_t total)
-{
-	(void)done, (void)total;
-	return step(arg);
-}
 
 int fold_check(const struct config *c, struct tensor_source *source, const uint32_t *to, struct err *e)
 {
@@ -77,12 +64,6 @@ int fold_check(const struct config *c, struct tensor_source *source, const uint3
 }
 
 /* --- taps --- */
-
-static void batch_at(void *arg, size_t first, size_t count)
-{
-	(void)count;
-	((struct driver *)arg)->first = first;
-}
 
 static void see_qkv(void *arg, uint32_t layer, const float *q, const float *k, const float *v, size_t n)
 {
@@ -121,7 +102,7 @@ static void see_input(void *arg, enum role r, uint32_t layer, const float *x, si
 {
 	(void)layer;
 	struct driver *d = arg;
-	size_t at = d->first * d->text->ctx;
+	size_t at = d->student.first * d->text->ctx;
 	for (size_t i = 0; r == ROLE_Q && i < n; i++) {
 		float *row = d->x + (at + i) * d->cols;
 		memcpy(row, x + i * dim, dim * sizeof *x);
@@ -201,13 +182,13 @@ static int refit(struct driver *d, struct attention_weights *w, struct fold_repo
 {
 	const struct attention_fit_layer l = { .model = d->job->original, .config = d->to, .layer = d->layer };
 	struct attention_fit f = { 0 };
-	struct stream_visit v = { .at = batch_at, .tap = &(struct model_tap){ .input = see_input, .arg = d }, .arg = d };
+	struct stream_visit v = { .tap = &(struct model_tap){ .input = see_input, .arg = d }, .arg = d };
 	int rc = stream_layer(&d->student, d->layer, 0, d->text->count, &v, e);
 	if (!rc)
 		rc = attention_fit_init(&f, &l, w, refit_batch(&d->o->refit), d->text->ctx, e);
 	struct refit_text t = { .windows = d->text->count, .held = d->job->held, .x = d->x, .target = d->target };
 	if (!rc)
-		rc = refit_attention(&(struct refit_job){ &f, w, &t, &d->o->refit, &(struct progress){ fit_step, d } }, &r->attention, e);
+		rc = refit_attention(&(struct refit_job){ &f, w, &t, &d->o->refit, &(struct progress){ fold_fit_step, &d->steps } }, &r->attention, e);
 	attention_fit_release(&f);
 	return rc ? err_prefix(e, "layer %u", d->layer) : ERR_OK;
 }
@@ -228,7 +209,7 @@ static int teacher_layer(struct driver *d, bool folded, struct err *e)
 	const struct layer_config *l = &d->from->layer[d->layer];
 	size_t kv = (size_t)l->kv_heads * d->from->head_dim;
 	struct model_tap tap = { .input = folded ? see_teacher : NULL, .qkv = folded ? see_qkv : NULL, .arg = d };
-	struct stream_visit v = { .at = batch_at, .done = folded ? teacher_done : NULL, .tap = &tap, .arg = d, .keep = true };
+	struct stream_visit v = { .done = folded ? teacher_done : NULL, .tap = &tap, .arg = d, .keep = true };
 	int rc = ERR_OK;
 	d->gathering = folded && !d->o->stats;
 	d->tap_rc = 0;
@@ -264,7 +245,7 @@ static int one_layer(struct driver *d, struct fold_report *r, struct err *e)
 		rc = down(d, r, e);
 	if (!rc && refits)
 		rc = stream_layer(&d->student, d->layer, 0, d->text->count, &(struct stream_visit){ .keep = true }, e);
-	if (!rc && !step(d))
+	if (!rc && !fold_step(&d->steps))
 		rc = err_set(e, ERR_IO, "interrupted");
 	return rc;
 }
@@ -299,10 +280,10 @@ static int prepare_text(struct driver *d, struct err *e)
 int fold_run(const struct fold_job *job, const struct fold_options *o, struct fold_report *report, struct err *e)
 {
 	const struct config *to = job->to;
-	struct driver d = { .job = job, .from = model_config(job->original), .to = to, .text = job->text, .o = o, .e = e };
+	struct driver d = { .job = job, .steps.progress = job->progress, .from = model_config(job->original), .to = to, .text = job->text, .o = o, .e = e };
 	int rc = d.text ? prepare_text(&d, e) : ERR_OK;
 	for (uint32_t i = 0; i < to->layers; i++)
-		d.total += 1 + (o->method == FOLD_REFIT && to->layer[i].kv_heads != d.from->layer[i].kv_heads ? (uint64_t)o->refit.steps : 0);
+		d.steps.total += 1 + (o->method == FOLD_REFIT && to->layer[i].kv_heads != d.from->layer[i].kv_heads ? (uint64_t)o->refit.steps : 0);
 	for (uint32_t i = 0; i < to->layers && !rc; i++) {
 		d.layer = i;
 		rc = one_layer(&d, &report[i], e);

@@ -40,36 +40,17 @@ struct driver {
 	/* what the taps work on */
 	struct stream *stream;
 	struct attention_seen see;
-	size_t first;            /* of the batch that runs */
 	int tap_rc;
 	struct err *e;
-	uint64_t done, total;
+	struct fold_steps steps;
 };
 
-static bool step(struct driver *d)
-{
-	return progress_tell(d->job->progress, ++d->done, d->total);
-}
-
-/* A fit's own count is a part of the whole's. */
-static bool fit_step(void *arg, uint64_t done, uint64_t total)
-{
-	(void)done, (void)total;
-	return step(arg);
-}
-
 /* --- running layers --- */
-
-static void batch_at(void *arg, size_t first, size_t count)
-{
-	(void)count;
-	((struct driver *)arg)->first = first;
-}
 
 static void see(void *arg, enum role r, uint32_t layer, const float *x, size_t n, size_t dim)
 {
 	struct driver *d = arg;
-	size_t at = d->first * d->text->ctx;
+	size_t at = d->stream->first * d->text->ctx;
 	for (size_t i = 0; r == ROLE_Q && d->see.x && i < n; i++) {
 		float *row = d->see.x + (at + i) * d->cols;
 		memcpy(row, x + i * dim, dim * sizeof *x);
@@ -84,7 +65,7 @@ static void see(void *arg, enum role r, uint32_t layer, const float *x, size_t n
 static int run_layer(struct driver *d, struct stream *s, uint32_t layer, bool keep, struct attention_seen see_to, struct err *e)
 {
 	struct model_tap tap = { .input = see, .arg = d, .stop = !keep, .last = see_to.y ? ROLE_O : ROLE_Q };
-	struct stream_visit v = { .at = batch_at, .tap = &tap, .arg = d, .keep = keep };
+	struct stream_visit v = { .tap = &tap, .arg = d, .keep = keep };
 	d->stream = s;
 	d->see = see_to;
 	d->tap_rc = 0;
@@ -249,7 +230,7 @@ static int joint(struct driver *d, uint32_t layer, struct err *e)
 	}
 	struct share_report *r = &d->report[layer];
 	if (!rc)
-		rc = share_joint(&(struct share_joint){ m, count, d->text->count, d->job->held, &(struct progress){ fit_step, d } }, &d->o->refit,
+		rc = share_joint(&(struct share_joint){ m, count, d->text->count, d->job->held, &(struct progress){ fold_fit_step, &d->steps } }, &d->o->refit,
 				 &r->joint_before, &r->joint_after, e);
 	if (!rc)
 		rc = write_weights(d, layer, &m[0].w, e);
@@ -314,7 +295,7 @@ static int read_layer(struct driver *d, struct share_report *r, struct err *e)
 				.values = s->values };
 	rc = fit_open(d, &f, d->layer, FIT_GIVEN, w, e);
 	if (!rc)
-		rc = refit_attention(&(struct refit_job){ &f, w, &t, &o, &(struct progress){ fit_step, d } }, &r->attention, e);
+		rc = refit_attention(&(struct refit_job){ &f, w, &t, &o, &(struct progress){ fold_fit_step, &d->steps } }, &r->attention, e);
 	attention_fit_release(&f);
 	return rc ? rc : write_weights(d, d->layer, w, e);
 }
@@ -349,7 +330,7 @@ static int one_layer(struct driver *d, struct err *e)
 			free(d->owner[k].values);
 			d->owner[k].keys = d->owner[k].values = NULL;
 		}
-	if (!rc && !step(d))
+	if (!rc && !fold_step(&d->steps))
 		rc = err_set(e, ERR_IO, "interrupted");
 	return rc ? err_prefix(e, "layer %u", i) : ERR_OK;
 }
@@ -364,10 +345,10 @@ static int prepare(struct driver *d, struct err *e)
 	for (uint32_t i = 0; i < c->layers; i++) {
 		d->owner[i].last = i;
 		d->owner[c->layer[i].kv_source].last = i;
-		d->total += 1 + (c->layer[i].kv_source != i && d->o->method >= SHARE_REFIT ? (uint64_t)d->o->refit.steps : 0);
+		d->steps.total += 1 + (c->layer[i].kv_source != i && d->o->method >= SHARE_REFIT ? (uint64_t)d->o->refit.steps : 0);
 	}
 	for (uint32_t i = 0; i < c->layers; i++)
-		d->total += d->owner[i].last != i && d->o->method >= SHARE_JOINT ? (uint64_t)d->o->refit.steps : 0;
+		d->steps.total += d->owner[i].last != i && d->o->method >= SHARE_JOINT ? (uint64_t)d->o->refit.steps : 0;
 	if (!d->text)
 		return ERR_OK;
 	d->tokens = d->text->count * d->text->ctx;
@@ -387,7 +368,7 @@ static int prepare(struct driver *d, struct err *e)
 int share_run(const struct fold_job *job, const struct share_options *o, struct share_report *report, struct err *e)
 {
 	const struct config *to = job->to;
-	struct driver d = { .job = job, .to = to, .text = job->text, .o = o, .report = report, .e = e };
+	struct driver d = { .job = job, .steps.progress = job->progress, .to = to, .text = job->text, .o = o, .report = report, .e = e };
 	if (!job->text && o->method != SHARE_REUSE)
 		return err_set(e, ERR_USAGE, "sharing layers by method %s needs a text", share_method_rows[o->method].name);
 	d.own = *to;

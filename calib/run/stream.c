@@ -83,8 +83,7 @@ int stream_layer(struct stream *s, uint32_t layer, size_t from, size_t to, const
 		if (attends && owner != layer && (rc = prepare_owner(s, owner, first, count, e)))
 			break;
 		memcpy(s->work, s->hidden + first * row, count * row * sizeof(float));
-		if (v->at)
-			v->at(v->arg, first, count);
+		s->first = first;
 		rc = model_layer(s->run, layer, s->work, &(struct model_batch){ count, s->text->ctx, NULL, v->tap }, e);
 		if (!rc && v->done)
 			rc = v->done(v->arg, first, count, s->work, e);

@@ -15,6 +15,7 @@ struct stream {
 	size_t width, batch;     /* hidden size; windows per batch */
 	float *hidden;           /* [tokens, width] before the current layer */
 	float *work;             /* [batch tokens, width] */
+	size_t first;            /* window that the batch which runs begins with */
 	float **owner;           /* [layers] input of a layer whose KV later layers read, once the stream is past it */
 	float *owner_work;       /* [batch tokens, width], or NULL */
 };
@@ -24,11 +25,10 @@ int stream_open(struct stream *s, struct model *model, const struct windows *tex
 void stream_close(struct stream *s); /* also of a zero-initialised struct */
 
 /*
- * Runs a layer over windows [from, to). Before each batch at(arg, first, count) tells which windows the tap will see;
- * after it done(arg, first, count, output) sees the layer's output [count * ctx, width] (both may be NULL).
+ * Runs a layer over windows [from, to). What the tap sees begins with window s->first; after each batch
+ * done(arg, first, count, output) sees the layer's output [count * ctx, width] (may be NULL).
  */
 struct stream_visit {
-	void (*at)(void *arg, size_t first, size_t count);
 	int (*done)(void *arg, size_t first, size_t count, const float *output, struct err *e);
 	const struct model_tap *tap;
 	void *arg;
