@@ -12,6 +12,7 @@
 #include "formats/file.h"
 #include "kernel/blas.h"
 #include "kernel/kernel.h"
+#include "kernel/product.h"
 
 /* abort() goes on when this returns. */
 static void aborted(int number)
@@ -94,17 +95,38 @@ static void catch_signals(void)
 	atexit(ended_by_library);
 }
 
+/* A row of kernels, of products, or both with a comma between. */
+static bool select_rows(const char *name)
+{
+	char word[16];
+	for (size_t n; *name; name += n + (name[n] == ',')) {
+		n = strcspn(name, ",");
+		if (n >= sizeof word)
+			return false;
+		memcpy(word, name, n);
+		word[n] = '\0';
+		bool kernel = kernels_select(word), product = products_select(word);
+		if (!kernel && !product)
+			return false;
+	}
+	return true;
+}
+
 static int choose_kernels(struct err *e)
 {
 	const char *name = getenv("QUIRE_CPU");
-	if (kernels_select(name && *name ? name : NULL))
+	if (select_rows(name ? name : ""))
 		return ERR_OK;
 	struct strbuf known = { 0 };
 	const struct kernels *k;
+	const struct product_row *p;
 	for (unsigned i = 0; (k = kernels_row(i)); i++)
 		if (!k->usable || k->usable())
 			strbuf_printf(&known, ", %s", k->name);
-	err_set(e, ERR_USAGE, "QUIRE_CPU=%.40s cannot be used on this machine; use one of: auto%s", name ? name : "",
+	for (unsigned i = 0; (p = products_row(i)); i++)
+		if (p->usable())
+			strbuf_printf(&known, ", %s", p->name);
+	err_set(e, ERR_USAGE, "QUIRE_CPU=%.40s cannot be used on this machine; use one of (or two, with a comma): auto%s", name,
 		known.data ? known.data : "");
 	strbuf_release(&known);
 	return e->code;

@@ -7,6 +7,7 @@
 #include "base/thread.h"
 #include "calib/fold/share_parts.h"
 #include "kernel/blas.h"
+#include "kernel/product.h"
 
 /*
  * RoPE turns keys of both layers by the same phase, so E[k_L conj(k_S)] after it is that before it, and the best
@@ -72,7 +73,7 @@ static void add_block(const struct moments *m, const float *a, size_t row, const
 {
 	size_t d = m->w->dim;
 	float *part = m->part + row * m->kv;
-	blas_gemm(true, false, d, n, m->tokens, 1, a + row, m->kv, b, m->kv, 0, part, n);
+	product_gemm(true, false, d, n, m->tokens, 1, a + row, m->kv, b, m->kv, 0, part, n);
 	for (size_t i = 0; i < d * n; i++)
 		sum[i] += part[i];
 }

@@ -9,7 +9,7 @@
 #include "base/thread.h"
 #include "calib/quant/channels.h"
 #include "codec/codec.h"
-#include "kernel/blas.h"
+#include "kernel/product.h"
 #include "model/graph.h"
 
 enum { ALPHAS = 20, SAMPLE = 128 /* rows of each matrix that judge a candidate */ };
@@ -155,7 +155,7 @@ static double weighted(const struct choice *c, const float *d, float *dh, size_t
 {
 	double sum = 0;
 	if (c->h)
-		blas_gemm(false, false, rows, c->n, c->n, 1, d, c->n, c->h, c->n, 0, dh, c->n);
+		product_gemm(false, false, rows, c->n, c->n, 1, d, c->n, c->h, c->n, 0, dh, c->n);
 	for (size_t i = 0; i < rows * c->n; i++)
 		sum += (double)d[i] * (c->h ? dh[i] : c->importance[i % c->n] * d[i]);
 	return sum;

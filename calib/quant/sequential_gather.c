@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "base/thread.h"
-#include "kernel/blas.h"
+#include "kernel/product.h"
 
 static void watch_input(void *arg, enum role r, uint32_t place, const float *x, size_t n, size_t dim)
 {
@@ -93,7 +93,7 @@ static void one_stripe(void *arg, size_t item, int worker)
 	size_t at = item * STRIPE, rows = o->rows - at < STRIPE ? o->rows - at : STRIPE;
 	size_t cols = o->square ? at + rows : o->cols;
 	float *p = o->product + at * o->cols;
-	blas_gemm(true, false, rows, cols, o->n, 1, o->x + at, o->rows, o->y, o->cols, 0, p, o->cols);
+	product_gemm(true, false, rows, cols, o->n, 1, o->x + at, o->rows, o->y, o->cols, 0, p, o->cols);
 	for (size_t r = 0; r < rows; r++)
 		for (size_t i = 0; i < cols; i++)
 			o->a[(at + r) * o->cols + i] += p[r * o->cols + i];

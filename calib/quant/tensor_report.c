@@ -6,7 +6,7 @@
 
 #include "base/thread.h"
 #include "codec/codec.h"
-#include "kernel/blas.h"
+#include "kernel/product.h"
 
 enum { ROWS = 64 };
 
@@ -27,7 +27,7 @@ static double energy(const struct measure *m, const float *x, float *hx, size_t 
 {
 	double sum = 0;
 	if (m->h)
-		blas_gemm(false, false, rows, m->n, m->n, 1, x, m->n, m->h, m->n, 0, hx, m->n);
+		product_gemm(false, false, rows, m->n, m->n, 1, x, m->n, m->h, m->n, 0, hx, m->n);
 	for (size_t i = 0; i < rows * m->n; i++)
 		sum += (double)x[i] * (m->h ? hx[i] : m->importance ? m->importance[i % m->n] * x[i] : x[i]);
 	return sum;

@@ -7,6 +7,7 @@
 #include "base/thread.h"
 #include "calib/stats/stats_file.h"
 #include "kernel/blas.h"
+#include "kernel/product.h"
 
 /*
  * STRIP: channels summed together, a few cache lines of each row. TILE: a square of the moments; large enough for sgemm
@@ -94,7 +95,7 @@ static void add_tile(void *arg, size_t item, int worker)
 	if (row == col)
 		blas_syrk(m, p->rows, 1, p->x + i0, g->n, 0, c, TILE);
 	else
-		blas_gemm(true, false, m, n, p->rows, 1, p->x + i0, g->n, p->x + j0, g->n, 0, c, TILE);
+		product_gemm(true, false, m, n, p->rows, 1, p->x + i0, g->n, p->x + j0, g->n, 0, c, TILE);
 	for (size_t i = 0; i < m; i++) {
 		double *out = g->moment + triangle(i0 + i) + j0;
 		size_t width = row == col ? i + 1 : n;

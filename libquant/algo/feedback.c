@@ -6,8 +6,8 @@
 #include <string.h>
 
 #include "base/thread.h"
-#include "kernel/blas.h"
 #include "kernel/kernel.h"
+#include "kernel/product.h"
 
 enum {
 	CHUNK = 32,   /* rows per piece of work: enough for a matrix product, few enough to share among many cores */
@@ -114,7 +114,7 @@ static void round_all(struct chunk *k)
 		size_t to = from + BATCH < k->n ? from + BATCH : k->n;
 		round_batch(k, from, to);
 		if (to < k->n)
-			blas_gemm(false, false, k->rows, k->n - to, to - from, -1, k->step, TILE, k->c->u + from * k->n + to, k->n, 1,
+			product_gemm(false, false, k->rows, k->n - to, to - from, -1, k->step, TILE, k->c->u + from * k->n + to, k->n, 1,
 				  k->x + to, k->n);
 	}
 }
@@ -125,7 +125,7 @@ static void gradient(struct chunk *k)
 {
 	for (size_t i = 0; i < k->rows * k->n; i++)
 		k->x[i] = k->w[i] - k->q[i];
-	blas_gemm(false, false, k->rows, k->n, k->n, 1, k->x, k->n, k->c->h, k->n, 0, k->e, k->n);
+	product_gemm(false, false, k->rows, k->n, k->n, 1, k->x, k->n, k->c->h, k->n, 0, k->e, k->n);
 }
 
 /* hmove[0..len) = move H restricted to columns a .. a+len; returns move H move^T. */
@@ -274,9 +274,9 @@ static void sweep(struct chunk *k)
 		}
 		/* the tile's own gradient is up to date; the columns on both sides are not */
 		if (a)
-			blas_gemm(false, false, k->rows, a, len, -1, k->step, TILE, k->c->h + a * k->n, k->n, 1, k->e, k->n);
+			product_gemm(false, false, k->rows, a, len, -1, k->step, TILE, k->c->h + a * k->n, k->n, 1, k->e, k->n);
 		if (a + len < k->n)
-			blas_gemm(false, false, k->rows, k->n - a - len, len, -1, k->step, TILE, k->c->h + a * k->n + a + len, k->n, 1,
+			product_gemm(false, false, k->rows, k->n - a - len, len, -1, k->step, TILE, k->c->h + a * k->n + a + len, k->n, 1,
 				  k->e + a + len, k->n);
 	}
 }
@@ -398,7 +398,7 @@ static void objective_chunk(void *arg, size_t item, int worker)
 	if (d && h) {
 		for (size_t i = 0; i < rows * n; i++)
 			d[i] = o->w[first * n + i] - (o->q ? o->q[first * n + i] : 0);
-		blas_gemm(false, false, rows, n, n, 1, d, n, o->c->h, n, 0, h, n);
+		product_gemm(false, false, rows, n, n, 1, d, n, o->c->h, n, 0, h, n);
 		for (size_t i = 0; i < rows * n; i++)
 			o->sum[item] += (double)d[i] * h[i];
 	} else

@@ -5,6 +5,7 @@
 
 #include "base/thread.h"
 #include "kernel/blas.h"
+#include "kernel/product.h"
 
 /* Rows of the sums that one item takes; rows of data that are summed in f32 before they are added in f64. */
 enum { TILE = 64, BLOCK = 512 };
@@ -41,7 +42,7 @@ static void tile(const struct piece *p, size_t from, const float *x, size_t n, d
 	size_t in = p->r->in, m = in - from < TILE ? in - from : TILE;
 	for (size_t c = 0; c < n; c += TILE) {
 		size_t k = n - c < TILE ? n - c : TILE;
-		blas_gemm(true, false, m, k, p->rows, 1, p->a + from, in, x + c, n, 0, sum, k);
+		product_gemm(true, false, m, k, p->rows, 1, p->a + from, in, x + c, n, 0, sum, k);
 		for (size_t i = 0; i < m; i++)
 			for (size_t j = 0; j < k; j++)
 				out[(from + i) * n + c + j] += sum[i * k + j];

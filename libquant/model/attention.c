@@ -3,8 +3,8 @@
 #include <math.h>
 
 #include "base/thread.h"
-#include "kernel/blas.h"
 #include "kernel/kernel.h"
+#include "kernel/product.h"
 
 /* Queries of a tile: enough for sgemm, few enough that scores stay near the cache and little is computed to be masked. */
 enum { TILE = 64, TILE_FLOATS = 1 << 21 };
@@ -94,7 +94,7 @@ static void tile(const struct attention *a, const struct head *h, size_t q0, siz
 {
 	size_t from = visible(a, q0).from, to = visible(a, q0 + n - 1).to, width = to - from;
 	struct rows key = floats(a, h, &a->codecs.k, h->k, h->k_bytes, (struct range){ from, to });
-	blas_gemm(false, true, n, width, a->dim, a->scale, h->q + q0 * h->q_stride, h->q_stride, key.at, key.stride, 0, s, width);
+	product_gemm(false, true, n, width, a->dim, a->scale, h->q + q0 * h->q_stride, h->q_stride, key.at, key.stride, 0, s, width);
 	for (size_t i = 0; i < n; i++) {
 		struct range r = visible(a, q0 + i);
 		float *row = s + i * width;
@@ -105,7 +105,7 @@ static void tile(const struct attention *a, const struct head *h, size_t q0, siz
 			row[j] = 0;
 	}
 	struct rows value = floats(a, h, &a->codecs.v, h->v, h->v_bytes, (struct range){ from, to });
-	blas_gemm(false, false, n, a->dim, width, 1, s, width, value.at, value.stride, 0, h->out + q0 * h->q_stride, h->q_stride);
+	product_gemm(false, false, n, a->dim, width, 1, s, width, value.at, value.stride, 0, h->out + q0 * h->q_stride, h->q_stride);
 }
 
 /* An item is one tile of one head of one sequence. */

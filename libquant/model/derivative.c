@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/thread.h"
-#include "kernel/blas.h"
 #include "kernel/kernel.h"
+#include "kernel/product.h"
 #include "model/activation.h"
 #include "model/attention.h"
 #include "model/norm.h"
@@ -55,7 +55,7 @@ static void linear_run(const struct piece *p)
 	size_t out = p->out_width;
 	if (p->residual)
 		memcpy(p->y, p->residual, p->n * out * sizeof *p->y);
-	blas_gemm(false, true, p->n, out, p->cols, 1, p->x[0], p->cols, p->w, p->cols, p->residual ? 1 : 0, p->y, out);
+	product_gemm(false, true, p->n, out, p->cols, 1, p->x[0], p->cols, p->w, p->cols, p->residual ? 1 : 0, p->y, out);
 	for (size_t t = 0; p->bias && t < p->n; t++)
 		for (size_t i = 0; i < out; i++)
 			p->y[t * out + i] += p->bias[i];
@@ -63,12 +63,12 @@ static void linear_run(const struct piece *p)
 
 static void linear_back(const struct piece *p)
 {
-	blas_gemm(false, false, p->n, p->cols, p->out_width, 1, p->dy, p->out_width, p->w, p->cols, p->fresh[0] ? 0 : 1, p->dx[0], p->cols);
+	product_gemm(false, false, p->n, p->cols, p->out_width, 1, p->dy, p->out_width, p->w, p->cols, p->fresh[0] ? 0 : 1, p->dx[0], p->cols);
 }
 
 void derivative_rows(const struct piece *p, size_t from, size_t rows, float *grad)
 {
-	blas_gemm(true, false, rows, p->cols, p->seqs * p->n, 1, p->dy + from, p->out_width, p->x[0], p->cols, 0, grad + from * p->cols,
+	product_gemm(true, false, rows, p->cols, p->seqs * p->n, 1, p->dy + from, p->out_width, p->x[0], p->cols, 0, grad + from * p->cols,
 		  p->cols);
 }
 
@@ -194,12 +194,12 @@ static void back_queries(const struct head_at *h, size_t from)
 	struct tile t = queries_at(a, from);
 	size_t corner = t.from * n + t.first, seen = t.end - t.first;
 	const float *k = p->x[1] + h->kv + t.first * kv, *v = p->x[2] + h->kv + t.first * kv;
-	blas_gemm(false, true, t.n, seen, d, a->scale, p->x[0] + h->q + t.from * q, q, k, kv, 0, h->s + corner, n);
+	product_gemm(false, true, t.n, seen, d, a->scale, p->x[0] + h->q + t.from * q, q, k, kv, 0, h->s + corner, n);
 	probabilities(a, &t, h->s, h->slope);
-	blas_gemm(false, true, t.n, seen, d, 1, p->dy + h->q + t.from * q, q, v, kv, 0, h->ds + corner, n);
+	product_gemm(false, true, t.n, seen, d, 1, p->dy + h->q + t.from * q, q, v, kv, 0, h->ds + corner, n);
 	softmax_back(a, &t, h->s, h->ds, h->slope);
 	if (p->dx[0])
-		blas_gemm(false, false, t.n, d, seen, a->scale, h->ds + corner, n, k, kv, p->fresh[0] ? 0 : 1, p->dx[0] + h->q + t.from * q, q);
+		product_gemm(false, false, t.n, d, seen, a->scale, h->ds + corner, n, k, kv, p->fresh[0] ? 0 : 1, p->dx[0] + h->q + t.from * q, q);
 }
 
 static void back_keys(const struct head_at *h, size_t from)
@@ -209,9 +209,9 @@ static void back_keys(const struct head_at *h, size_t from)
 	struct tile t = keys_at(h->a, from);
 	size_t corner = t.first * n + t.from, seen = t.end - t.first, at = h->kv + t.from * kv, by = h->q + t.first * q;
 	if (p->dx[2])
-		blas_gemm(true, false, t.n, d, seen, 1, h->s + corner, n, p->dy + by, q, h->first && p->fresh[2] ? 0 : 1, p->dx[2] + at, kv);
+		product_gemm(true, false, t.n, d, seen, 1, h->s + corner, n, p->dy + by, q, h->first && p->fresh[2] ? 0 : 1, p->dx[2] + at, kv);
 	if (p->dx[1])
-		blas_gemm(true, false, t.n, d, seen, h->a->scale, h->ds + corner, n, p->x[0] + by, q, h->first && p->fresh[1] ? 0 : 1,
+		product_gemm(true, false, t.n, d, seen, h->a->scale, h->ds + corner, n, p->x[0] + by, q, h->first && p->fresh[1] ? 0 : 1,
 			  p->dx[1] + at, kv);
 }
 

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 
 #include "base/thread.h"
-#include "kernel/blas.h"
 #include "kernel/kernel.h"
+#include "kernel/product.h"
 #include "model/model_impl.h"
 #include "model/norm.h"
 #include "model/weight.h"
@@ -116,8 +116,8 @@ static void head_item(void *arg, size_t item, int worker)
 	float *y = x + HEAD_TOKENS * width, *rows = y + HEAD_TOKENS * width;
 	model_final_norm(f->m, h->b->teacher + at * width, y, n);
 	model_final_norm(f->m, h->b->student + at * width, x, n);
-	blas_gemm(false, true, n, vocab, width, 1, y, width, f->head, width, 0, t, vocab);
-	blas_gemm(false, true, n, vocab, width, 1, x, width, f->head, width, 0, s, vocab);
+	product_gemm(false, true, n, vocab, width, 1, y, width, f->head, width, 0, t, vocab);
+	product_gemm(false, true, n, vocab, width, 1, x, width, f->head, width, 0, s, vocab);
 	double kl = 0;
 	for (size_t i = 0; i < n; i++)
 		kl += c->final_softcap > 0 ? capped_token(c->final_softcap, t + i * vocab, s + i * vocab, rows, vocab, h->b->scale)
@@ -126,7 +126,7 @@ static void head_item(void *arg, size_t item, int worker)
 	if (!h->b->d)
 		return;
 	float *d = h->b->d + at * width;
-	blas_gemm(false, false, n, width, vocab, 1, s, vocab, f->head, width, 0, d, width);
+	product_gemm(false, false, n, width, vocab, 1, s, vocab, f->head, width, 0, d, width);
 	struct norm norm = { .kind = c->arch->norm, .weight = model_vector(f->m, ROLE_FINAL_NORM, UINT32_MAX), .n = width, .eps = c->norm_eps };
 	for (size_t i = 0; i < n; i++)
 		norm_row_back(&norm, h->b->student + (at + i) * width, d + i * width);

@@ -30,12 +30,12 @@ struct model_run {
 	int workers;
 };
 
-static size_t widest_weight(const struct model *m)
+static size_t widest_weight(const struct model *m, size_t tokens)
 {
 	size_t most = 0;
 	for (size_t i = 0; i < site_count(m->config); i++)
 		if (m->weight[i].tensor && m->weight[i].tensor->ndim == 2) {
-			size_t n = weight_scratch(&m->weight[i]);
+			size_t n = weight_scratch(&m->weight[i], tokens);
 			most = n > most ? n : most;
 		}
 	return most;
@@ -91,7 +91,7 @@ struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct
 		r->last = floats(r->tokens, c->hidden, &ok);
 		r->token = c->experts && r->tokens <= UINT32_MAX ? calloc(r->tokens + 1, sizeof *r->token) : NULL;
 		ok = ok && (r->token || !c->experts);
-		r->stride = widest_weight(m);
+		r->stride = widest_weight(m, r->tokens);
 		r->kept = calloc(c->layers, sizeof *r->kept);
 		r->kept_tokens = calloc(c->layers, sizeof *r->kept_tokens);
 		ok = ok && r->kept && r->kept_tokens && !make_rooms(r, e);
@@ -127,9 +127,11 @@ static int reserve(struct model_run *r, size_t stride, struct err *e)
 {
 	int workers = thread_count();
 	bool ok = true;
-	if (r->scratch && stride <= r->stride && workers <= r->workers)
+	if (r->scratch && stride <= r->stride && workers == r->workers)
 		return ERR_OK;
 	free(r->scratch);
+	size_t widest = widest_weight(r->m, r->tokens); /* a worker's share, of so many */
+	stride = stride > widest ? stride : widest;
 	r->stride = stride > r->stride ? stride : r->stride;
 	r->workers = workers;
 	r->scratch = floats((size_t)workers, r->stride, &ok);

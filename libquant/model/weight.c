@@ -1,30 +1,22 @@
 #include "model/weight.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/thread.h"
 #include "codec/codec.h"
-#include "kernel/blas.h"
 #include "kernel/kernel.h"
+#include "kernel/product.h"
 
-/*
- * Rows of a block. sgemm packs the whole of x once per block, so a block must
- * have enough rows to be worth that (128 rows: about a tenth of the time); the
- * cap keeps scratch at 8 MiB per worker for very long rows.
- */
-enum { BLOCK_ROWS = 128, BLOCK_FLOATS = 2 << 20 };
+/* Rows of an item of one token's products. */
+enum { ITEM_ROWS = 128 };
 
-static size_t block_rows(uint64_t cols)
+size_t weight_scratch(const struct weight *w, size_t n)
 {
-	size_t n = BLOCK_FLOATS / (cols ? (size_t)cols : 1) & ~(size_t)15;
-	return n < 16 ? 16 : n > BLOCK_ROWS ? BLOCK_ROWS : n;
-}
-
-size_t weight_scratch(const struct weight *w)
-{
-	uint64_t rows = tensor_rows(w->tensor), cols = tensor_cols(w->tensor);
-	size_t block = block_rows(cols);
-	return (size_t)((rows < block ? rows : block) * cols);
+	size_t cols = (size_t)tensor_cols(w->tensor), workers = (size_t)thread_count();
+	size_t floats = products()->floats(n, (size_t)tensor_rows(w->tensor), cols);
+	floats = (floats + workers - 1) / workers;
+	return floats < cols ? cols : floats;
 }
 
 /* f32 in memory can be multiplied as it lies. */
@@ -54,75 +46,75 @@ void weight_row(const struct weight *w, uint64_t row, float *out)
 	decode_rows(w, row, 1, out);
 }
 
+static void decode_weights(const void *arg, size_t first, size_t n, float *out)
+{
+	decode_rows(arg, first, n, out);
+}
+
+static struct product_term term_of(const struct product *p)
+{
+	const struct codec *c = p->w->tensor->codec;
+	const float *f32 = in_place(p->w);
+	bool bf16 = strcmp(c->name, "bf16") == 0;
+	return (struct product_term){
+		.w = { .rows = (size_t)tensor_rows(p->w->tensor), .cols = (size_t)tensor_cols(p->w->tensor),
+		       .form = f32 ? PRODUCT_F32 : bf16 ? PRODUCT_BF16 : PRODUCT_CODED, .data = p->w->bytes.data,
+		       .decode = decode_weights, .arg = p->w },
+		.bias = p->bias, .y = p->y };
+}
+
+/* The products of one token, which are as fast as their weights are read. */
 struct work {
 	const struct product *p;
-	unsigned count;
-	size_t start[PRODUCTS + 1]; /* first block of each product */
+	size_t start[PRODUCTS + 1]; /* first item of each product */
 	const float *x;
-	size_t n;
 	float *scratch;
 	size_t stride;
 };
 
-static void one_token(const struct product *p, size_t r0, size_t r1, const float *x, float *scratch)
-{
-	const struct kernels *k = kernels();
-	const struct codec *c = p->w->tensor->codec;
-	const float *w = in_place(p->w);
-	size_t cols = (size_t)tensor_cols(p->w->tensor);
-	const uint8_t *src = p->w->bytes.data;
-	if (c->dot)
-		c->dot(c, src + r0 * codec_row_bytes(c, cols), x, cols, p->y + r0, r1 - r0);
-	for (size_t r = r0; !c->dot && r < r1; r++) {
-		if (!w)
-			decode_rows(p->w, r, 1, scratch);
-		p->y[r] = k->dot(w ? w + r * cols : scratch, x, cols);
-	}
-	for (size_t r = r0; p->bias && r < r1; r++)
-		p->y[r] += p->bias[r];
-}
-
-static void product_block(void *arg, size_t item, int worker)
+static void one_token(void *arg, size_t item, int worker)
 {
 	const struct work *a = arg;
 	unsigned i = 0;
 	while (item >= a->start[i + 1])
 		i++;
+	const struct kernels *k = kernels();
 	const struct product *p = &a->p[i];
-	size_t rows = (size_t)tensor_rows(p->w->tensor), cols = (size_t)tensor_cols(p->w->tensor), step = block_rows(cols);
-	size_t r0 = (item - a->start[i]) * step, r1 = rows - r0 < step ? rows : r0 + step;
-	float *scratch = a->scratch + (size_t)worker * a->stride;
-	if (a->n == 1) {
-		one_token(p, r0, r1, a->x, scratch);
-		return;
-	}
+	const struct codec *c = p->w->tensor->codec;
 	const float *w = in_place(p->w);
-	if (w)
-		w += r0 * cols;
-	else {
-		decode_rows(p->w, r0, r1 - r0, scratch);
-		w = scratch;
+	float *scratch = a->scratch + (size_t)worker * a->stride;
+	size_t rows = (size_t)tensor_rows(p->w->tensor), cols = (size_t)tensor_cols(p->w->tensor);
+	size_t r0 = (item - a->start[i]) * ITEM_ROWS, r1 = rows - r0 < ITEM_ROWS ? rows : r0 + ITEM_ROWS;
+	const uint8_t *src = p->w->bytes.data;
+	if (c->dot)
+		c->dot(c, src + r0 * codec_row_bytes(c, cols), a->x, cols, p->y + r0, r1 - r0);
+	for (size_t r = r0; !c->dot && r < r1; r++) {
+		if (!w)
+			decode_rows(p->w, r, 1, scratch);
+		p->y[r] = k->dot(w ? w + r * cols : scratch, a->x, cols);
 	}
-	blas_gemm(false, true, a->n, r1 - r0, cols, 1, a->x, cols, w, cols, 0, p->y + r0, rows);
-	for (size_t t = 0; p->bias && t < a->n; t++)
-		for (size_t r = r0; r < r1; r++)
-			p->y[t * rows + r] += p->bias[r];
+	for (size_t r = r0; p->bias && r < r1; r++)
+		p->y[r] += p->bias[r];
 }
 
 void weight_products(const struct product *p, unsigned count, const float *x, size_t n, float *scratch, size_t stride)
 {
-	struct work a = { .p = p, .count = count, .x = x, .n = n, .scratch = scratch, .stride = stride };
+	struct product_term term[PRODUCTS];
+	struct work one = { .p = p, .x = x, .scratch = scratch, .stride = stride };
 	for (unsigned i = 0; i < count; i++) {
-		size_t step = block_rows(tensor_cols(p[i].w->tensor));
-		a.start[i + 1] = a.start[i] + ((size_t)tensor_rows(p[i].w->tensor) + step - 1) / step;
+		term[i] = term_of(&p[i]);
+		one.start[i + 1] = one.start[i] + (term[i].w.rows + ITEM_ROWS - 1) / ITEM_ROWS;
 	}
-	if (n)
-		thread_for(a.start[count], product_block, &a);
+	if (n == 1)
+		thread_for(one.start[count], one_token, &one);
+	else if (n)
+		products()->weights(&(struct product_job){ .term = term, .count = count, .x = x, .n = n, .scratch = scratch,
+							   .floats = stride * (size_t)thread_count() });
 }
 
 int weight_apply(const struct weight *w, const float *x, size_t n, const float *bias, float *y, struct err *e)
 {
-	size_t stride = weight_scratch(w);
+	size_t stride = weight_scratch(w, n);
 	float *scratch = malloc((size_t)thread_count() * stride * sizeof *scratch);
 	if (!scratch)
 		return err_nomem(e);

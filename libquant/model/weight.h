@@ -10,8 +10,8 @@ struct product {
 	float *y;            /* [n, rows] */
 };
 
-/* Floats of decoding scratch per worker for these products. */
-size_t weight_scratch(const struct weight *w);
+/* Floats of scratch per worker for a product of n tokens. */
+size_t weight_scratch(const struct weight *w, size_t n);
 enum { PRODUCTS = 4 };
 /* y = x W^T + bias for up to that many products at once; scratch holds `stride` floats per worker. */
 void weight_products(const struct product *p, unsigned count, const float *x, size_t n, float *scratch, size_t stride);
