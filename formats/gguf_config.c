@@ -255,8 +255,8 @@ static void put_windows(const struct gguf_model *m, struct json_writer *w)
 	const struct gguf_kv *pattern = gguf_model_key(m, "attention.sliding_window_pattern");
 	uint64_t window;
 	bool some = gguf_uint(gguf_model_key(m, "attention.sliding_window"), 0, &window) && window > 0;
-	bool from = m->arch->window == WINDOW_FROM_LAYER, types = from || m->arch->window == WINDOW_PERIOD;
-	if (from || m->arch->window == WINDOW_SWITCHED)
+	bool from = m->arch->window == WINDOW_FROM_LAYER, types = window_has_types(m->arch->window);
+	if (window_has_switch(m->arch->window))
 		jw_bool(w, "use_sliding_window", some);
 	if (!some)
 		return;
@@ -325,7 +325,7 @@ static uint64_t head_dim(const struct gguf_model *m)
 static void put_flags(const struct gguf_model *m, struct json_writer *w)
 {
 	if (m->arch->qkv_bias == BIAS_CONFIG)
-		jw_bool(w, "attention_bias", gguf_model_tensor(m, m->arch->stored ? "blk.0.attn_qkv.bias" : "blk.0.attn_q.bias", NULL) != NULL);
+		jw_bool(w, config_key_of(m->arch, offsetof(struct config, qkv_bias))->json, gguf_model_tensor(m, m->arch->stored ? "blk.0.attn_qkv.bias" : "blk.0.attn_q.bias", NULL) != NULL);
 	if (m->arch->mlp_bias == BIAS_CONFIG)
 		jw_bool(w, "mlp_bias", gguf_model_tensor(m, "blk.0.ffn_up.bias", NULL) != NULL);
 	jw_bool(w, "tie_word_embeddings", !gguf_model_tensor(m, "output.weight", NULL));

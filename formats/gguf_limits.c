@@ -18,6 +18,7 @@ static const struct loader {
 	bool only_own;       /* the head is never the embedding */
 	bool biases;         /* every linear has one, or it is not loaded */
 	bool partial;        /* positions in a part of a head */
+	uint32_t unturned;   /* every so-manieth layer has no positions; 0: all have */
 } loaders[] = {
 	{ .arch = "llama", .o_bias = true, .mlp_bias = true, .head_dim = true },
 	{ .arch = "qwen2" },
@@ -26,6 +27,8 @@ static const struct loader {
 	{ .arch = "gemma", .head_dim = true, .only_tied = true },
 	{ .arch = "gemma2", .head_dim = true, .only_tied = true },
 	{ .arch = "gemma3", .head_dim = true },
+	{ .arch = "smollm3", .head_dim = true, .unturned = 4 },
+	{ .arch = "starcoder2", .o_bias = true, .mlp_bias = true, .biases = true },
 	{ .arch = "gpt2", .o_bias = true, .mlp_bias = true, .biases = true },
 	{ .arch = "gptneox", .o_bias = true, .mlp_bias = true, .only_own = true, .biases = true, .partial = true },
 };
@@ -54,6 +57,10 @@ static int loads(const struct config *c, struct err *e)
 	if (r->dims != c->head_dim && !l->partial)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program runs %s with positions in %u of %u dimensions of a head", arch, r->dims,
 			       c->head_dim);
+	for (uint32_t i = 0; i < c->layers && c->arch->turning == TURN_LISTED; i++)
+		if (c->layer[i].rope != ((i + 1) % l->unturned != 0))
+			return err_set(e, ERR_UNSUPPORTED, "GGUF: %s has no positions in every %uth layer; no key says that layer %u has %s", arch,
+				       l->unturned, i, c->layer[i].rope ? "some" : "none");
 	for (uint32_t i = 0; i < c->layers && c->experts; i++)
 		if (!c->layer[i].mixture)
 			return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with a layer without experts (layer %u); write a Hugging "
@@ -110,7 +117,7 @@ int gguf_expressible(const struct config *c, struct notes *n, struct err *e)
 		if (c->layer[i].kv_source != i)
 			return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that layer %u reads the KV cache of layer %u; write a Hugging Face folder or .quire file", i,
 				       c->layer[i].kv_source);
-		if (c->layer[i].rope == c->arch->learned_positions)
+		if (!config_turning_said(c, i))
 			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for layer %u without positions", i);
 	}
 	/* only the loaders of the families with interleaved rotation look for rope_freqs.weight */

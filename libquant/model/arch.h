@@ -57,13 +57,28 @@ struct role_row {
 extern const struct role_row role_rows[ROLE_COUNT];
 
 enum norm_kind { NORM_RMS, NORM_RMS_PLUS_ONE, NORM_LAYER };
-enum bias_rule { BIAS_NEVER, BIAS_ALWAYS, BIAS_CONFIG };
+enum bias_rule { BIAS_NEVER, BIAS_ALWAYS, BIAS_CONFIG, BIAS_AS_QKV /* mlp_bias: one key says both */ };
 enum window_rule {
 	WINDOW_NONE,
 	WINDOW_ALL,        /* sliding_window */
 	WINDOW_SWITCHED,   /* the same, if use_sliding_window */
 	WINDOW_FROM_LAYER, /* max_window_layers, layer_types */
 	WINDOW_PERIOD,     /* all but every window_period'th layer, or layer_types */
+	WINDOW_UNTURNED,   /* layers without positions, if use_sliding_window; or layer_types */
+};
+static inline bool window_has_switch(enum window_rule w)
+{
+	return w == WINDOW_SWITCHED || w == WINDOW_FROM_LAYER || w == WINDOW_UNTURNED;
+}
+static inline bool window_has_types(enum window_rule w)
+{
+	return w == WINDOW_FROM_LAYER || w == WINDOW_PERIOD || w == WINDOW_UNTURNED;
+}
+
+/* Layers whose queries and keys are turned by their positions. */
+enum turning_rule {
+	TURN_ALL,
+	TURN_LISTED,       /* no_rope_layers, where 0 says that a layer is not; else all but every no_rope_layer_interval'th */
 };
 
 /* A tensor name that differs from role_rows; NULL: this architecture has no such tensor in that format. */
@@ -112,6 +127,7 @@ struct arch {
 	int32_t default_bos, default_eos; /* -1: none */
 	bool learned_positions;      /* ROLE_POSITIONS, and nothing is turned */
 	bool partial_rotary;         /* partial_rotary_factor is honoured */
+	enum turning_rule turning;
 	const struct config_key *keys; /* NULL, or ended by KEY_END: rows beside the common ones, or in their place (keys.h) */
 	const struct role_name *names; /* NULL, or ended by ROLE_UNKNOWN */
 	const struct stored *stored; /* NULL, or ended by one without names: tensors of files that hold several (stored.h) */

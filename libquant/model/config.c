@@ -79,7 +79,7 @@ static int check_keys(const struct json *root, struct config *c, struct err *e)
 		return err_set(e, ERR_UNSUPPORTED, "config.json: %s is true, but %s has no such biases", attn ? "attention_bias" : "mlp_bias", a->name);
 	c->qkv_bias = bias(a->qkv_bias, attn);
 	c->o_bias = bias(a->o_bias, attn);
-	c->mlp_bias = bias(a->mlp_bias, c->mlp_bias);
+	c->mlp_bias = a->mlp_bias == BIAS_AS_QKV ? attn : bias(a->mlp_bias, c->mlp_bias);
 	if (a->gelu_is_tanh && c->act == ACT_GELU_ERF)
 		c->act = ACT_GELU_TANH;
 	return ERR_OK;
@@ -144,7 +144,7 @@ static int parse_window(const struct json *root, const struct config *c, uint32_
 	bool use = a->window != WINDOW_NONE;
 	int rc;
 	*window = 0;
-	if ((a->window == WINDOW_FROM_LAYER || a->window == WINDOW_SWITCHED) && (rc = get_bool(root, "use_sliding_window", false, &use, e)))
+	if (window_has_switch(a->window) && (rc = get_bool(root, "use_sliding_window", false, &use, e)))
 		return rc;
 	if (!use || (j && json_is_null(j)) || (!j && !a->default_window))
 		return ERR_OK;
@@ -192,6 +192,34 @@ static int parse_own_windows(const struct json *own, struct config *c, struct er
 	return rc;
 }
 
+/* TURN_LISTED */
+static int parse_turning(const struct json *root, struct config *c, struct err *e)
+{
+	const struct json *list = json_get(root, "no_rope_layers"), *every = json_get(root, "no_rope_layer_interval"), *j = json_first(list);
+	int64_t v = 4; /* the class default of smollm3 */
+	if (!json_is_null(every) && (!json_int(every, &v) || v < 1 || v > INT32_MAX))
+		return err_set(e, ERR_INPUT, "config.json: no_rope_layer_interval is not a count of layers");
+	for (uint32_t i = 0; i < c->layers && json_is_null(list); i++)
+		c->layer[i].rope = (i + 1) % v != 0;
+	if (!json_is_null(list) && (json_kind(list) != JSON_ARRAY || json_count(list) < c->layers))
+		return err_set(e, ERR_INPUT, "config.json: no_rope_layers is not a list of %u entries, one per layer", c->layers);
+	for (uint32_t i = 0; i < c->layers && j; i++, j = json_next(j)) {
+		bool yes;
+		if (json_bool(j, &yes))
+			c->layer[i].rope = yes;
+		else if (json_int(j, &v) && (v == 0 || v == 1))
+			c->layer[i].rope = v;
+		else
+			return err_set(e, ERR_INPUT, "config.json: no_rope_layers[%u] is neither 0 nor 1", i);
+	}
+	return ERR_OK;
+}
+
+bool config_turning_said(const struct config *c, uint32_t layer)
+{
+	return c->arch->turning == TURN_LISTED || c->layer[layer].rope != c->arch->learned_positions;
+}
+
 /* What a class does not read (layer_types of llama and mistral, sliding_window of llama) does nothing, as in transformers. */
 static int parse_windows(const struct json *root, struct config *c, struct err *e)
 {
@@ -203,7 +231,7 @@ static int parse_windows(const struct json *root, struct config *c, struct err *
 		return rc;
 	if (!json_is_null(own))
 		return parse_own_windows(own, c, e);
-	if ((c->arch->window == WINDOW_FROM_LAYER || c->arch->window == WINDOW_PERIOD) && !json_is_null(types))
+	if (window_has_types(c->arch->window) && !json_is_null(types))
 		return parse_types(types, c, window, e);
 	if (c->arch->window == WINDOW_FROM_LAYER) {
 		const struct json *j = json_get(root, "max_window_layers");
@@ -216,7 +244,7 @@ static int parse_windows(const struct json *root, struct config *c, struct err *
 	if (!json_is_null(j) && (!json_int(j, &period) || period < 1 || period > INT32_MAX))
 		return err_set(e, ERR_INPUT, "config.json: sliding_window_pattern is not a count of layers");
 	for (uint32_t i = 0; i < c->layers; i++) {
-		bool sliding = i >= first && !(period && (i + 1) % period == 0);
+		bool sliding = i >= first && !(period && (i + 1) % period == 0) && !(c->arch->window == WINDOW_UNTURNED && c->layer[i].rope);
 		c->layer[i].window = sliding ? window : 0;
 		c->layer[i].local = sliding && c->arch->local_theta;
 	}
@@ -271,6 +299,8 @@ static int parse_layers(const struct json *root, struct config *c, struct err *e
 	for (uint32_t i = 0; i < c->layers; i++)
 		c->layer[i] = (struct layer_config){ .heads = c->heads, .kv_heads = c->kv_heads, .kv_source = i, .rope = !c->arch->learned_positions,
 						     .ffn = c->ffn };
+	if (c->arch->turning == TURN_LISTED && (rc = parse_turning(root, c, e)))
+		return rc;
 	if ((rc = parse_windows(root, c, e)) || (rc = config_parse_experts(c, root, e)))
 		return rc;
 	return parse_sharing(root, c, e);

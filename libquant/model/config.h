@@ -97,6 +97,8 @@ static inline float config_score_scale(const struct config *c)
 {
 	return 1 / sqrtf(c->query_scalar > 0 ? c->query_scalar : (float)c->head_dim);
 }
+/* Has a file of this family a way to say whether the layer is turned by positions, as it is here? */
+bool config_turning_said(const struct config *c, uint32_t layer);
 /* Does this layer read its own KV cache, and no other layer that? */
 bool config_kv_alone(const struct config *c, uint32_t layer);
 /* The row of V that a column of the output projection reads: query heads of one group read the same ones. */

@@ -64,9 +64,9 @@ static void print_rope(const struct config *c, struct json_writer *w, bool param
 static void print_windows(const struct config *c, struct json_writer *w, uint32_t window, bool all)
 {
 	const struct arch *a = c->arch;
-	bool from = a->window == WINDOW_FROM_LAYER, types = from || a->window == WINDOW_PERIOD;
+	bool from = a->window == WINDOW_FROM_LAYER, types = window_has_types(a->window);
 	bool plain = !window || types || (all && (a->window == WINDOW_ALL || a->window == WINDOW_SWITCHED));
-	if (from || a->window == WINDOW_SWITCHED)
+	if (window_has_switch(a->window))
 		jw_bool(w, "use_sliding_window", window != 0);
 	if (from)
 		jw_uint(w, "max_window_layers", c->layers);
@@ -96,7 +96,7 @@ static int find_pattern(const struct config *c, struct pattern *p, struct err *e
 	*p = (struct pattern){ .all_windowed = true, .same_kv = true };
 	for (uint32_t i = 0; i < c->layers; i++) {
 		const struct layer_config *l = &c->layer[i];
-		if ((c->arch->local_theta && l->local != (l->window != 0)) || l->heads != c->layer[0].heads || l->ffn != c->layer[0].ffn || l->rope == c->arch->learned_positions ||
+		if ((c->arch->local_theta && l->local != (l->window != 0)) || l->heads != c->layer[0].heads || l->ffn != c->layer[0].ffn || !config_turning_said(c, i) ||
 		    (l->window && p->window && l->window != p->window))
 			return err_set(e, ERR_UNSUPPORTED, "config.json: no key says that layer %u differs in its heads, FFN width, "
 				       "positions or window length", i);
@@ -124,6 +124,12 @@ static void print_layers(const struct config *c, const struct pattern *p, const 
 		jw_array(w, "kv_source_layer");
 		for (uint32_t i = 0; i < c->layers; i++)
 			jw_uint(w, NULL, c->layer[i].kv_source);
+		jw_end_array(w);
+	}
+	if (c->arch->turning == TURN_LISTED) {
+		jw_array(w, "no_rope_layers");
+		for (uint32_t i = 0; i < c->layers; i++)
+			jw_uint(w, NULL, c->layer[i].rope);
 		jw_end_array(w);
 	}
 	print_windows(c, w, p->window, p->all_windowed);

@@ -54,7 +54,6 @@ static double activation(const struct config *c, bool null)
 
 #define F(name) .field = offsetof(struct config, name)
 #define LAYER(name, of) .kind = KEY_PER_LAYER, F(name), .layer_field = offsetof(struct layer_config, of), .most = MAX_SIZE
-#define LISTED(name) { .json = name, .kind = KEY_LISTED, .field = NO_FIELD }
 
 /* What a value needs to be known first stands before it. */
 static const struct config_key common[] = {

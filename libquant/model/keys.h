@@ -20,6 +20,7 @@ enum key_kind {
 	KEY_LISTED,    /* read by code of its own, or by no class of the family: here only so that it is known */
 };
 #define NO_FIELD SIZE_MAX
+#define LISTED(name) { .json = name, .kind = KEY_LISTED, .field = NO_FIELD }
 
 struct config_key {
 	const char *json;        /* NULL: this family has no such key */

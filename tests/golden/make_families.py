@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""GGUF files that llama.cpp's converter makes of tests/golden/model, without their vocabulary, for tests/unit/test_families.c.
+"""What llama.cpp's converter makes of tests/golden/model: a line for each tensor, for tests/unit/test_families.c.
 
-usage: make_families.py LLAMA_CPP [OUTDIR]     a checkout of llama.cpp; needs torch, transformers, safetensors
+usage: make_families.py LLAMA_CPP [CASE...]     a checkout of llama.cpp; needs torch, transformers, safetensors
+
+converter.txt: name, type, dimensions as GGUF has them, the first 16 digits of the SHA-256 of its bytes.
 """
+import hashlib
 import json
 import os
 import runpy
@@ -12,10 +15,10 @@ import tempfile
 from safetensors.torch import load_file, save_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CASES = ("gemma3-old", "gpt-neox", "gpt2")
+CASES = ("gemma3-old", "gpt-neox", "gpt2", "smollm3", "starcoder2")
 
 
-def make(name, source, out):
+def make(name, source):
     folder = os.path.join(HERE, "model", name)
     with open(os.path.join(folder, "config.json")) as f:
         config = json.load(f)
@@ -32,17 +35,26 @@ def make(name, source, out):
             json.dump(config, f)
         with open(os.path.join(d, "tokenizer.json"), "w") as f:
             json.dump(dict(model=dict(vocab={str(i): i for i in range(config["vocab_size"])}), added_tokens=[]), f)
-        sys.argv = ["convert_hf_to_gguf.py", d, "--outfile", os.path.join(out, name + ".gguf"), "--outtype", "f16"]
+        out = os.path.join(d, "x.gguf")
+        sys.argv = ["convert_hf_to_gguf.py", d, "--outfile", out, "--outtype", "f16"]
         runpy.run_path(os.path.join(source, "convert_hf_to_gguf.py"), run_name="__main__")
+        with open(os.path.join(folder, "converter.txt"), "w") as f:
+            for t in gguf.GGUFReader(out).tensors:
+                digest = hashlib.sha256(t.data.tobytes()).hexdigest()[:16]
+                print(t.name, t.tensor_type.name.lower(), *[int(n) for n in t.shape], digest, file=f)
 
 
 if __name__ == "__main__":
     sys.path[:0] = [sys.argv[1], os.path.join(sys.argv[1], "gguf-py")]
+    import conversion
     import conversion.base as base
-    import conversion.gemma as gemma
+    import gguf
 
     base.ModelBase.load_hparams = staticmethod(lambda d, *a, **k: json.load(open(os.path.join(d, "config.json"))))
-    base.TextModel.set_vocab = gemma.Gemma3Model.set_vocab = lambda self: None
-    source, root = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else os.path.join(HERE, "gguf")
-    for case in CASES:
-        make(case, source, root)
+    conversion.load_all_models()
+    for kind in base.ModelBase._model_classes.values():
+        for cls in kind.values():
+            cls.set_vocab = lambda self: None
+    source, cases = sys.argv[1], sys.argv[2:] or CASES
+    for case in cases:
+        make(case, source)

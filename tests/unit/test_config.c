@@ -8,10 +8,10 @@
 #include <cmocka.h>
 
 #include "base/strbuf.h"
+#include "formats/file.h"
 #include "model/arch.h"
 #include "model/config.h"
-
-static struct err e;
+#include "check.h"
 
 #define SIZES "\"hidden_size\":64,\"intermediate_size\":96,\"num_hidden_layers\":4,\"vocab_size\":100,\"num_attention_heads\":8"
 
@@ -122,6 +122,23 @@ static void windows_of_layers(void **state)
 }
 
 /* Numbers that only one family has; others refuse them. */
+static void layers_without_positions(void **state)
+{
+	(void)state;
+	struct config c = good("smollm3", "\"no_rope_layer_interval\":2,\"sliding_window\":16,\"use_sliding_window\":true");
+	assert_true(c.layer[0].rope && !c.layer[1].rope && c.layer[2].rope && !c.layer[3].rope);
+	assert_true(!c.layer[0].window && c.layer[1].window == 16);
+	config_release(&c);
+	/* a list may be longer than the model, as in its class */
+	c = good("smollm3", "\"no_rope_layers\":[0,1,1,0,1]");
+	assert_true(!c.layer[0].rope && c.layer[1].rope && c.layer[2].rope && !c.layer[3].rope && !c.layer[3].window);
+	config_release(&c);
+	refuses("smollm3", "\"no_rope_layers\":[0,1,1]", ERR_INPUT, "no_rope_layers");
+	refuses("smollm3", "\"no_rope_layers\":[0,1,2,1]", ERR_INPUT, "no_rope_layers[2]");
+	refuses("smollm3", "\"no_rope_layer_interval\":0", ERR_INPUT, "no_rope_layer_interval");
+	refuses("llama", "\"no_rope_layers\":[0,1,1,0]", ERR_UNSUPPORTED, "no_rope_layers");
+}
+
 static void own_numbers(void **state)
 {
 	struct config c = good("gemma2", "\"num_key_value_heads\":2,\"query_pre_attn_scalar\":64,\"final_logit_softcapping\":null");
@@ -437,11 +454,38 @@ static void shapes_and_counts(void **state)
 	config_release(&c);
 }
 
+/* Of published models; how many parameters transformers makes of each: tests/golden/make_config.py. */
+static void published_configs(void **state)
+{
+	struct strbuf list = { 0 };
+	unsigned long long want;
+	char name[80];
+	int n = 0, used, at = 0;
+	(void)state;
+	ok(file_read("tests/golden/config/parameters.txt", &list, 0, &e));
+	for (; sscanf(list.data + at, "%79s %llu\n%n", name, &want, &used) == 2; at += used, n++) {
+		struct strbuf text = { 0 };
+		struct config c;
+		char path[160];
+		snprintf(path, sizeof path, "tests/golden/config/%s.json", name);
+		ok(file_read(path, &text, 0, &e));
+		if (config_parse(&c, text.data, text.len, &e))
+			fail_msg("%s: %s", name, e.message);
+		if (config_parameters(&c) != want)
+			fail_msg("%s has %llu parameters, not %llu", name, want, (unsigned long long)config_parameters(&c));
+		config_release(&c);
+		strbuf_release(&text);
+	}
+	assert_true(n >= 2);
+	strbuf_release(&list);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults_of_absent_keys),
 		cmocka_unit_test(windows_of_layers),
+		cmocka_unit_test(layers_without_positions),
 		cmocka_unit_test(own_numbers),
 		cmocka_unit_test(rope_types),
 		cmocka_unit_test(special_tokens),
@@ -453,6 +497,7 @@ int main(void)
 		cmocka_unit_test(names_round_trip),
 		cmocka_unit_test(names_that_only_look_right),
 		cmocka_unit_test(shapes_and_counts),
+		cmocka_unit_test(published_configs),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

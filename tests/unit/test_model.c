@@ -17,6 +17,7 @@
 #include "model/arch.h"
 #include "model/model.h"
 #include "check.h"
+#include "goldens.h"
 
 enum { SEQS = 2, LEN = 40, SHOWN = LEN / 4 };
 
@@ -105,24 +106,18 @@ static void close_to(const char *what, const char *name, const float *a, const f
 		fail_msg("%s: %s differs by %g of the largest", name, what, d);
 }
 
-static const char *const cases[] = {
-	"llama-mha", "llama-gqa-bias", "llama-tied", "llama-gelu", "llama-llama3", "llama-linear", "llama-yarn",
-	"mistral-window", "qwen2-bias", "qwen2-window", "qwen3", "gemma", "gemma2", "gemma3", "gemma3-old", "gpt-neox", "gpt-neox-old", "gpt2", "gpt2-old", "qwen3-moe", "qwen3-moe-mixed", "mixtral",
-	/* what transformers sees through, see make_model.py */
-	"llama-untied", "llama-bare", "llama-head-only", "llama-types", "mistral-types",
-};
-enum { CASES = sizeof cases / sizeof *cases };
-
 static void equals_hugging_face(void **state)
 {
+	const struct goldens cases = goldens_with("logits.bin");
 	(void)state;
-	for (int i = 0; i < CASES; i++) {
+	assert_true(cases.count >= 27);
+	for (int i = 0; i < cases.count; i++) {
 		struct golden g;
-		golden_load(&g, cases[i]);
+		golden_load(&g, cases.name[i]);
 		size_t v = g.config.vocab;
 		float *all = logits_of(&g, g.tokens, SEQS, LEN);
 		for (size_t s = 0; s < SEQS * SHOWN; s++)
-			close_to("logits", cases[i], all + (4 * s + 3) * v, g.logits + s * v, v, 2e-5);
+			close_to("logits", cases.name[i], all + (4 * s + 3) * v, g.logits + s * v, v, 2e-5);
 		free(all);
 		golden_free(&g);
 	}
@@ -131,16 +126,18 @@ static void equals_hugging_face(void **state)
 static void decoding_agrees_with_prefill(void **state)
 {
 	static const size_t chunks[] = { 1, 3, LEN };
+	const struct goldens cases = goldens_with("logits.bin");
 	(void)state;
-	for (int i = 0; i < CASES; i++) {
+	assert_true(cases.count >= 27);
+	for (int i = 0; i < cases.count; i++) {
 		struct golden g;
-		golden_load(&g, cases[i]);
+		golden_load(&g, cases.name[i]);
 		float *whole = logits_of(&g, g.tokens, 1, LEN);
 		struct kv_cache *cache = kv_cache_new(&g.config, LEN, &e);
 		assert_non_null(cache);
 		for (int j = 0; j < 3; j++) {
 			float *parts = logits_cached(&g, g.tokens, LEN, chunks[j], cache);
-			close_to("decoding", cases[i], parts, whole, LEN * g.config.vocab, 1e-5);
+			close_to("decoding", cases.name[i], parts, whole, LEN * g.config.vocab, 1e-5);
 			free(parts);
 			kv_cache_truncate(cache, 0);
 		}
@@ -203,10 +200,11 @@ static void cache_goes_back(void **state)
 
 static void threads_do_not_change_bits(void **state)
 {
+	const struct goldens cases = goldens_with("logits.bin");
 	(void)state;
-	for (int i = 0; i < CASES; i += 3) {
+	for (int i = 0; i < cases.count; i += 3) {
 		struct golden g;
-		golden_load(&g, cases[i]);
+		golden_load(&g, cases.name[i]);
 		thread_set(1);
 		float *one = logits_of(&g, g.tokens, SEQS, LEN);
 		thread_set(2);
