@@ -47,7 +47,8 @@ all: $(B)/bin/quire ## build the commands into build/bin
 # kernels for an instruction set are compiled for it; everything else runs anywhere
 X86 := $(filter x86_64-% amd64-%,$(shell $(CC) -dumpmachine))
 $(B)/obj/libquant/kernel/avx2.o $(B)/obj/libquant/kernel/%avx2.o: ISA := $(if $(X86),-mavx2 -mfma -mf16c)
-$(B)/obj/libquant/kernel/avx512.o $(B)/obj/libquant/kernel/%avx512.o: ISA := $(if $(X86),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c)
+$(B)/obj/libquant/kernel/avx512.o $(B)/obj/libquant/kernel/avx512vnni.o $(B)/obj/libquant/kernel/%avx512.o: ISA := $(if $(X86),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c)
+$(B)/obj/libquant/kernel/avx512vnni.o: ISA += $(if $(X86),-mavx512vnni)
 
 # the fuzzer learns little from comparisons in here, and they are the most
 $(B)/obj/libquant/base/%.o $(B)/obj/libquant/codec/%.o: QUIET := $(if $(findstring fuzzer,$(SAN)),-fno-sanitize-coverage=trace-cmp)

@@ -228,7 +228,7 @@ enum { DOT_ROWS = 4 };
 		} \
 	}
 KERNEL_BLOCKS(BLOCK_PAIR)
-#define BLOCK_ENTRY(NAME, BLOCK, BYTES) [BLOCK_##NAME] = { k_decode_##NAME, k_dot_##NAME },
+#define BLOCK_ENTRY(NAME, BLOCK, BYTES) [BLOCK_##NAME] = { k_decode_##NAME, k_dot_##NAME, k_product_##NAME },
 
 /* ---- dense streams of codes ---- */
 

@@ -11,6 +11,7 @@ static const struct kernels *const rows[] = {
 #ifdef __x86_64__
 	&kernels_avx2,
 	&kernels_avx512,
+	&kernels_avx512vnni,
 #endif
 #ifdef __aarch64__
 	&kernels_neon,

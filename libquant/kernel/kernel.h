@@ -48,14 +48,39 @@ struct code_grid {
 enum block_id { KERNEL_BLOCKS(BLOCK_ENUM) BLOCK_KERNELS };
 #undef BLOCK_ENUM
 
+/*
+ * Activations rounded to signed bytes, as ggml does before it multiplies with a block format (docs/numerics.md): by blocks of
+ * 32 (its q8_0 and q8_1), two together and spread for sixteen lanes, lane i with elements 4 i to 4 i + 3, or of 256 (q8_K).
+ */
+struct rounded32 {
+	int8_t q[64];
+	float scale[16];   /* of the lane's block */
+	float sum[16];     /* an eighth of scale times the block's sum, in half precision */
+	int32_t four[16];  /* the lane's elements added up */
+};
+struct rounded256 {
+	int8_t q[256];
+	int16_t sum[16];   /* of sixteen elements each */
+	float scale;
+};
+
+/* y[t * stride + r] of rows that lie one after another and tokens that do, rounded by the block of the format. */
+struct rounded_product {
+	const uint8_t *src;
+	const void *x;
+	size_t n, rows, tokens, stride;
+	float *y;
+};
+
 /* n is a multiple of the block. dot: y[rows] of rows that lie one after another, the bits that `dot` gives for each decoded row. */
 struct block_kernel {
 	void (*decode)(const void *src, float *dst, size_t n);
 	void (*dot)(const void *src, const float *x, size_t n, float *y, size_t rows);
+	void (*product)(const struct rounded_product *p);
 };
 
 struct kernels {
-	const char *name;              /* "scalar", "avx2", "avx512", "neon" */
+	const char *name;              /* "scalar", "avx2", "avx512", "avx512vnni", "neon" */
 	bool (*usable)(void);          /* does this machine have it */
 
 	void (*f32_from_f16)(const void *src, float *dst, size_t n);
@@ -64,6 +89,10 @@ struct kernels {
 	void (*bf16_from_f32)(const float *src, void *dst, size_t n);
 
 	struct block_kernel block[BLOCK_KERNELS];
+
+	/* Of n activations, a multiple of the block; out: (n + 63) / 64, or n / 256. */
+	void (*round_32)(const float *x, size_t n, struct rounded32 *out);
+	void (*round_256)(const float *x, size_t n, struct rounded256 *out);
 
 	/*
 	 * Runs of codes; n is a multiple of 16 but for the last of a row. codes_dot adds to 16 partial sums, which

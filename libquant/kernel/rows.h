@@ -11,7 +11,7 @@
 
 extern const struct kernels kernels_scalar;
 #ifdef __x86_64__
-extern const struct kernels kernels_avx2, kernels_avx512;
+extern const struct kernels kernels_avx2, kernels_avx512, kernels_avx512vnni;
 #endif
 #ifdef __aarch64__
 extern const struct kernels kernels_neon;

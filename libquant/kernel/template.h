@@ -10,7 +10,7 @@
  *	v_max(a, b)      a > b ? a : b                 v_min(a, b)  a < b ? a : b
  *	v_pow2_halves(n, &p, &q)  p = 2^(k >> 1), q = 2^(k - (k >> 1)), where
  *	                 k = bits(n) - bits(1.5 * 2^23) as integers
- *	b_and(a, mask) b_shr(a, count) b_shl(a, count) b_or(a, b)
+ *	b_and(a, mask) b_shr(a, count) b_shl(a, count) b_or(a, b) b_add(a, x)
  *	b_pair(lo, hi)   the bytes of two uint64_t, lowest first
  *	b_zip_lo(a, b) b_zip_hi(a, b)   a0 b0 a1 b1 ...: of the lower or the upper eight bytes of each
  *	b_lookup(table, q)   byte k is table[q[k]]; q < 16
@@ -247,6 +247,7 @@ static void k_grid_scale(const float *x, const float *w, size_t n, const struct 
 }
 
 #include "kernel/blocks.h"
+#include "kernel/dots.h"
 
 /* SEARCH: the suffix of the row's functions in search.h. */
 #define KERNEL_ROW(NAME, USABLE, SEARCH) { \
@@ -254,6 +255,7 @@ static void k_grid_scale(const float *x, const float *w, size_t n, const struct 
 	.f32_from_f16 = k_f32_from_f16, .f32_from_bf16 = k_f32_from_bf16, \
 	.f16_from_f32 = k_f16_from_f32, .bf16_from_f32 = k_bf16_from_f32, \
 	.block = { KERNEL_BLOCKS(BLOCK_ENTRY) }, .codes_decode = k_codes_decode, .codes_dot = k_codes_dot, .lanes_sum = k_lanes_sum, \
+	.round_32 = k_round_32, .round_256 = k_round_256, \
 	.dot_f16 = k_dot_f16, .dot_bf16 = k_dot_bf16, \
 	.dot = k_dot, .axpy = k_axpy, .sum_squares = k_sum_squares, .max = k_max, \
 	.exp_sum = k_exp_sum, .silu_mul = k_silu_mul, .grid_scale = k_grid_scale, \
