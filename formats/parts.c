@@ -167,6 +167,20 @@ static int join(const struct plan *p, const struct config *c, const struct store
 	return tensor_measure(out, e);
 }
 
+/*
+ * Parts of a layer that the class has no form for, which reads another one's keys and values or has fewer heads of them, are
+ * tensors of their own, as in .quire.
+ */
+static const struct stored *stored_in(const struct plan *p, const struct config *c, const struct plan_item *x)
+{
+	unsigned part;
+	const struct stored *s = x->role == ROLE_UNKNOWN ? NULL : stored_of(c->arch, x->role, false, &part);
+	for (unsigned i = 0; s && i < stored_count(s); i++)
+		if (!plan_find(p, s->part[i], x->layer) && !role_required(c, s->part[i], x->layer))
+			return NULL;
+	return s && s->heads && c->layer[x->layer].heads != c->layer[x->layer].kv_heads ? NULL : s;
+}
+
 /* Items in the order in which they become complete. */
 static int lay_out(struct together *t, const struct config *c, struct err *e)
 {
@@ -175,8 +189,7 @@ static int lay_out(struct together *t, const struct config *c, struct err *e)
 	int rc = ERR_OK;
 	for (size_t i = 0; i < p->count && !rc; i++) {
 		const struct plan_item *x = &p->items[i];
-		unsigned part = 0;
-		const struct stored *s = x->role == ROLE_UNKNOWN ? NULL : stored_of(c->arch, x->role, false, &part);
+		const struct stored *s = stored_in(p, c, x);
 		bool last = s != NULL;
 		for (unsigned k = 0; last && k < stored_count(s); k++) {
 			const struct plan_item *other = plan_find(p, s->part[k], x->layer);
