@@ -23,7 +23,7 @@ enum { WRITTEN_AT_ONCE = 32, TELLING = 8 };
 
 struct layer {
 	struct block block;
-	struct tape_matrix matrix[ROLE_COUNT]; /* what it computes with; gradients are those of the distiller */
+	struct tape_matrix matrix[ROLE_COUNT]; /* what it computes with, experts' one behind the other; gradients are those of the distiller */
 	struct latent *latent;
 	int count;
 	value kv[2];             /* what its attention reads, ... */
@@ -85,8 +85,11 @@ unsigned distill_passes(const struct config *c, const struct plan *p, uint64_t t
 	double weights = (double)c->vocab * c->hidden;
 	if (tokens < LEAST_TOKENS)
 		return 0;
-	for (size_t i = 0; i < p->count; i++)
-		weights += trained(p->items[i].role) ? (double)tensor_elements(&p->items[i].out) : 0;
+	for (size_t i = 0; i < p->count; i++) {
+		enum role r = p->items[i].role;
+		double used = trained(r) && role_rows[r].per_expert ? (double)c->experts_used / c->experts : 1;
+		weights += trained(r) ? used * (double)tensor_elements(&p->items[i].out) : 0;
+	}
 	/* two operations a weight, in two forward passes and twice as much backward */
 	double passes = WORTH / (8 * weights * (double)tokens);
 	return passes < LEAST ? 0 : passes < distill_defaults.passes ? (unsigned)passes : distill_defaults.passes;
@@ -101,9 +104,29 @@ static bool is_read(const struct config *c, uint32_t layer)
 	return false;
 }
 
+/* All of a role's matrices in a layer: experts' too. */
+static size_t elements(const struct config *c, const struct block *b, const struct op *op)
+{
+	return b->value[op->in[0]].width * b->value[op->out].width * role_places(c, op->role);
+}
+
+/* Of the widest layer, by role. */
+static void gradient_sizes(const struct config *c, size_t most[ROLE_COUNT])
+{
+	struct block b;
+	memset(most, 0, ROLE_COUNT * sizeof *most);
+	for (uint32_t i = 0; i < c->layers; i++) {
+		block_make(c, i, &b);
+		for (unsigned k = 0; k < b.ops; k++)
+			if (b.op[k].kind == OP_LINEAR && elements(c, &b, &b.op[k]) > most[b.op[k].role])
+				most[b.op[k].role] = elements(c, &b, &b.op[k]);
+	}
+}
+
 uint64_t distill_memory(const struct config *c, const struct plan *p, uint64_t tokens, uint64_t ctx)
 {
-	uint64_t batch = distill_defaults.batch * ctx, weights = 0, codes = 0, widest = 0, keys = 0;
+	uint64_t batch = distill_defaults.batch * ctx, weights = 0, codes = 0, widest = 0, keys = 0, gradients = 0;
+	size_t most[ROLE_COUNT];
 	for (size_t i = 0; i < p->count; i++) {
 		uint64_t n = tensor_elements(&p->items[i].out);
 		if (!trained(p->items[i].role))
@@ -113,44 +136,31 @@ uint64_t distill_memory(const struct config *c, const struct plan *p, uint64_t t
 		/* latents with Adam's two moments, parameters of sub-blocks of 16 likewise, and the bytes of the pass that is kept */
 		codes += takes(&p->items[i]) ? 12 * n + 10 * 4 * n / 16 + p->items[i].out.nbytes : 0;
 	}
+	gradient_sizes(c, most);
+	for (int r = 0; r < ROLE_COUNT; r++)
+		gradients += 4 * most[r];
 	for (uint32_t i = 0; i < c->layers; i++)
 		keys += is_read(c, i) ? 4 * 4 * batch * c->layer[i].kv_heads * c->head_dim : 0;
 	/* gradients of a layer and of the latents of its widest matrix; tokens, hidden states of the original, and between layers */
 	tokens *= 1 + distill_defaults.written;
-	return weights + codes + (7 + 1 + 1) * 4 * widest + 4 * (c->hidden + 1) * (tokens + (c->layers + 3) * batch) + keys +
+	return weights + codes + gradients + 3 * 4 * widest + 4 * (c->hidden + 1) * (tokens + (c->layers + 3) * batch) + keys +
 	       tape_memory(c, distill_defaults.batch, ctx) + divergence_memory(c, batch) + own_text_memory(c, ctx);
 }
 
 /* ---- layers */
 
-static int read_matrix(const struct distiller *d, enum role r, uint32_t layer, float **out, struct err *e)
+static int gradients_new(struct distiller *d, const struct plan *p, struct err *e)
 {
-	char name[96];
-	const struct tensor *meta;
-	return source_read_f32(overlay_source(d->out), role_hf_name(d->c->arch, r, layer, name), out, &meta, e);
-}
-
-static size_t elements(const struct block *b, const struct op *op)
-{
-	return b->value[op->in[0]].width * b->value[op->out].width;
-}
-
-/* Gradients for the widest of each matrix. */
-static int gradients_new(struct distiller *d, struct err *e)
-{
-	size_t most[ROLE_COUNT] = { 0 }, flat = 0;
-	for (uint32_t i = 0; i < d->c->layers; i++) {
-		const struct block *b = &d->layer[i].block;
-		for (unsigned k = 0; k < b->ops; k++)
-			if (b->op[k].kind == OP_LINEAR && elements(b, &b->op[k]) > most[b->op[k].role])
-				most[b->op[k].role] = elements(b, &b->op[k]);
-	}
+	size_t most[ROLE_COUNT], flat = 1;
+	gradient_sizes(d->c, most);
 	for (int r = 0; r < ROLE_COUNT; r++) {
 		d->grad[r] = most[r] ? malloc(most[r] * sizeof(float)) : NULL;
 		if (most[r] && !d->grad[r])
 			return err_nomem(e);
-		flat = most[r] > flat ? most[r] : flat;
 	}
+	for (size_t i = 0; i < p->count; i++)
+		if (takes(&p->items[i]) && tensor_elements(&p->items[i].out) > flat)
+			flat = (size_t)tensor_elements(&p->items[i].out);
 	d->shared.flat = malloc(flat * sizeof(float));
 	d->shared.flat_scales = malloc(2 * flat * sizeof(float));
 	return d->shared.flat && d->shared.flat_scales ? ERR_OK : err_nomem(e);
@@ -159,21 +169,46 @@ static int gradients_new(struct distiller *d, struct err *e)
 static int layer_latents(struct distiller *d, const struct plan *p, uint32_t at, struct err *e)
 {
 	struct layer *l = &d->layer[at];
-	l->latent = calloc(l->block.ops, sizeof *l->latent);
+	size_t count = 0;
+	for (size_t k = 0; k < p->count; k++)
+		count += takes(&p->items[k]) && role_layer(p->items[k].role, p->items[k].layer) == at;
+	l->latent = calloc(count + 1, sizeof *l->latent);
 	if (!l->latent)
 		return err_nomem(e);
 	for (size_t k = 0; k < p->count; k++) {
 		const struct plan_item *item = &p->items[k];
-		if (item->layer != at || !takes(item) || !l->matrix[item->role].w)
+		if (!takes(item) || role_layer(item->role, item->layer) != at || !l->matrix[item->role].w)
 			continue;
 		struct tape_matrix *m = &l->matrix[item->role];
+		size_t first = role_rows[item->role].per_expert ? place_expert(item->layer) * (size_t)tensor_elements(&item->out) : 0;
 		m->grad = d->grad[item->role];
-		const struct latent_room room = { m->w, m->grad, m->cols, &d->shared };
+		const struct latent_room room = { m->w + first, m->grad + first, m->cols, &d->shared };
 		int rc = latent_open(&l->latent[l->count++], item, overlay_source(d->out), d->source, &room, e);
 		if (rc)
 			return rc;
 	}
 	return ERR_OK;
+}
+
+/* The matrices of a linear: one, or each expert's. */
+static int read_matrices(const struct distiller *d, struct layer *l, const struct op *op, uint32_t at, struct err *e)
+{
+	size_t size = elements(d->c, &l->block, op), n = role_places(d->c, op->role), one = size / n;
+	struct tape_matrix *m = &l->matrix[op->role];
+	char name[96];
+	int rc = ERR_OK;
+	*m = (struct tape_matrix){ .w = malloc(size * sizeof *m->w), .cols = l->block.value[op->in[0]].width };
+	if (!m->w)
+		return err_nomem(e);
+	for (uint32_t i = 0; i < n && !rc; i++) {
+		float *w = NULL;
+		const struct tensor *meta;
+		rc = source_read_f32(overlay_source(d->out), role_hf_name(d->c->arch, op->role, role_place(op->role, at, i), name), &w, &meta, e);
+		if (!rc)
+			memcpy(m->w + i * one, w, one * sizeof *w);
+		free(w);
+	}
+	return rc;
 }
 
 static int layer_open(struct distiller *d, uint32_t at, struct err *e)
@@ -184,11 +219,8 @@ static int layer_open(struct distiller *d, uint32_t at, struct err *e)
 	block_make(d->c, at, &l->block);
 	bool attends = tape_keys_values(&l->block, d->c, at, l->kv);
 	for (unsigned k = 0; k < l->block.ops && !rc; k++) {
-		const struct op *op = &l->block.op[k];
-		if (op->kind != OP_LINEAR)
-			continue;
-		l->matrix[op->role].cols = l->block.value[op->in[0]].width;
-		rc = read_matrix(d, op->role, at, &l->matrix[op->role].w, e);
+		if (l->block.op[k].kind == OP_LINEAR)
+			rc = read_matrices(d, l, &l->block.op[k], at, e);
 	}
 	for (int k = 0; k < 2 && !rc && attends && is_read(d->c, at); k++) {
 		l->keys[k] = malloc(tokens * l->block.value[l->kv[k]].width * sizeof(float));
@@ -441,7 +473,7 @@ static int distiller_open(struct distiller *d, const struct plan *p, struct err 
 	for (uint32_t i = 0; i < d->c->layers && !rc; i++)
 		rc = layer_open(d, i, e);
 	if (!rc)
-		rc = gradients_new(d, e);
+		rc = gradients_new(d, p, e);
 	for (uint32_t i = 0; i < d->c->layers && !rc; i++)
 		rc = layer_latents(d, p, i, e);
 	return rc;

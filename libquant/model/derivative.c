@@ -68,6 +68,10 @@ static void linear_back(const struct piece *p)
 
 void derivative_rows(const struct piece *p, size_t from, size_t rows, float *grad)
 {
+	if (!p->n) { /* an expert that no token went to */
+		memset(grad + from * p->cols, 0, rows * p->cols * sizeof *grad);
+		return;
+	}
 	product_gemm(true, false, rows, p->cols, p->seqs * p->n, 1, p->dy + from, p->out_width, p->x[0], p->cols, 0, grad + from * p->cols,
 		  p->cols);
 }
@@ -289,6 +293,140 @@ static void add_back(const struct piece *p)
 	deliver(p);
 }
 
+/* ---- experts */
+
+static void route_run(const struct piece *p)
+{
+	if (p->y != p->x[0])
+		memcpy(p->y, p->x[0], p->n * p->out_width * sizeof *p->y);
+	route_weights(p->c, p->y, p->n);
+}
+
+/* The softmax is over those that were chosen, or over all. */
+static void route_row_back(const struct config *c, const float *x, const float *y, float *d)
+{
+	double sum = 0, all = 0;
+	float most = x[0];
+	for (uint32_t i = 0; i < c->experts; i++)
+		sum += y[i] != 0 ? (double)y[i] * (double)d[i] : 0;
+	for (uint32_t i = 0; i < c->experts && c->experts_sum_to_one; i++)
+		d[i] = y[i] * (float)((double)d[i] - sum);
+	if (c->experts_sum_to_one)
+		return;
+	for (uint32_t i = 1; i < c->experts; i++)
+		most = x[i] > most ? x[i] : most;
+	for (uint32_t i = 0; i < c->experts; i++)
+		all += (double)expf(x[i] - most);
+	for (uint32_t i = 0; i < c->experts; i++)
+		d[i] = (float)((double)expf(x[i] - most) / all * ((y[i] != 0 ? (double)d[i] : 0) - sum));
+}
+
+static void route_back(const struct piece *p)
+{
+	for (size_t t = 0; t < p->n; t++)
+		route_row_back(p->c, p->x[0] + t * p->out_width, p->y + t * p->out_width, p->dy + t * p->out_width);
+	deliver(p);
+}
+
+/* Tokens that an item of these loops takes. */
+enum { TOKENS = 8 };
+
+static void each_token(const struct piece *p, void (*fn)(void *, size_t, int))
+{
+	thread_for((p->seqs * p->n + TOKENS - 1) / TOKENS, fn, (void *)(uintptr_t)p);
+}
+
+static size_t token_end(const struct piece *p, size_t item)
+{
+	return (item + 1) * TOKENS < p->seqs * p->n ? (item + 1) * TOKENS : p->seqs * p->n;
+}
+
+/* The rows that experts have of token t, in order; *i is the number of the next one, from 0. */
+static bool next_row(const struct routing *r, size_t t, size_t *i, size_t *row)
+{
+	bool there = *i < r->used && r->row[t * r->used + *i] != NO_ROW;
+	*row = there ? r->row[t * r->used + *i] : 0;
+	++*i;
+	return there;
+}
+
+static void experts_tokens(void *arg, size_t item, int worker)
+{
+	const struct piece *p = arg;
+	(void)worker;
+	for (size_t t = item * TOKENS, row; t < token_end(p, item); t++)
+		for (size_t i = 0; next_row(p->routing, t, &i, &row);)
+			memcpy(p->y + row * p->out_width, p->x[0] + t * p->out_width, p->out_width * sizeof *p->y);
+}
+
+static void experts_run(const struct piece *p)
+{
+	routing_make(p->routing, p->x[1], p->seqs * p->n);
+	each_token(p, experts_tokens);
+}
+
+static void experts_tokens_back(void *arg, size_t item, int worker)
+{
+	const struct piece *p = arg;
+	(void)worker;
+	for (size_t t = item * TOKENS, row; t < token_end(p, item); t++) {
+		float *d = p->dx[0] + t * p->out_width;
+		if (p->fresh[0])
+			memset(d, 0, p->out_width * sizeof *d);
+		for (size_t i = 0; next_row(p->routing, t, &i, &row);)
+			kernels()->axpy(d, 1, p->dy + row * p->out_width, p->out_width);
+	}
+}
+
+static void experts_back(const struct piece *p)
+{
+	if (p->dx[0])
+		each_token(p, experts_tokens_back);
+}
+
+static void merge_tokens(void *arg, size_t item, int worker)
+{
+	const struct piece *p = arg;
+	const struct routing *r = p->routing;
+	(void)worker;
+	for (size_t t = item * TOKENS, row; t < token_end(p, item); t++) {
+		memset(p->y + t * p->out_width, 0, p->out_width * sizeof *p->y);
+		for (size_t i = 0; next_row(r, t, &i, &row);)
+			kernels()->axpy(p->y + t * p->out_width, p->x[1][t * r->experts + r->expert[row]], p->x[0] + row * p->out_width,
+					p->out_width);
+	}
+}
+
+static void merge_run(const struct piece *p)
+{
+	each_token(p, merge_tokens);
+}
+
+static void merge_tokens_back(void *arg, size_t item, int worker)
+{
+	const struct piece *p = arg;
+	const struct routing *r = p->routing;
+	size_t n = p->out_width;
+	(void)worker;
+	for (size_t t = item * TOKENS, row; t < token_end(p, item); t++) {
+		const float *dy = p->dy + t * n, *weight = p->x[1] + t * r->experts;
+		float *by_weight = p->dx[1] ? p->dx[1] + t * r->experts : NULL;
+		if (by_weight && p->fresh[1])
+			memset(by_weight, 0, r->experts * sizeof *by_weight);
+		for (size_t i = 0; next_row(r, t, &i, &row);) {
+			if (by_weight)
+				by_weight[r->expert[row]] += kernels()->dot(p->x[0] + row * n, dy, n);
+			for (size_t k = 0; p->dx[0] && k < n; k++)
+				p->dx[0][row * n + k] = weight[r->expert[row]] * dy[k] + (p->fresh[0] ? 0 : p->dx[0][row * n + k]);
+		}
+	}
+}
+
+static void merge_back(const struct piece *p)
+{
+	each_token(p, merge_tokens_back);
+}
+
 enum { X0 = 1, X1 = 2, X2 = 4 };
 static const struct derivative rows[] = {
 	[OP_NORM] = { .name = "a norm", .run = norm_run, .back = norm_back, .reads = X0, .in_place = true },
@@ -300,9 +438,9 @@ static const struct derivative rows[] = {
 	[OP_ACT] = { .name = "an activation", .run = act_run, .back = act_back, .reads = X0, .in_place = true },
 	[OP_GLU] = { .name = "a gated activation", .run = act_run, .back = glu_back, .reads = X0 | X1, .in_place = true, .lends = true },
 	[OP_ADD] = { .name = "a sum", .run = add_run, .back = add_back, .in_place = true },
-	[OP_ROUTE] = { .name = "a choice of experts" },
-	[OP_EXPERTS] = { .name = "experts" },
-	[OP_MERGE] = { .name = "a sum of experts" },
+	[OP_ROUTE] = { .name = "a choice of experts", .run = route_run, .back = route_back, .reads = X0 | READS_Y, .in_place = true },
+	[OP_EXPERTS] = { .name = "experts", .run = experts_run, .back = experts_back, .batch = true },
+	[OP_MERGE] = { .name = "a sum of experts", .run = merge_run, .back = merge_back, .reads = X0 | X1, .batch = true },
 };
 
 const struct derivative *derivative_of(enum op_kind k)

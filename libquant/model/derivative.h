@@ -6,6 +6,7 @@
  */
 #include "model/graph.h"
 #include "model/rope.h"
+#include "model/route.h"
 
 /* One operation and the values around it: of one sequence, or of a whole batch where the row says so. */
 struct piece {
@@ -24,15 +25,18 @@ struct piece {
 	size_t cols;
 	const float *residual;       /* a linear whose result goes to the stream alone: the stream before it */
 	struct phases phases;
+	struct routing *routing;     /* of the experts that are at work; made by OP_EXPERTS */
 	float *scratch;              /* of a batch: `stride` floats per worker */
 	size_t stride;
 };
+
+enum { READS_Y = 8 };
 
 struct derivative {
 	const char *name;            /* of the operation, for messages */
 	void (*run)(const struct piece *p);
 	void (*back)(const struct piece *p); /* NULL, as run: it has none yet */
-	uint8_t reads;               /* bit k: the way back reads x[k] */
+	uint8_t reads;               /* bit k: the way back reads x[k]; READS_Y: y */
 	bool in_place;               /* y may be x[0] */
 	bool lends;                  /* dx[1] may lie where x[1] does */
 	bool batch;                  /* runs over a batch, in a loop of its own */

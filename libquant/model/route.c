@@ -1,6 +1,7 @@
 #include "model/route.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/thread.h"
@@ -103,4 +104,62 @@ void route_merge(const struct routed *t, const float *x, size_t dim, float *out)
 	struct rows a = { .x = x, .token = t->token, .n = t->n, .dim = dim, .weights = t->weights, .experts = t->experts, .expert = t->expert,
 			  .out = out };
 	each(merge_rows, &a);
+}
+
+/* ---- all experts */
+
+int routing_new(struct routing *r, const struct config *c, size_t tokens, struct err *e)
+{
+	size_t rows = tokens * c->experts_used;
+	*r = (struct routing){ .tokens = tokens, .used = c->experts_used, .experts = c->experts,
+			       .first = calloc((size_t)c->experts + 1, sizeof *r->first), .token = calloc(rows + 1, sizeof *r->token),
+			       .expert = calloc(rows + 1, sizeof *r->expert), .row = calloc(rows + 1, sizeof *r->row) };
+	if (rows < NO_ROW && r->first && r->token && r->expert && r->row)
+		return ERR_OK;
+	routing_release(r);
+	return err_nomem(e);
+}
+
+void routing_release(struct routing *r)
+{
+	free(r->first);
+	free(r->token);
+	free(r->expert);
+	free(r->row);
+	*r = (struct routing){ 0 };
+}
+
+uint64_t routing_memory(const struct config *c, size_t tokens)
+{
+	return c->experts ? 8 * ((uint64_t)c->experts + 1) + 12 * ((uint64_t)tokens * c->experts_used + 1) : 0;
+}
+
+void routing_make(struct routing *r, const float *weights, size_t n)
+{
+	size_t *next = r->first + 1; /* while rows are given out: where the next one of an expert goes */
+	memset(r->first, 0, (r->experts + 1) * sizeof *r->first);
+	for (int pass = 0; pass < 2; pass++) {
+		for (size_t t = 0; t < n; t++) {
+			size_t have = 0;
+			for (size_t i = 0; i < r->experts && have < r->used; i++) {
+				if (weights[t * r->experts + i] == 0)
+					continue;
+				if (pass) {
+					r->token[next[i]] = (uint32_t)t;
+					r->expert[next[i]] = (uint32_t)i;
+					r->row[t * r->used + have] = (uint32_t)next[i];
+				}
+				next[i]++;
+				have++;
+			}
+			for (; pass && have < r->used; have++)
+				r->row[t * r->used + have] = NO_ROW;
+		}
+		/* numbers become beginnings, which the second pass moves to the beginning of the next */
+		for (size_t i = 0, at = 0; i < r->experts && !pass; i++) {
+			size_t count = next[i];
+			next[i] = at;
+			at += count;
+		}
+	}
 }

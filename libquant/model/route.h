@@ -4,6 +4,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/err.h"
 #include "model/config.h"
 
 /* Logits [n, experts] become weights: the softmax over all, of the most likely; 0 elsewhere. In place. */
@@ -22,5 +23,20 @@ struct routed {
 };
 /* out[token[i]] += weights[token[i]][expert] x[i] */
 void route_merge(const struct routed *t, const float *x, size_t dim, float *out);
+
+/* All experts at once, for the way back: which rows each works on, one expert's after the other's. */
+struct routing {
+	size_t tokens, used;     /* room; rows of a token at most */
+	size_t experts;
+	size_t *first;           /* [experts + 1]: where each expert's rows begin */
+	uint32_t *token, *expert;/* [tokens * used] of each row */
+	uint32_t *row;           /* [tokens * used] a token's rows, by expert; NO_ROW: it has fewer */
+};
+#define NO_ROW UINT32_MAX
+int routing_new(struct routing *r, const struct config *c, size_t tokens, struct err *e);
+void routing_release(struct routing *r); /* also of a zero-initialised struct */
+uint64_t routing_memory(const struct config *c, size_t tokens);
+/* weights [n, experts]; of one that is no number the first experts take the token. */
+void routing_make(struct routing *r, const float *weights, size_t n);
 
 #endif

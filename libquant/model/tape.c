@@ -17,6 +17,7 @@ struct tape {
 	struct tape_plan plan;           /* of the last run */
 	const struct tape_job *job;      /* whose way back is prepared */
 	struct phase_table phases;
+	struct routing routing;          /* of the last run; made where a layer has experts */
 	float *room[TAPE_ROOMS];         /* [seqs * ctx, width] */
 	size_t width[TAPE_ROOMS];
 	float *scratch;                  /* `stride` floats per worker */
@@ -45,6 +46,7 @@ void tape_free(struct tape *t)
 	for (int i = 0; i < TAPE_ROOMS; i++)
 		free(t->room[i]);
 	free(t->scratch);
+	routing_release(&t->routing);
 	phase_table_release(&t->phases);
 	free(t);
 }
@@ -88,7 +90,7 @@ static struct piece piece_of(const struct tape *t, const struct tape_job *j, uns
 	struct piece s = { .op = op, .c = t->c, .layer = j->layer, .seqs = seqs, .n = t->ctx, .out_width = p->value[op->out].width,
 			   .weight = op->role == ROLE_K_NORM && j->key_norm ? j->key_norm : model_vector(t->m, op->role, j->layer),
 			   .bias = model_vector(t->m, op->bias, j->layer), .phases = phases_of(&t->phases, j->layer),
-			   .scratch = t->scratch, .stride = t->stride };
+			   .routing = (struct routing *)(uintptr_t)&t->routing, .scratch = t->scratch, .stride = t->stride };
 	for (int k = 0; k < 3; k++)
 		if (op->in[k] != NO_VALUE) {
 			s.width[k] = p->value[op->in[k]].width;
@@ -124,8 +126,26 @@ static struct piece piece_back(const struct tape *t, const struct tape_job *j, c
 	return s;
 }
 
+/* What of an operation on the whole batch is an expert's. */
+static void take_expert(const struct tape *t, struct piece *s, uint32_t expert)
+{
+	size_t at = t->routing.first[expert];
+	s->seqs = 1;
+	s->n = t->routing.first[expert + 1] - at;
+	for (int k = 0; k < 3; k++) {
+		s->x[k] = row((float *)(uintptr_t)s->x[k], at, s->width[k]);
+		s->dx[k] = row(s->dx[k], at, s->width[k]);
+	}
+	s->y = row(s->y, at, s->out_width);
+	s->dy = row(s->dy, at, s->out_width);
+	s->w = s->w ? s->w + expert * s->out_width * s->cols : NULL;
+	s->bias = model_vector(t->m, s->op->bias, place_of(s->layer, expert));
+}
+
 static int make_room(struct tape *t, const struct tape_plan *p, struct err *e)
 {
+	if (p->experts && !t->routing.first && routing_new(&t->routing, t->c, t->seqs * t->ctx, e))
+		return e->code;
 	for (unsigned i = 0; i < p->rooms; i++) {
 		if (p->room[i] <= t->width[i])
 			continue;
@@ -185,7 +205,7 @@ static void whole_layer(struct whole *w, const struct config *c, uint32_t layer,
 		w->job.place[kv[i]] = (struct tape_place){ .x = &some, .d = &some };
 	for (int r = 0; r < ROLE_COUNT; r++)
 		w->matrix[r].grad = &some;
-	tape_plan_make(&w->plan, &w->job);
+	tape_plan_make(&w->plan, c, &w->job);
 }
 
 int tape_reserve(struct tape *t, struct err *e)
@@ -215,7 +235,7 @@ uint64_t tape_memory(const struct config *c, size_t seqs, size_t ctx)
 	}
 	for (int i = 0; i < TAPE_ROOMS; i++)
 		sum += room[i];
-	return 4 * (sum * seqs * ctx + (uint64_t)thread_count() * stride);
+	return 4 * (sum * seqs * ctx + (uint64_t)thread_count() * stride) + routing_memory(c, seqs * ctx);
 }
 
 static bool known(const struct op *op)
@@ -258,20 +278,31 @@ bool tape_keys_values(struct block *b, const struct config *c, uint32_t layer, v
 
 /* ---- forward */
 
+/* Operations, or steps of the way back, that are cut the same way. */
 struct stretch {
 	const struct tape *t;
 	const struct tape_job *j;
-	unsigned from, to;       /* operations, or steps of the way back */
+	unsigned from, to;
+	enum tape_cut cut;
 };
 
-static void run_sequence(void *arg, size_t seq, int worker)
+static size_t stretch_items(const struct stretch *s)
+{
+	return s->cut == BY_EXPERT ? s->t->c->experts : s->j->seqs;
+}
+
+static void run_item(void *arg, size_t item, int worker)
 {
 	const struct stretch *s = arg;
+	bool expert = s->cut == BY_EXPERT;
 	(void)worker;
 	for (unsigned i = s->from; i < s->to; i++)
 		if (s->t->plan.needed[i]) {
-			struct piece p = piece_of(s->t, s->j, i, seq, 1);
-			derivative_of(p.op->kind)->run(&p);
+			struct piece p = piece_of(s->t, s->j, i, expert ? 0 : item, expert ? s->j->seqs : 1);
+			if (expert)
+				take_expert(s->t, &p, (uint32_t)item);
+			if (p.n)
+				derivative_of(p.op->kind)->run(&p);
 		}
 }
 
@@ -282,7 +313,7 @@ static int prepare(struct tape *t, const struct tape_job *j, struct err *e)
 	for (unsigned i = j->from; i < j->to; i++)
 		if (!known(&j->block->op[i]))
 			return err_set(e, ERR_BUG, "operation %u of layer %u has no derivative", i, j->layer);
-	if (j->block->full || !tape_plan_make(&t->plan, j))
+	if (j->block->full || !tape_plan_make(&t->plan, t->c, j))
 		return err_set(e, ERR_BUG, "layer %u has more operations than there is room for", j->layer);
 	int rc = make_room(t, &t->plan, e);
 	return rc ? rc : make_scratch(t, scratch_of(t->c, j, &t->plan, t->ctx), e);
@@ -293,13 +324,13 @@ int tape_forward(struct tape *t, const struct tape_job *j, struct err *e)
 	int rc = prepare(t, j, e);
 	t->job = !rc && j->back ? j : NULL;
 	for (unsigned i = 0, next; i < t->plan.ops && !rc; i = next) {
-		struct stretch s = { t, j, i, i };
-		while (s.to < t->plan.ops && !derivative_of(t->plan.op[s.to].kind)->batch)
+		struct stretch s = { t, j, i, i + 1, t->plan.cut[i] };
+		while (s.cut != WHOLE && s.to < t->plan.ops && t->plan.cut[s.to] == s.cut)
 			s.to++;
 		next = s.to;
-		if (s.to > s.from)
-			thread_for(j->seqs, run_sequence, &s);
-		else if (t->plan.needed[next++]) {
+		if (s.cut != WHOLE)
+			thread_for(stretch_items(&s), run_item, &s);
+		else if (t->plan.needed[i]) {
 			struct piece p = piece_of(t, j, i, 0, j->seqs);
 			derivative_of(p.op->kind)->run(&p);
 		}
@@ -315,21 +346,30 @@ const float *tape_value(const struct tape *t, value v)
 
 /* ---- backward */
 
-static void back_sequence(void *arg, size_t seq, int worker)
+static void back_item(void *arg, size_t item, int worker)
 {
 	const struct stretch *s = arg;
+	bool expert = s->cut == BY_EXPERT;
 	(void)worker;
 	for (unsigned i = s->from; i < s->to; i++) {
-		struct piece p = piece_back(s->t, s->j, &s->t->plan.step[i], seq, 1);
-		if (p.op->kind != OP_LINEAR || p.dx[0])
+		struct piece p = piece_back(s->t, s->j, &s->t->plan.step[i], expert ? 0 : item, expert ? s->j->seqs : 1);
+		if (expert)
+			take_expert(s->t, &p, (uint32_t)item);
+		if (p.n && (p.op->kind != OP_LINEAR || p.dx[0]))
 			derivative_of(p.op->kind)->back(&p);
 	}
 }
 
-static size_t slices(const struct tape *t, const struct tape_job *j, unsigned step)
+static size_t slices_of_one(const struct tape *t, unsigned step)
 {
-	const struct op *op = &t->plan.op[t->plan.step[step].op];
-	return j->matrix[op->role].grad ? (t->plan.value[op->out].width + GRADIENT_ROWS - 1) / GRADIENT_ROWS : 0;
+	return (t->plan.value[t->plan.op[t->plan.step[step].op].out].width + GRADIENT_ROWS - 1) / GRADIENT_ROWS;
+}
+
+/* Slices of rows of a matrix's gradient; each expert's. */
+static size_t slices(const struct stretch *s, unsigned step)
+{
+	const struct op *op = &s->t->plan.op[s->t->plan.step[step].op];
+	return s->j->matrix[op->role].grad ? slices_of_one(s->t, step) * (s->cut == BY_EXPERT ? s->t->c->experts : 1) : 0;
 }
 
 /* Slices of rows of the gradients by the matrices of a group. */
@@ -338,11 +378,14 @@ static void back_rows(void *arg, size_t item, int worker)
 	const struct stretch *s = arg;
 	unsigned i = s->from;
 	(void)worker;
-	for (; item >= slices(s->t, s->j, i); i++)
-		item -= slices(s->t, s->j, i);
+	for (; item >= slices(s, i); i++)
+		item -= slices(s, i);
 	struct piece p = piece_back(s->t, s->j, &s->t->plan.step[i], 0, s->j->seqs);
-	size_t from = item * GRADIENT_ROWS, rows = p.out_width - from < GRADIENT_ROWS ? p.out_width - from : GRADIENT_ROWS;
-	derivative_rows(&p, from, rows, s->j->matrix[p.op->role].grad);
+	size_t each = slices_of_one(s->t, i), from = item % each * GRADIENT_ROWS, left = p.out_width - from;
+	float *grad = s->j->matrix[p.op->role].grad + item / each * p.out_width * p.cols;
+	if (s->cut == BY_EXPERT)
+		take_expert(s->t, &p, (uint32_t)(item / each));
+	derivative_rows(&p, from, left < GRADIENT_ROWS ? left : GRADIENT_ROWS, grad);
 }
 
 int tape_back(struct tape *t, const struct tape_job *j, struct err *e)
@@ -352,18 +395,20 @@ int tape_back(struct tape *t, const struct tape_job *j, struct err *e)
 		return err_set(e, ERR_BUG, "the way back was not prepared");
 	t->job = NULL;
 	for (unsigned i = 0, next; i < p->steps; i = next) {
-		struct stretch s = { t, j, i, i + p->step[i].group };
+		unsigned group = p->step[i].group;
+		struct stretch s = { t, j, i, i + group, p->cut[p->step[i].op] };
 		size_t items = 0;
 		for (unsigned k = s.from; k < s.to; k++)
-			items += slices(t, j, k);
+			items += slices(&s, k);
 		thread_for(items, back_rows, &s);
-		while (s.to < p->steps && !p->step[s.to].group && !derivative_of(p->op[p->step[s.to].op].kind)->batch)
+		s.to += !group;
+		while (s.cut != WHOLE && s.to < p->steps && !p->step[s.to].group && p->cut[p->step[s.to].op] == s.cut)
 			s.to++;
 		next = s.to;
-		if (s.to > s.from)
-			thread_for(j->seqs, back_sequence, &s);
+		if (s.cut != WHOLE)
+			thread_for(stretch_items(&s), back_item, &s);
 		else {
-			struct piece whole = piece_back(t, j, &p->step[next++], 0, j->seqs);
+			struct piece whole = piece_back(t, j, &p->step[i], 0, j->seqs);
 			derivative_of(whole.op->kind)->back(&whole);
 		}
 	}

@@ -10,7 +10,7 @@
 #include "model/model.h"
 #include "model/rope.h"
 
-/* f32, row-major, the caller's: of each linear, by role. Biases and norms are the model's and stay as they are. */
+/* f32, row-major, the caller's: of each linear, by role; experts' one behind the other. Biases and norms are the model's and stay as they are. */
 struct tape_matrix {
 	float *w, *grad;     /* [rows, cols]; grad NULL: not wanted */
 	size_t cols;         /* those of the value it reads, or one more: the last is its bias, and what it reads ends in a one */
@@ -23,7 +23,7 @@ struct tape_place {
 	bool kept;           /* x stays in the tape until the next run: tape_value */
 };
 
-/* Operations [from, to) of a layer, on a batch. */
+/* Operations [from, to) of a layer, on a batch; experts from OP_EXPERTS to OP_MERGE. What is between these has no place outside. */
 struct tape_job {
 	const struct block *block;
 	unsigned from, to;

@@ -4,13 +4,29 @@
 
 #include "model/derivative.h"
 
+/* From OP_EXPERTS to OP_MERGE there are as many rows as tokens have experts. False: the job has only some of these operations. */
+static bool cut_ops(struct tape_plan *p, const struct config *c)
+{
+	bool inside = false, whole = true;
+	for (unsigned i = 0; i < p->ops; i++) {
+		const struct op *op = &p->op[i];
+		bool ends = op->kind == OP_MERGE, begins = op->kind == OP_EXPERTS;
+		whole &= !ends || inside;
+		inside = (inside && !ends) || begins;
+		p->experts |= begins;
+		p->cut[i] = begins || ends || derivative_of(op->kind)->batch ? WHOLE : inside ? BY_EXPERT : BY_SEQUENCE;
+		p->value[op->out].rows = inside ? c->experts_used : 1;
+	}
+	return whole && !inside;
+}
+
 static void copy_ops(struct tape_plan *p, const struct tape_job *j)
 {
 	const struct block *b = j->block;
 	value stream = STREAM;
 	p->values = b->values;
 	for (size_t v = 0; v < TAPE_VALUES; v++)
-		p->value[v] = (struct tape_value_plan){ .width = v < b->values ? b->value[v].width : 0, .maker = -1, .stream = v == STREAM };
+		p->value[v] = (struct tape_value_plan){ .width = v < b->values ? b->value[v].width : 0, .rows = 1, .maker = -1, .stream = v == STREAM };
 	for (unsigned i = j->from; i < j->to; i++) {
 		struct op *op = &p->op[p->ops];
 		*op = b->op[i];
@@ -128,10 +144,15 @@ static void find_needed(struct tape_plan *p, const struct tape_job *j)
 	bool need[TAPE_VALUES] = { false };
 	for (unsigned v = 0; v < p->values; v++)
 		need[v] = placed(j, v, false) || kept(j, v) || (v == p->last_stream && j->out);
-	for (unsigned s = 0; s < p->steps; s++)
+	for (unsigned s = 0; s < p->steps; s++) {
+		const struct op *op = &p->op[p->step[s].op];
+		uint8_t reads = derivative_of(op->kind)->reads;
 		for (int k = 0; k < 3; k++)
-			if (derivative_of(p->op[p->step[s].op].kind)->reads >> k & 1 && p->op[p->step[s].op].in[k] != NO_VALUE)
-				need[p->op[p->step[s].op].in[k]] = true;
+			if (reads >> k & 1 && op->in[k] != NO_VALUE)
+				need[op->in[k]] = true;
+		if (reads & READS_Y)
+			need[op->out] = true;
+	}
 	for (unsigned i = p->ops; i-- > 0;) {
 		bool run = need[p->op[i].out];
 		for (int k = 0; k < 3 && run; k++)
@@ -172,6 +193,8 @@ static void find_lives(struct tape_plan *p, const struct tape_job *j)
 		const struct op *op = &p->op[p->step[s].op];
 		int at = (int)(p->ops + s);
 		stretch(&p->d[op->out], at);
+		if (derivative_of(op->kind)->reads & READS_Y)
+			stretch(&p->x[op->out], at);
 		for (int k = 0; k < 3; k++) {
 			if (op->in[k] == NO_VALUE)
 				continue;
@@ -247,7 +270,7 @@ static bool begins_stretch(const struct tape_plan *p, int at)
 		return true;
 	const struct tape_step *s = at > n ? &p->step[at - n] : NULL;
 	unsigned op = s ? s->op : (unsigned)at, before = s ? p->step[at - n - 1].op : (unsigned)at - 1;
-	return (s && s->group) || derivative_of(p->op[op].kind)->batch || derivative_of(p->op[before].kind)->batch;
+	return (s && s->group) || p->cut[op] == WHOLE || p->cut[op] != p->cut[before];
 }
 
 static void find_rooms(struct rooms *r)
@@ -260,8 +283,9 @@ static void find_rooms(struct rooms *r)
 		r->stretch += begins_stretch(p, at);
 		for (unsigned v = 0; v < p->values; v++) {
 			bool first = back ? v == op->in[0] : v == op->out, second = back && v == op->in[1];
-			enter(r, &p->x[v], at, p->value[v].width, !back && first && d->in_place ? &p->x[op->in[0]] : NULL);
-			enter(r, &p->d[v], at, p->value[v].width,
+			size_t width = p->value[v].width * p->value[v].rows;
+			enter(r, &p->x[v], at, width, !back && first && d->in_place ? &p->x[op->in[0]] : NULL);
+			enter(r, &p->d[v], at, width,
 			      first && d->in_place ? &p->d[op->out] : second && d->lends ? &p->x[op->in[1]] : NULL);
 		}
 		for (unsigned v = 0; v < p->values; v++) {
@@ -271,11 +295,12 @@ static void find_rooms(struct rooms *r)
 	}
 }
 
-bool tape_plan_make(struct tape_plan *p, const struct tape_job *j)
+bool tape_plan_make(struct tape_plan *p, const struct config *c, const struct tape_job *j)
 {
 	struct rooms r = { .p = p };
 	*p = (struct tape_plan){ 0 };
 	copy_ops(p, j);
+	bool whole = cut_ops(p, c);
 	find_lent(p, j);
 	find_wanted(p, j);
 	if (j->back)
@@ -283,5 +308,5 @@ bool tape_plan_make(struct tape_plan *p, const struct tape_job *j)
 	find_needed(p, j);
 	find_lives(p, j);
 	find_rooms(&r);
-	return !r.full;
+	return whole && !r.full;
 }

@@ -17,8 +17,12 @@ struct tape_step {
 	bool fresh[3];           /* no gradient by this input is there yet */
 };
 
+/* How an operation is cut into items that may run at the same time. */
+enum tape_cut { BY_SEQUENCE, BY_EXPERT, WHOLE };
+
 struct tape_value_plan {
 	size_t width;
+	size_t rows;             /* for each token: 1, or of what experts make as many as work on it */
 	int maker;               /* an operation, or -1 */
 	unsigned readers;
 	bool stream;             /* the stream as an addition leaves it: its gradient is one buffer all the way */
@@ -30,15 +34,17 @@ struct tape_value_plan {
 struct tape_plan {
 	unsigned ops, values, steps, rooms;
 	struct op op[BLOCK_OPS]; /* of the job, [from, to); an addition reads the stream as in[1], and makes a new value of it */
+	uint8_t cut[BLOCK_OPS];
+	bool experts;            /* some are at work */
 	bool needed[BLOCK_OPS];  /* is run forward */
 	struct tape_value_plan value[TAPE_VALUES];
 	value last_stream;
 	struct tape_step step[BLOCK_OPS];
 	struct tape_life x[TAPE_VALUES], d[TAPE_VALUES];
-	size_t room[TAPE_ROOMS]; /* widths */
+	size_t room[TAPE_ROOMS]; /* floats for each token */
 };
 
-/* False: there are not enough rooms. */
-bool tape_plan_make(struct tape_plan *p, const struct tape_job *j);
+/* False: there are not enough rooms, or experts begin or end outside of the job. */
+bool tape_plan_make(struct tape_plan *p, const struct config *c, const struct tape_job *j);
 
 #endif

@@ -64,8 +64,11 @@ says "an expert in another type: reason" "'blk.0.ffn_up_exps.weight' holds all e
 succeeds "an expert in another type, to .quire" "$QUIRE" quantize "$M" --scheme pure-q4_0 --tensor '*.experts.3.up_proj.weight=q8_0' -o "$T/x.quire" -q
 succeeds "experts by role" "$QUIRE" quantize "$M" --scheme pure-q4_0 --tensor ffn_down_exps=q8_0 -o "$T/r.gguf" -q
 
-succeeds "training is refused by one line" "$QUIRE" quantize "$M" --stats "$T/full" --distill 2 --scheme int4-g32 -o "$T/d.quire"
-says "training: reason" 'not trained: layer 0 has a choice of experts'
+for n in 1 2; do
+	succeeds "training, $n threads" "$QUIRE" quantize "$M" --stats "$T/full" --distill 2 --scheme int2-g32 -o "$T/d$n.quire" --threads $n
+	prints "training: all codes of experts" '^training: [0-9]+ passes, [0-9]+ of 61440 codes moved'
+done
+is "training: the same bytes for any number of threads" "$(cmp "$T/d1.quire" "$T/d2.quire" && echo same)" same
 succeeds "attribute" "$QUIRE" verify "$T/imatrix.gguf" --against "$M" --data "$T/eval.txt" --ctx 64 --windows 2 --attribute tensors
 prints "attribute: experts of a layer are one group" '^  layers\.1\.ffn_up_exps '
 succeeds "compare" "$QUIRE" compare "$M" --data "$T/eval.txt" --ctx 64 --windows 2 --work "$T/wk" "$T/imatrix.gguf" "$T/best.gguf"

@@ -17,6 +17,7 @@ struct in_double {
 	size_t seqs, n;
 	struct phases phases;
 	/* its own: */
+	uint32_t expert;         /* at work */
 	double *w[ROLE_COUNT];
 	double *given[BLOCK_VALUES]; /* the caller puts here what the list reads and does not make */
 	double *x[BLOCK_VALUES];
@@ -30,7 +31,7 @@ static inline void in_double_open(struct in_double *d, const struct tape_matrix 
 		d->x[v] = some(d->seqs * d->n * b->value[v].width, sizeof(double));
 	for (unsigned i = d->from; i < d->to; i++) {
 		const struct op *op = &b->op[i];
-		size_t size = b->value[op->in[0]].width * b->value[op->out].width;
+		size_t size = b->value[op->in[0]].width * b->value[op->out].width * role_places(d->c, op->role);
 		if (op->kind != OP_LINEAR)
 			continue;
 		d->w[op->role] = some(size, sizeof(double));
@@ -109,6 +110,26 @@ static inline void attend_in_double(const struct in_double *d, const double *q, 
 		}
 }
 
+/* The most likely experts one after the other; their softmax is over themselves or over all. */
+static inline void route_in_double(const struct config *c, const double *x, double *y)
+{
+	double all = 0, chosen = 0;
+	for (uint32_t i = 0; i < c->experts; i++) {
+		all += exp(x[i]);
+		y[i] = 0;
+	}
+	for (uint32_t k = 0; k < c->experts_used; k++) {
+		uint32_t best = c->experts;
+		for (uint32_t i = 0; i < c->experts; i++)
+			if (y[i] == 0 && (best == c->experts || x[i] > x[best]))
+				best = i;
+		y[best] = exp(x[best]);
+		chosen += y[best];
+	}
+	for (uint32_t i = 0; i < c->experts; i++)
+		y[i] /= c->experts_sum_to_one ? chosen : all;
+}
+
 static inline void token_in_double(const struct in_double *d, const struct op *op, double *const in[3], double *y, size_t t)
 {
 	size_t width = d->b->value[op->in[0]].width, out = d->b->value[op->out].width;
@@ -124,8 +145,14 @@ static inline void token_in_double(const struct in_double *d, const struct op *o
 		for (size_t r = 0; r < out; r++) {
 			y[r] = bias ? (double)bias[r] : 0;
 			for (size_t i = 0; i < width; i++)
-				y[r] += d->w[op->role][r * width + i] * x[i];
+				y[r] += d->w[op->role][(d->expert * out + r) * width + i] * x[i];
 		}
+		break;
+	case OP_ROUTE: route_in_double(d->c, x, y); break;
+	case OP_EXPERTS: memcpy(y, x, out * sizeof *y); break;
+	case OP_MERGE:
+		for (size_t i = 0; i < out; i++)
+			y[i] += in[1][d->expert] * x[i];
 		break;
 	case OP_ROPE: rope_in_double(d, op, x, y, t % d->n); break;
 	case OP_ACT:
@@ -141,6 +168,31 @@ static inline void token_in_double(const struct in_double *d, const struct op *o
 	}
 }
 
+static inline void op_in_double(struct in_double *d, const struct op *op, size_t t)
+{
+	double *in[3] = { NULL }, *y = d->x[op->out] + t * d->b->value[op->out].width;
+	for (int k = 0; k < 3; k++)
+		in[k] = op->in[k] == NO_VALUE ? NULL : d->x[op->in[k]] + t * d->b->value[op->in[k]].width;
+	if (op->kind == OP_ATTEND)
+		attend_in_double(d, in[0], in[1], in[2], y);
+	else
+		token_in_double(d, op, in, y, t);
+}
+
+/* A token through the experts that have a weight there. */
+static inline void experts_in_double(struct in_double *d, unsigned from, size_t t)
+{
+	unsigned merge = block_merge(d->b, from);
+	const struct op *op = d->b->op;
+	const double *weight = d->x[op[from].in[1]] + t * d->c->experts;
+	size_t out = d->b->value[op[merge].out].width;
+	memset(d->x[op[merge].out] + t * out, 0, out * sizeof(double));
+	for (d->expert = 0; d->expert < d->c->experts; d->expert++)
+		for (unsigned i = from; weight[d->expert] != 0 && i <= merge; i++)
+			op_in_double(d, &op[i], t);
+	d->expert = 0;
+}
+
 static inline void in_double_run(struct in_double *d)
 {
 	for (unsigned v = 0; v < d->b->values; v++)
@@ -148,18 +200,12 @@ static inline void in_double_run(struct in_double *d)
 			memcpy(d->x[v], d->given[v], d->seqs * d->n * d->b->value[v].width * sizeof(double));
 	for (unsigned i = d->from; i < d->to; i++) {
 		const struct op *op = &d->b->op[i];
-		size_t width[3] = { 0 }, out = d->b->value[op->out].width;
-		for (int k = 0; k < 3; k++)
-			width[k] = op->in[k] == NO_VALUE ? 0 : d->b->value[op->in[k]].width;
-		for (size_t t = 0; t < d->seqs * d->n; t += op->kind == OP_ATTEND ? d->n : 1) {
-			double *in[3] = { NULL };
-			for (int k = 0; k < 3; k++)
-				in[k] = width[k] ? d->x[op->in[k]] + t * width[k] : NULL;
-			if (op->kind == OP_ATTEND)
-				attend_in_double(d, in[0], in[1], in[2], d->x[op->out] + t * out);
+		for (size_t t = 0; t < d->seqs * d->n; t += op->kind == OP_ATTEND ? d->n : 1)
+			if (op->kind == OP_EXPERTS)
+				experts_in_double(d, i, t);
 			else
-				token_in_double(d, op, in, d->x[op->out] + t * out, t);
-		}
+				op_in_double(d, op, t);
+		i = op->kind == OP_EXPERTS ? block_merge(d->b, i) : i;
 	}
 }
 
