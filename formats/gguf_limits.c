@@ -9,39 +9,11 @@
 
 enum { MOST_LAYERS = 512 };
 
-/* What llama.cpp's loader makes room for (src/models); a file with other tensors or shapes is not loaded. */
-static const struct loader {
-	const char *arch;
-	bool o_bias, mlp_bias;
-	bool head_dim;       /* heads may be wider or narrower than hidden / heads */
-	bool only_tied;      /* the head is the embedding, whatever else is stored */
-	bool only_own;       /* the head is never the embedding */
-	bool biases;         /* every linear has one, or it is not loaded */
-	bool partial;        /* positions in a part of a head */
-	uint32_t unturned;   /* every so-manieth layer has no positions; 0: all have */
-} loaders[] = {
-	{ .arch = "llama", .o_bias = true, .mlp_bias = true, .head_dim = true },
-	{ .arch = "qwen2" },
-	{ .arch = "qwen3", .head_dim = true },
-	{ .arch = "qwen3moe", .head_dim = true },
-	{ .arch = "gemma", .head_dim = true, .only_tied = true },
-	{ .arch = "gemma2", .head_dim = true, .only_tied = true },
-	{ .arch = "gemma3", .head_dim = true },
-	{ .arch = "smollm3", .head_dim = true, .unturned = 4 },
-	{ .arch = "starcoder2", .o_bias = true, .mlp_bias = true, .biases = true },
-	{ .arch = "gpt2", .o_bias = true, .mlp_bias = true, .biases = true },
-	{ .arch = "gptneox", .o_bias = true, .mlp_bias = true, .only_own = true, .biases = true, .partial = true },
-};
-
 static int loads(const struct config *c, struct err *e)
 {
-	const struct loader *l = loaders;
+	const struct gguf_loader *l = &c->arch->gguf_loader;
 	const struct rope *r = &c->rope;
 	const char *arch = c->arch->gguf;
-	while (l < loaders + sizeof loaders / sizeof *loaders && strcmp(l->arch, arch))
-		l++;
-	if (l == loaders + sizeof loaders / sizeof *loaders)
-		return 0;
 	if ((c->o_bias && !l->o_bias) || (c->mlp_bias && !l->mlp_bias))
 		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with biases of %s", arch,
 			       c->o_bias && !l->o_bias ? "the attention's output (attention_bias)" : "the feed-forward (mlp_bias)");

@@ -108,10 +108,22 @@ struct mixture {
 	bool keys;                   /* norm_topk_prob says so instead; decoder_sparse_step, mlp_only_layers: which layers are dense */
 };
 
+/* What llama.cpp's loader of a GGUF architecture (src/models) makes room for; a file with other tensors or shapes is not loaded. */
+struct gguf_loader {
+	bool o_bias, mlp_bias;       /* reads such biases where a file has them */
+	bool biases;                 /* every linear has one, or it is not loaded */
+	bool head_dim;               /* heads may be wider or narrower than hidden / heads */
+	bool only_tied;              /* the head is the embedding, whatever else is stored */
+	bool only_own;               /* the head is never the embedding */
+	bool partial;                /* positions in a part of a head */
+	uint32_t unturned;           /* every so-manieth layer has no positions; 0: all have */
+};
+
 struct arch {
 	const char *name;            /* model_type in config.json */
 	const char *hf_class;        /* "LlamaForCausalLM" */
 	const char *gguf;            /* general.architecture */
+	struct gguf_loader gguf_loader;
 	enum norm_kind norm;
 	enum activation act;
 	void (*layer)(struct build *b); /* writes the operations of a layer */

@@ -25,6 +25,7 @@ static void layer(struct build *b)
 
 const struct arch family_gemma = {
 	.name = "gemma", .hf_class = "GemmaForCausalLM", .gguf = "gemma", .gguf_layouts = layouts, .names = names, .keys = keys,
+	.gguf_loader = { .head_dim = true, .only_tied = true },
 	.norm = NORM_RMS_PLUS_ONE, .act = ACT_GELU_TANH, .gelu_is_tanh = true, .scale_embedding = true, .layer = layer,
 	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG,
 	.window = WINDOW_NONE, .default_kv_heads = 16, .default_head_dim = 256, .default_eps = 1e-6f, .default_theta = 10000,

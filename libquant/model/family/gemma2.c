@@ -40,6 +40,7 @@ static void layer(struct build *b)
 
 const struct arch family_gemma2 = {
 	.name = "gemma2", .hf_class = "Gemma2ForCausalLM", .gguf = "gemma2", .gguf_layouts = layouts, .names = names, .keys = keys,
+	.gguf_loader = { .head_dim = true, .only_tied = true },
 	.norm = NORM_RMS_PLUS_ONE, .act = ACT_GELU_TANH, .scale_embedding = true, .layer = layer,
 	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG,
 	.window = WINDOW_PERIOD, .window_period = 2, .default_window = 4096, .default_kv_heads = 4, .default_head_dim = 256,

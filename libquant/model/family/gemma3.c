@@ -39,6 +39,7 @@ static void layer(struct build *b)
 
 const struct arch family_gemma3 = {
 	.name = "gemma3_text", .hf_class = "Gemma3ForCausalLM", .gguf = "gemma3", .gguf_layouts = layouts, .names = names, .keys = keys,
+	.gguf_loader = { .head_dim = true },
 	.norm = NORM_RMS_PLUS_ONE, .act = ACT_GELU_TANH, .scale_embedding = true, .layer = layer,
 	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG, .local_theta = true,
 	.window = WINDOW_PERIOD, .window_period = 6, .default_window = 4096, .default_kv_heads = 4, .default_head_dim = 256,

@@ -13,6 +13,7 @@ static void layer(struct build *b)
 
 const struct arch family_llama = {
 	.name = "llama", .hf_class = "LlamaForCausalLM", .gguf = "llama", .gguf_layouts = layouts_rope_pairs,
+	.gguf_loader = { .o_bias = true, .mlp_bias = true, .head_dim = true },
 	.norm = NORM_RMS, .act = ACT_SILU, .layer = layer,
 	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG, .mlp_bias = BIAS_CONFIG,
 	.window = WINDOW_NONE, .default_eps = 1e-6f, .default_theta = 10000,

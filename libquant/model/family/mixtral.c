@@ -20,6 +20,7 @@ static const struct mixture mixture = { .default_experts = 8, .default_used = 2,
 
 const struct arch family_mixtral = {
 	.name = "mixtral", .hf_class = "MixtralForCausalLM", .gguf = "llama", .gguf_layouts = layouts_rope_pairs, .names = names,
+	.gguf_loader = { .o_bias = true, .mlp_bias = true, .head_dim = true },
 	.norm = NORM_RMS, .act = ACT_SILU, .layer = layer, .mixture = &mixture,
 	.window = WINDOW_ALL, .default_window = 0, .default_kv_heads = 8,
 	.default_eps = 1e-5f, .default_theta = 1000000,

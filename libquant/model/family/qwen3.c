@@ -8,6 +8,7 @@ static void layer(struct build *b)
 
 const struct arch family_qwen3 = {
 	.name = "qwen3", .hf_class = "Qwen3ForCausalLM", .gguf = "qwen3",
+	.gguf_loader = { .head_dim = true },
 	.norm = NORM_RMS, .act = ACT_SILU, .layer = layer,
 	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG,
 	.window = WINDOW_FROM_LAYER, .default_window = 4096, .default_kv_heads = 32, .default_head_dim = 128,

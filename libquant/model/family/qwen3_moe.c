@@ -13,6 +13,7 @@ static const struct mixture mixture = {
 
 const struct arch family_qwen3_moe = {
 	.name = "qwen3_moe", .hf_class = "Qwen3MoeForCausalLM", .gguf = "qwen3moe",
+	.gguf_loader = { .head_dim = true },
 	.norm = NORM_RMS, .act = ACT_SILU, .layer = layer, .mixture = &mixture,
 	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG,
 	.window = WINDOW_SWITCHED, .default_window = 4096, .default_kv_heads = 4,

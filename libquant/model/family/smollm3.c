@@ -13,6 +13,7 @@ static void layer(struct build *b)
 
 const struct arch family_smollm3 = {
 	.name = "smollm3", .hf_class = "SmolLM3ForCausalLM", .gguf = "smollm3", .gguf_layouts = layouts_rope_pairs, .keys = keys,
+	.gguf_loader = { .head_dim = true, .unturned = 4 },
 	.norm = NORM_RMS, .act = ACT_SILU, .layer = layer, .turning = TURN_LISTED,
 	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG, .mlp_bias = BIAS_CONFIG,
 	.window = WINDOW_UNTURNED, .default_kv_heads = 4, .default_eps = 1e-6f, .default_theta = 2000000,

@@ -29,6 +29,7 @@ static void layer(struct build *b)
 
 const struct arch family_starcoder2 = {
 	.name = "starcoder2", .hf_class = "Starcoder2ForCausalLM", .gguf = "starcoder2", .names = names, .keys = keys,
+	.gguf_loader = { .o_bias = true, .mlp_bias = true, .biases = true },
 	.norm = NORM_LAYER, .act = ACT_GELU_TANH, .layer = layer,
 	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG, .mlp_bias = BIAS_AS_QKV,
 	.window = WINDOW_ALL, .default_kv_heads = 2, .default_theta = 10000,
