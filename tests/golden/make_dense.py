@@ -2,9 +2,15 @@
 """Tiny random checkpoints of dense families and what Hugging Face computes with them (f32), for tests/unit/test_model.c.
 
 usage: make_dense.py [CASE...]     needs torch and transformers; seeds are those of the names
+
+A family's cases are CASES of families/NAME.py. It may have more:
+  tensors(case, tensors)   changes them to how they are stored, where the class saves others
+  converter(case, config)  for make_families.py: adds to the config what llama.cpp's converter asks for and files lack
 """
+import glob
 import json
 import os
+import runpy
 import sys
 import zlib
 
@@ -38,6 +44,10 @@ CASES = {
     "starcoder2": ("Starcoder2ForCausalLM", dict(**rope(theta=700.0)), {}),
     "starcoder2-window": ("Starcoder2ForCausalLM", dict(use_bias=False, sliding_window=9, tie_word_embeddings=False), {}),
 }
+# case -> what its file says
+FAMILY = {case: family for path in sorted(glob.glob(os.path.join(HERE, "families", "*.py")))
+          for family in [runpy.run_path(path, dict(rope=rope))] for case in family["CASES"]}
+CASES.update((case, family["CASES"][case]) for case, family in FAMILY.items())
 
 
 def make(name):
@@ -58,6 +68,8 @@ def make(name):
     os.makedirs(folder, exist_ok=True)
     tied = config.tie_word_embeddings
     tensors = {k: v.half().contiguous() for k, v in model.state_dict().items() if not (tied and k == "lm_head.weight")}
+    if "tensors" in FAMILY.get(name, {}):
+        FAMILY[name]["tensors"](name, tensors)
     save_file(tensors, os.path.join(folder, "model.safetensors"), metadata={"format": "pt"})
     text = config.to_dict()
     text["architectures"] = [class_name]

@@ -12,6 +12,7 @@ import runpy
 import sys
 import tempfile
 
+from make_dense import FAMILY
 from safetensors.torch import load_file, save_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -27,6 +28,8 @@ def make(name, source):
         config["rotary_pct"] = config["rope_parameters"]["partial_rotary_factor"]
     if name == "gpt2":
         config["n_ctx"] = config["n_positions"]
+    if "converter" in FAMILY.get(name, {}):
+        FAMILY[name]["converter"](name, config)
     with tempfile.TemporaryDirectory() as d:
         # as f32, since the converter would round norms plus one to f16
         save_file({k: v.float() for k, v in load_file(os.path.join(folder, "model.safetensors")).items()},
