@@ -51,7 +51,8 @@ static size_t rows_of(const struct build *b, enum role r)
 	switch (r) {
 	case ROLE_Q: return (size_t)b->layer->heads * c->head_dim;
 	case ROLE_K:
-	case ROLE_V: return (size_t)b->layer->kv_heads * c->head_dim;
+	case ROLE_V:
+	case ROLE_K_NORM: return (size_t)b->layer->kv_heads * c->head_dim;
 	case ROLE_GATE:
 	case ROLE_UP: return b->layer->ffn;
 	case ROLE_HEAD: return c->vocab;
@@ -117,7 +118,7 @@ static value add_norm(struct build *b, enum op_kind kind, value x, enum role r, 
 
 value op_norm(struct build *b, value x, enum role r)
 {
-	return x == NO_VALUE ? NO_VALUE : add_norm(b, OP_NORM, x, r, width_of(b, x));
+	return add_norm(b, OP_NORM, x, r, x == NO_VALUE ? rows_of(b, r) : width_of(b, x));
 }
 
 value op_head_norm(struct build *b, value x, enum role r)
@@ -239,13 +240,27 @@ static void find_uses(struct block *b)
 	}
 }
 
+/*
+ * Do operations i and k, k behind i, read one value? Every op_add makes another one of the stream, under the same number:
+ * two halves that begin with linears on it do not read the same.
+ */
+static bool reads_same(const struct block *b, unsigned i, unsigned k)
+{
+	if (b->op[i].in[0] != b->op[k].in[0])
+		return false;
+	for (; b->op[k].in[0] == STREAM && i < k; i++)
+		if (b->op[i].out == STREAM)
+			return false;
+	return true;
+}
+
 static void find_groups(struct block *b)
 {
 	for (unsigned i = 0, n; i < b->ops; i += n) {
 		n = 1;
 		if (b->op[i].kind != OP_LINEAR)
 			continue;
-		while (i + n < b->ops && b->op[i + n].kind == OP_LINEAR && b->op[i + n].in[0] == b->op[i].in[0])
+		while (i + n < b->ops && b->op[i + n].kind == OP_LINEAR && reads_same(b, i, i + n))
 			n++;
 		b->op[i].group = (uint8_t)n;
 	}
@@ -361,8 +376,8 @@ const struct op *block_op(const struct block *b, enum role r)
 enum role block_leader(const struct block *b, enum role r)
 {
 	const struct op *of = block_op(b, r);
-	for (unsigned i = 0; of && i < b->ops; i++)
-		if (b->op[i].kind == OP_LINEAR && b->op[i].in[0] == of->in[0])
+	for (unsigned i = 0; of && i <= (unsigned)(of - b->op); i++)
+		if (b->op[i].kind == OP_LINEAR && reads_same(b, i, (unsigned)(of - b->op)))
 			return b->op[i].role;
 	return r;
 }
@@ -401,7 +416,7 @@ unsigned block_groups(const struct block *b, struct group out[BLOCK_GROUPS])
 		*g = (struct group){ .part = part, .ends = true, .adds = block_adds(b, op->role),
 				     .experts = role_rows[op->role].per_expert ? block_site(b, op->role)->count : 0 };
 		for (unsigned k = i; k < b->ops && g->count < BLOCK_READERS; k++)
-			if (b->op[k].kind == OP_LINEAR && b->op[k].in[0] == op->in[0])
+			if (b->op[k].kind == OP_LINEAR && reads_same(b, i, k))
 				g->role[g->count++] = b->op[k].role;
 		if (n > 1 && out[n - 2].part == part)
 			out[n - 2].ends = false;
@@ -432,7 +447,7 @@ struct source_of block_source(const struct config *c, const struct block *b, enu
 	struct source_of s = { .role = ROLE_UNKNOWN, .bias = ROLE_UNKNOWN };
 	const struct op *op = block_op(b, r);
 	value x = op ? op->in[0] : NO_VALUE;
-	if (x != NO_VALUE && !only_linears(b, x)) {
+	if (x != STREAM && x != NO_VALUE && !only_linears(b, x)) {
 		s.why = "what other operations read too";
 		return s;
 	}
@@ -460,7 +475,7 @@ struct source_of block_source(const struct config *c, const struct block *b, enu
 		if (x != NO_VALUE && reads(b, x) != 1)
 			break;
 	}
-	s.why = x == NO_VALUE ? "values of another layer" : "what other operations read too";
+	s.why = x == NO_VALUE ? "values of another layer" : x == STREAM ? "the stream, which all layers add to" : "what other operations read too";
 	return s;
 }
 
