@@ -4,6 +4,17 @@
 
 #include "base/thread.h"
 
+int attention_fit_possible(const struct config *c, uint32_t layer, struct err *e)
+{
+	struct block b;
+	block_make(c, layer, &b);
+	const struct op *norm = block_op(&b, ROLE_K_NORM);
+	if (norm && norm->kind == OP_NORM)
+		return err_set(e, ERR_UNSUPPORTED, "layer %u norms the keys of all its heads at once, so that no head can change by itself; "
+			       "only windows can be folded", layer);
+	return ERR_OK;
+}
+
 /* The operations from the projections to W_O, whose bias is not in the target. */
 static int find_stretch(struct attention_fit *f, const struct config *c, struct err *e)
 {

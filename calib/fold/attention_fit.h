@@ -38,6 +38,9 @@ struct attention_batch {
 	const float *x_kv;       /* FIT_OF_INPUT: as x */
 };
 
+/* ERR_UNSUPPORTED where the heads of a layer cannot be merged or fitted one by one. */
+int attention_fit_possible(const struct config *c, uint32_t layer, struct err *e);
+
 /* What a fit runs on. */
 struct attention_fit_layer {
 	const struct model *model;   /* lends norms and positions */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "calib/judge/change_cost.h"
+#include "calib/fold/attention_fit.h"
 #include "calib/fold/fold_layers.h"
 #include "calib/fold/share.h"
 
@@ -362,7 +363,12 @@ static int make(struct budget *b, struct budget_plan *out, struct err *e)
 	/* what fits as it is needs nothing measured */
 	for (size_t i = 0; i < r->caches; i++)
 		fits |= r->cache[i].element >= F16 && cache_bytes(c, r->tokens, r->cache[i].element) <= r->bytes;
-	int rc = windows_added(b) ? damage(b, r->job.source, NULL, &b->base, e) : ERR_OK;
+	int rc = ERR_OK;
+	for (uint32_t i = 0; i < c->layers && !fits && !rc; i++)
+		rc = attention_fit_possible(c, i, e);
+	if (rc)
+		return rc;
+	rc = windows_added(b) ? damage(b, r->job.source, NULL, &b->base, e) : ERR_OK;
 	if (!rc && !fits)
 		rc = measure_all(b, e);
 	if (!rc)

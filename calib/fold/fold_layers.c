@@ -7,6 +7,7 @@
 #include "base/thread.h"
 #include "calib/run/attention_weights.h"
 #include "calib/stats/input_sums.h"
+#include "calib/fold/attention_fit.h"
 #include "calib/fold/refit_down.h"
 #include "calib/stats/stats_file.h"
 #include "codec/codec.h"
@@ -48,6 +49,9 @@ int fold_check(const struct config *c, struct tensor_source *source, const uint3
 		if (c->layer[i].kv_source != i)
 			return err_set(e, ERR_UNSUPPORTED, "layer %u reads the KV cache of layer %u; fold heads before layers are shared", i,
 				       c->layer[i].kv_source);
+		int rc = attention_fit_possible(c, i, e);
+		if (rc)
+			return rc;
 		for (size_t k = 0; k < sizeof roles / sizeof *roles; k++) {
 			char name[96];
 			const struct tensor *t = source_find(source, role_hf_name(c->arch, roles[k], i, name));

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calib/fold/attention_fit.h"
 #include "calib/fold/share.h"
 #include "codec/codec.h"
 
@@ -77,7 +78,7 @@ int share_check(const struct config *c, struct tensor_source *source, const uint
 	for (uint32_t i = 0; i < c->layers; i++) {
 		uint32_t s = map[i];
 		int rc = check_codecs(c, source, i, e);
-		if (rc)
+		if (rc || (s != i && (rc = attention_fit_possible(c, i, e))))
 			return rc;
 		if (c->layer[i].kv_source != i)
 			return err_set(e, ERR_UNSUPPORTED, "layer %u reads the KV cache of layer %u already; start from the original", i,

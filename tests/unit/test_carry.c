@@ -163,6 +163,8 @@ static void limits(void **state)
 		{ "gemma", "\"num_key_value_heads\":4,\"head_dim\":8,\"tie_word_embeddings\":false", ERR_UNSUPPORTED, "a head of its own" },
 		{ "qwen3", "\"num_key_value_heads\":2,\"head_dim\":16", 0, NULL },
 		{ "qwen3", "\"num_key_value_heads\":2,\"head_dim\":16,\"attention_bias\":true", ERR_UNSUPPORTED, "attention_bias" },
+		{ "olmo2", "\"num_key_value_heads\":2", 0, NULL },
+		{ "olmo2", "\"tie_word_embeddings\":true", ERR_UNSUPPORTED, "without a head of its own" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

@@ -445,6 +445,13 @@ static void test_check(void **state)
 	s.config.layer[1].kv_source = 0;
 	assert_int_equal(fold_check(&s.config, s.source, to, &e), ERR_UNSUPPORTED);
 	small_close(&s);
+	small_open(&s, "olmo2", 0);
+	to[0] = to[1] = 2;
+	assert_int_equal(fold_check(&s.config, s.source, to, &e), ERR_OK);
+	to[1] = 1;
+	assert_int_equal(fold_check(&s.config, s.source, to, &e), ERR_UNSUPPORTED);
+	assert_non_null(strstr(e.message, "layer 1 norms the keys of all its heads at once"));
+	small_close(&s);
 }
 
 int main(void)

@@ -61,6 +61,32 @@ static void lists(void **state)
 	list_is(&b, "norm:final_norm linear:head");
 }
 
+/* Both halves read the stream itself, which is another value in each. */
+static void on_the_stream(void **state)
+{
+	struct config c = small(&family_olmo2);
+	struct block b;
+	struct group g[BLOCK_GROUPS];
+	(void)state;
+	block_make(&c, 0, &b);
+	list_is(&b, "linear:attn_q linear:attn_k linear:attn_v norm:attn_q_norm rope norm:attn_k_norm rope attend linear:attn_o "
+		    "norm:post_attn_norm add linear:ffn_gate linear:ffn_up glu linear:ffn_down norm:post_ffn_norm add");
+	assert_int_equal(b.parts, 2);
+	assert_int_equal(block_groups(&b, g), 4);
+	assert_true(g[0].count == 3 && g[2].count == 2 && g[2].role[0] == ROLE_GATE && g[2].part == 2);
+	assert_int_equal(block_leader(&b, ROLE_V), ROLE_Q);
+	assert_int_equal(block_leader(&b, ROLE_UP), ROLE_GATE);
+	assert_non_null(strstr(block_source(&c, &b, ROLE_UP).why, "the stream"));
+	assert_int_equal(block_source(&c, &b, ROLE_DOWN).role, ROLE_UP);
+	assert_int_equal(block_site(&b, ROLE_Q_NORM)->dim[0], 16);
+	assert_int_equal(block_site(&b, ROLE_K_NORM)->dim[0], 8);
+	layers[0].kv_source = 1; /* not its own: a norm of keys is taken, and not read */
+	block_make(&c, 0, &b);
+	assert_int_equal(block_site(&b, ROLE_K_NORM)->dim[0], 8);
+	assert_false(block_site(&b, ROLE_K_NORM)->required);
+	layers[0].kv_source = 0;
+}
+
 /* Values that live at the same time lie apart. */
 static void rooms(void **state)
 {
@@ -115,6 +141,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(lists),
+		cmocka_unit_test(on_the_stream),
 		cmocka_unit_test(rooms),
 		cmocka_unit_test(what_takes_a_scale),
 	};

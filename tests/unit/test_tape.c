@@ -93,6 +93,7 @@ static const struct variant variants[] = {
 	{ "gpt-neox, one half after the other", "gpt-neox-old", NULL, 0, 0, false, false },
 	{ "experts whose weights do not add up to one", "qwen3-moe-mixed", NULL, 0, 0, false, false },
 	{ "experts whose weights do", "mixtral", NULL, 0, 0, false, false },
+	{ "olmo2", "olmo2", NULL, 0, 0, false, false },
 	{ "partial rotary", "qwen3", NULL, 0, 8, false, false },
 	{ "shared keys and values", "llama-gqa-bias", NULL, 0, 0, false, true },
 	{ "shared keys and values, norms of heads, no positions", "qwen3", NULL, 0, 0, true, true },

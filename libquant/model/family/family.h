@@ -1,11 +1,11 @@
 #ifndef QUIRE_MODEL_FAMILY_H
 #define QUIRE_MODEL_FAMILY_H
-/* One family a file: its row, and the function that writes a layer. A new one is declared here and listed in families.c. */
+/* One family a file: its row, and the function that writes a layer. A new one is declared here and listed in model/arch.c. */
 #include "model/graph.h"
 #include "model/keys.h"
 
 extern const struct arch family_gemma, family_gemma2, family_gemma3, family_gpt_neox, family_gpt2, family_llama, family_mistral, family_mixtral, family_qwen2, family_qwen3,
-	family_qwen3_moe, family_smollm3, family_starcoder2;
+	family_qwen3_moe, family_smollm3, family_starcoder2, family_olmo2;
 
 /* Rows of Q and K in pairs, as llama.cpp's "llama" has them. */
 extern const struct role_layout layouts_rope_pairs[];
