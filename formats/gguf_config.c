@@ -218,6 +218,13 @@ static int put_divisors(const struct gguf_model *m, struct json_writer *w, const
 	return 0;
 }
 
+static void put_temper(const struct gguf_model *m, struct json_writer *w)
+{
+	double v = 0;
+	gguf_float(gguf_model_key(m, "attention.temperature_scale"), 0, &v);
+	config_print_float(w, "llama_4_scaling_beta", (float)v);
+}
+
 static int put_scaling(const struct gguf_model *m, struct json_writer *w, struct err *e)
 {
 	char type[32] = "none";
@@ -234,18 +241,24 @@ static int put_scaling(const struct gguf_model *m, struct json_writer *w, struct
 	if (!gguf_float(gguf_model_key(m, "rope.scaling.factor"), 0, &factor) &&
 	    gguf_float(gguf_model_key(m, "rope.scale_linear"), 0, &factor) && !s)
 		snprintf(type, sizeof type, "linear"); /* the key of files from 2023 */
-	if (!strcmp(type, "none") || (!strcmp(type, "linear") && factor == 1))
+	bool none = !strcmp(type, "none") || (!strcmp(type, "linear") && factor == 1);
+	if (none && !m->arch->temper)
 		return 0;
 	jw_object(w, "rope_scaling");
-	jw_string(w, "rope_type", type);
+	jw_string(w, "rope_type", none ? "default" : type);
 	config_print_float(w, "factor", (float)factor);
 	if (gguf_uint(gguf_model_key(m, "rope.scaling.original_context_length"), 0, &original))
 		jw_uint(w, "original_max_position_embeddings", original);
 	put_float(w, "beta_fast", gguf_model_key(m, "rope.scaling.yarn_beta_fast"));
 	put_float(w, "beta_slow", gguf_model_key(m, "rope.scaling.yarn_beta_slow"));
+	put_float(w, "mscale_all_dim", gguf_model_key(m, "rope.scaling.yarn_log_multiplier"));
+	if (gguf_model_key(m, "rope.scaling.yarn_log_multiplier"))
+		jw_uint(w, "mscale", 1);
 	/* ggml's rotation multiplies by the usual factor itself; the key is what remains */
 	if (gguf_float(gguf_model_key(m, "rope.scaling.attn_factor"), 0, &attn) && factor > 1)
 		config_print_float(w, "attention_factor", (float)(attn * (1 + 0.1 * log(factor))));
+	if (m->arch->temper)
+		put_temper(m, w);
 	jw_end_object(w);
 	return 0;
 }

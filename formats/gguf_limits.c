@@ -64,7 +64,7 @@ static void note_differences(const struct config *c, struct notes *n)
 			  "that many tokens", count, c->layers, least, c->arch->gguf);
 	if (c->act == ACT_GELU_ERF)
 		notes_add(n, "llama.cpp computes gelu in its tanh form, which differs by up to 0.0005 from what %s is meant to have", c->arch->name);
-	if (r->scaling == ROPE_YARN && (r->beta_fast != 32 || r->beta_slow != 1))
+	if (r->scaling == ROPE_YARN && !c->arch->gguf_loader.betas && (r->beta_fast != 32 || r->beta_slow != 1))
 		notes_add(n, "yarn has beta_fast %g and beta_slow %g; llama.cpp takes 32 and 1 for %s, so its positions differ", r->beta_fast,
 			  r->beta_slow, c->arch->gguf);
 }

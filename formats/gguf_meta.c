@@ -126,6 +126,8 @@ int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e
 		put_count(w, c, "rope.dimension_count", c->rope.dims);
 		put_row(w, c, config_key_of(c->arch, offsetof(struct config, rope.theta)), e);
 		put_scaling(w, c);
+		if (c->rope.temper != 0)
+			put_float(w, c, "attention.temperature_scale", c->rope.temper);
 	}
 	put_windows(w, c);
 	if (c->experts) {

@@ -29,7 +29,7 @@ static void head(void *arg, size_t item, int worker)
 	size_t q = (size_t)m->l->heads * d, kv = (size_t)m->l->kv_heads * d, g = h / (m->l->heads / m->l->kv_heads);
 	float *p = m->scratch + (size_t)worker * n * n;
 	double sum = 0;
-	product_gemm(false, true, n, n, d, 1 / sqrtf((float)d), m->q + seq * n * q + h * d, q, m->k + seq * n * kv + g * d, kv, 0, p, n);
+	product_gemm(false, true, n, n, d, config_score_scale(m->c), m->q + seq * n * q + h * d, q, m->k + seq * n * kv + g * d, kv, 0, p, n);
 	for (size_t t = m->window; t < n; t++) {
 		float *row = p + t * n, all, out = 0;
 		for (size_t i = 0; m->c->attn_softcap > 0 && i <= t; i++)

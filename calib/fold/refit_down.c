@@ -13,7 +13,7 @@ const char *refit_down_obstacle(const struct config *c, uint32_t layer)
 	block_make(c, layer, &b);
 	if (!block_op(&b, ROLE_DOWN))
 		return "the layer is a mixture of experts";
-	return block_adds(&b, ROLE_DOWN) ? NULL : "a norm stands between it and the stream";
+	return block_adds(&b, ROLE_DOWN) ? NULL : "it does not go to the stream as it is";
 }
 
 struct pass {

@@ -55,6 +55,12 @@ static void add_config(struct sha256 *h, const struct config *c)
 	add_f32(h, c->final_softcap);
 	if (c->query_scalar > 0)
 		add_f32(h, c->query_scalar);
+	const float scales[] = { c->score_scale, c->embed_scale, c->residual_scale, c->logit_scale, c->logit_divisor, c->rope.temper };
+	for (size_t i = 0; i < sizeof scales / sizeof *scales; i++)
+		if (scales[i] != 0 && scales[i] != 1) {
+			add_u64(h, i);
+			add_f32(h, scales[i]);
+		}
 	add_f32(h, c->rope.theta);
 	const uint64_t mixture[] = { c->experts, c->experts_used, c->expert_ffn, c->experts_sum_to_one };
 	for (size_t i = 0; i < sizeof mixture / sizeof *mixture && c->experts; i++)

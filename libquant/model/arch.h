@@ -116,6 +116,7 @@ struct gguf_loader {
 	bool only_tied;              /* the head is the embedding, whatever else is stored */
 	bool only_own;               /* the head is never the embedding */
 	bool partial;                /* positions in a part of a head */
+	bool betas;                  /* reads those of yarn */
 	uint32_t unturned;           /* every so-manieth layer has no positions; 0: all have */
 };
 
@@ -140,6 +141,7 @@ struct arch {
 	bool learned_positions;      /* ROLE_POSITIONS, and nothing is turned */
 	bool partial_rotary;         /* partial_rotary_factor is honoured */
 	enum turning_rule turning;
+	bool temper;                 /* queries grow with their position: rope.temper */
 	const struct config_key *keys; /* NULL, or ended by KEY_END: rows beside the common ones, or in their place (keys.h) */
 	const struct role_name *names; /* NULL, or ended by ROLE_UNKNOWN */
 	const struct stored *stored; /* NULL, or ended by one without names: tensors of files that hold several (stored.h) */

@@ -347,6 +347,11 @@ struct config_widths config_widths(const struct config *c)
 	return w;
 }
 
+float config_embed_scale(const struct config *c)
+{
+	return (c->embed_scale != 0 ? c->embed_scale : 1) * (c->arch->scale_embedding ? sqrtf((float)c->hidden) : 1);
+}
+
 bool config_kv_alone(const struct config *c, uint32_t layer)
 {
 	for (uint32_t i = 0; i < c->layers; i++)

@@ -27,6 +27,7 @@ struct rope {
 	uint32_t original_context;
 	float beta_fast, beta_slow, attention_factor; /* yarn; attention_factor is resolved */
 	bool truncate;                  /* yarn: whole-numbered correction range */
+	float temper;                   /* queries grow by so much with the logarithm of their position in original_context; 0: they do not */
 	/*
 	 * dims/2 explicit frequency divisors (GGUF rope_freqs, longrope), or NULL. In config.json: quire's own key
 	 * `rope_divisors`, in the arena.
@@ -51,6 +52,9 @@ struct config {
 	enum activation act;
 	float attn_softcap, final_softcap; /* 0: none */
 	float query_scalar;             /* scores are divided by its root; 0: by that of head_dim */
+	float score_scale;              /* scores are multiplied by it, and by nothing else; 0: as above */
+	float embed_scale, residual_scale; /* of embeddings, of what a block adds to the stream; 0: 1 */
+	float logit_scale, logit_divisor;  /* logits times the one, over the other; 0: 1 */
 	struct rope rope;
 	bool parallel;                  /* both blocks of a layer read its input, where its family can do either */
 	float local_theta;              /* of layers with a window, unscaled; 0: all layers turn alike */
@@ -95,8 +99,15 @@ struct config_widths config_widths(const struct config *c);
 /* What scores are multiplied by. */
 static inline float config_score_scale(const struct config *c)
 {
-	return 1 / sqrtf(c->query_scalar > 0 ? c->query_scalar : (float)c->head_dim);
+	return c->score_scale > 0 ? c->score_scale : 1 / sqrtf(c->query_scalar > 0 ? c->query_scalar : (float)c->head_dim);
 }
+/* What logits are multiplied by. */
+static inline float config_logit_scale(const struct config *c)
+{
+	return (c->logit_scale != 0 ? c->logit_scale : 1) / (c->logit_divisor != 0 ? c->logit_divisor : 1);
+}
+/* What embeddings are multiplied by. */
+float config_embed_scale(const struct config *c);
 /* Has a file of this family a way to say whether the layer is turned by positions, as it is here? */
 bool config_turning_said(const struct config *c, uint32_t layer);
 /* Does this layer read its own KV cache, and no other layer that? */

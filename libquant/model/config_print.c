@@ -28,7 +28,7 @@ static void print_rope(const struct config *c, struct json_writer *w, bool param
 	const struct rope *r = &c->rope;
 	if (c->arch->learned_positions)
 		return;
-	if (parameters) {
+	if (parameters || c->arch->temper) {
 		jw_object(w, "rope_parameters");
 		if (c->arch->local_theta)
 			jw_object(w, "full_attention");

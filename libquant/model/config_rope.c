@@ -16,6 +16,7 @@
 struct source {
 	const struct json *root, *dict;
 	struct err *err;
+	bool temper;
 };
 
 /* A finite number > 0 from the dictionary alone; missing or null: absent, or an error when that is 0. */
@@ -156,6 +157,8 @@ static int check_members(const struct source *s)
 		bool known = json_is_null(j);
 		for (size_t i = 0; i < sizeof read / sizeof *read && !known; i++)
 			known = !strcmp(read[i], json_key(j));
+		/* the length again, which the class writes in here as well */
+		known |= s->temper && (!strcmp(json_key(j), "llama_4_scaling_beta") || !strcmp(json_key(j), "max_position_embeddings"));
 		if (!known)
 			return err_set(s->err, ERR_UNSUPPORTED, "config.json: rope %.60s is set, which quire does not read", json_key(j));
 	}
@@ -179,13 +182,25 @@ static int parse_local(struct source *s, struct config *c)
 	return rc;
 }
 
+/* Its class has no other default than one model's positions, and stops without the key. */
+static int parse_temper(const struct source *s, struct config *c)
+{
+	double v;
+	if (!json_number(json_get(s->dict, "llama_4_scaling_beta"), &v))
+		return err_set(s->err, ERR_INPUT, "config.json: rope_parameters has no llama_4_scaling_beta");
+	if (!(v >= 0 && v < 1e6))
+		return err_set(s->err, ERR_INPUT, "config.json: llama_4_scaling_beta %g is out of range", v);
+	c->rope.temper = (float)v;
+	return original_context(s, c);
+}
+
 int config_parse_rope(struct config *c, const struct json *root, struct err *e)
 {
 	if (c->arch->learned_positions) {
 		c->rope = (struct rope){ .theta = 1, .part = 1, .dims = c->head_dim, .factor = 1, .attention_factor = 1 };
 		return ERR_OK;
 	}
-	struct source s = { root, json_get(root, "rope_scaling"), e };
+	struct source s = { root, json_get(root, "rope_scaling"), e, c->arch->temper };
 	int rc;
 	static const char *const keys[] = { "rope_scaling", "rope_parameters" };
 	for (int i = 0; i < 2; i++)
@@ -205,6 +220,8 @@ int config_parse_rope(struct config *c, const struct json *root, struct err *e)
 	c->rope = (struct rope){ .theta = base, .part = part, .factor = 1, .attention_factor = 1, .truncate = true,
 				 .original_context = c->context };
 	if ((rc = parse_dims(c, e)))
+		return rc;
+	if (c->arch->temper && (rc = parse_temper(&s, c)))
 		return rc;
 	const char *type = json_is_null(name) ? "default" : json_string(name);
 	for (int i = 0; type && i < TYPES; i++)
@@ -242,6 +259,10 @@ void config_print_rope(const struct config *c, struct json_writer *w, bool with_
 			jw_string(w, "rope_type", types[i].name);
 	if (with_theta)
 		config_print_float(w, "rope_theta", r->theta);
+	if (c->arch->temper)
+		config_print_float(w, "llama_4_scaling_beta", r->temper);
+	if (r->scaling == ROPE_NONE && r->temper != 0)
+		jw_uint(w, "original_max_position_embeddings", r->original_context);
 	if (r->scaling == ROPE_NONE)
 		return;
 	config_print_float(w, "factor", r->factor);

@@ -427,6 +427,28 @@ static void merge_back(const struct piece *p)
 	each_token(p, merge_tokens_back);
 }
 
+/* ---- scales; run and back are the same */
+
+static void scale_values(const struct piece *p, const float *x, float *y)
+{
+	for (size_t t = 0; t < p->n; t++) {
+		float by = p->op->kind == OP_TEMPER ? rope_temper(&p->c->rope, t) : p->op->scale;
+		for (size_t i = t * p->out_width; i < (t + 1) * p->out_width; i++)
+			y[i] = by * x[i];
+	}
+}
+
+static void scale_run(const struct piece *p)
+{
+	scale_values(p, p->x[0], p->y);
+}
+
+static void scale_back(const struct piece *p)
+{
+	scale_values(p, p->dy, p->dy);
+	deliver(p);
+}
+
 enum { X0 = 1, X1 = 2, X2 = 4 };
 static const struct derivative rows[] = {
 	[OP_NORM] = { .name = "a norm", .run = norm_run, .back = norm_back, .reads = X0, .in_place = true },
@@ -438,6 +460,8 @@ static const struct derivative rows[] = {
 	[OP_ACT] = { .name = "an activation", .run = act_run, .back = act_back, .reads = X0, .in_place = true },
 	[OP_GLU] = { .name = "a gated activation", .run = act_run, .back = glu_back, .reads = X0 | X1, .in_place = true, .lends = true },
 	[OP_ADD] = { .name = "a sum", .run = add_run, .back = add_back, .in_place = true },
+	[OP_SCALE] = { .name = "a scale", .run = scale_run, .back = scale_back, .in_place = true },
+	[OP_TEMPER] = { .name = "a temperature", .run = scale_run, .back = scale_back, .in_place = true },
 	[OP_ROUTE] = { .name = "a choice of experts", .run = route_run, .back = route_back, .reads = X0 | READS_Y, .in_place = true },
 	[OP_EXPERTS] = { .name = "experts", .run = experts_run, .back = experts_back, .batch = true },
 	[OP_MERGE] = { .name = "a sum of experts", .run = merge_run, .back = merge_back, .reads = X0 | X1, .batch = true },

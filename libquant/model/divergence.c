@@ -50,6 +50,9 @@ int divergence_new(const struct model *m, size_t tokens, struct divergence **out
 	}
 	for (size_t i = 0; i < c->vocab; i++)
 		weight_row(model_head(m), i, f->head + i * c->hidden);
+	float scale = config_logit_scale(c);
+	for (size_t i = 0; scale != 1 && i < (size_t)c->vocab * c->hidden; i++)
+		f->head[i] *= scale;
 	return ERR_OK;
 }
 

@@ -145,8 +145,9 @@ struct rows {
 	enum activation act;
 	struct norm norm;
 	const float *in, *cosine, *sine;
-	float *out;
-	size_t n, dim, len, heads, half;
+	float *out, scale;
+	const struct rope *rope;         /* a temperature by position, from `first` */
+	size_t n, dim, len, heads, half, first;
 };
 
 static void each_rows(size_t n, void (*fn)(void *, size_t, int), struct rows *a)
@@ -189,6 +190,17 @@ static void rotate(const struct config *c, struct phases phases, float *x, size_
 	struct rows a = { .out = x, .n = n, .len = len, .heads = heads, .dim = c->head_dim, .half = c->rope.dims / 2,
 			  .cosine = phases.cosine, .sine = phases.sine };
 	each_rows(n, rotate_rows, &a);
+}
+
+static void scale_rows(void *arg, size_t item, int worker)
+{
+	const struct rows *a = arg;
+	(void)worker;
+	for (size_t t = item * ROWS; t < a->n && t < (item + 1) * ROWS; t++) {
+		float by = a->rope ? rope_temper(a->rope, a->first + t % a->len) : a->scale;
+		for (size_t i = 0; i < a->dim; i++)
+			a->out[t * a->dim + i] *= by;
+	}
 }
 
 static void act_rows(void *arg, size_t item, int worker)
@@ -266,7 +278,9 @@ static void project(struct model_run *r, struct pass *p, const struct op *op)
 /* The value before it was turned by its position; it lies where that one does. */
 static value unturned(const struct block *b, value v)
 {
-	return v != NO_VALUE && v != STREAM && b->op[b->value[v].maker].kind == OP_ROPE ? b->op[b->value[v].maker].in[0] : v;
+	while (v != NO_VALUE && v != STREAM && (b->op[b->value[v].maker].kind == OP_ROPE || b->op[b->value[v].maker].kind == OP_TEMPER))
+		v = b->op[b->value[v].maker].in[0];
+	return v;
 }
 
 /* Queries, keys and values are complete when the first of them is turned, or read. */
@@ -415,6 +429,14 @@ static void elementwise(struct model_run *r, struct pass *p, const struct op *op
 		rotate(c, phases_of(&r->phases, p->layer), out, p->n, p->len, op->heads);
 		return;
 	}
+	if (op->kind == OP_SCALE || op->kind == OP_TEMPER) {
+		a.scale = op->scale;
+		a.rope = op->kind == OP_TEMPER ? &c->rope : NULL;
+		a.first = p->start;
+		a.len = p->len;
+		each_rows(p->n, scale_rows, &a);
+		return;
+	}
 	if (op->kind == OP_ROUTE) {
 		route_weights(c, out, p->n);
 		return;
@@ -430,7 +452,7 @@ static int run_op(struct model_run *r, struct pass *p, const struct op *op, stru
 			project(r, p, op);
 		return ERR_OK;
 	}
-	if (op->kind == OP_ROPE || op->kind == OP_ATTEND)
+	if (op->kind == OP_ROPE || op->kind == OP_TEMPER || op->kind == OP_ATTEND)
 		show_qkv(r, p);
 	if (op->kind == OP_ATTEND)
 		return attention(r, p, op, e);
@@ -532,7 +554,7 @@ int model_embed(struct model *m, const struct token_run *tokens, float *hidden, 
 {
 	const struct config *c = m->config;
 	const struct weight *w = model_weight(m, ROLE_EMBED, UINT32_MAX);
-	float scale = sqrtf((float)c->hidden), *row = c->arch->learned_positions ? malloc(c->hidden * sizeof *row) : NULL;
+	float scale = config_embed_scale(c), *row = c->arch->learned_positions ? malloc(c->hidden * sizeof *row) : NULL;
 	int rc = c->arch->learned_positions && !row ? err_nomem(e) : ERR_OK;
 	for (size_t i = 0; i < tokens->count && !rc; i++) {
 		float *h = hidden + i * c->hidden;
@@ -542,7 +564,7 @@ int model_embed(struct model *m, const struct token_run *tokens, float *hidden, 
 			break;
 		}
 		weight_row(w, (uint64_t)id, h);
-		for (size_t j = 0; c->arch->scale_embedding && j < c->hidden; j++)
+		for (size_t j = 0; scale != 1 && j < c->hidden; j++)
 			h[j] *= scale;
 		if (row)
 			rc = add_position(m, tokens->first + i % tokens->len, row, h, e);
@@ -571,6 +593,9 @@ int model_logits(struct model_run *r, const float *hidden, size_t n, float *logi
 		model_final_norm(m, hidden + at * c->hidden, r->last, k);
 		multiply(r, &head, 1, r->last, k);
 	}
+	float scale = config_logit_scale(c);
+	for (size_t i = 0; !rc && scale != 1 && i < n * c->vocab; i++)
+		logits[i] *= scale;
 	for (size_t i = 0; !rc && c->final_softcap > 0 && i < n * c->vocab; i++)
 		logits[i] = c->final_softcap * tanhf(logits[i] / c->final_softcap);
 	return rc;

@@ -160,6 +160,21 @@ void op_add(struct build *b, value x)
 			       .bias = ROLE_UNKNOWN });
 }
 
+value op_scale(struct build *b, value x, float by)
+{
+	if (x == NO_VALUE || by == 1)
+		return x;
+	value out = without_weights(b, OP_SCALE, x, NO_VALUE, NO_VALUE, width_of(b, x));
+	if (!b->block->full)
+		b->block->op[b->block->ops - 1].scale = by;
+	return out;
+}
+
+value op_temper(struct build *b, value x)
+{
+	return x == NO_VALUE || b->config->rope.temper == 0 ? x : without_weights(b, OP_TEMPER, x, NO_VALUE, NO_VALUE, width_of(b, x));
+}
+
 value op_route(struct build *b, value logits)
 {
 	return without_weights(b, OP_ROUTE, logits, NO_VALUE, NO_VALUE, width_of(b, logits));
@@ -182,7 +197,7 @@ value common_attention(struct build *b, value x, bool head_norms)
 		q = op_head_norm(b, q, ROLE_Q_NORM);
 		k = op_head_norm(b, k, ROLE_K_NORM);
 	}
-	q = op_rope(b, q);
+	q = op_temper(b, op_rope(b, q));
 	k = op_rope(b, k);
 	return op_linear(b, op_attend(b, q, k, v), ROLE_O);
 }

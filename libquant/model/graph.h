@@ -20,6 +20,8 @@ enum op_kind {
 	OP_ACT,       /* out = act(in[0]) */
 	OP_GLU,       /* out = act(in[0]) * in[1] */
 	OP_ADD,       /* the stream += in[0] */
+	OP_SCALE,     /* out = in[0] times a number */
+	OP_TEMPER,    /* out = in[0] times what its position makes of it, see rope_temper */
 	OP_ROUTE,     /* out = the weight of each expert, 0 of those that are not chosen, from logits in[0] */
 	OP_EXPERTS,   /* out = tokens of in[0] that in[1] gives to an expert; from here to OP_MERGE once for each expert */
 	OP_MERGE,     /* out = per token the sum of what its experts made, in[0], by the weights in[1] */
@@ -35,6 +37,7 @@ struct op {
 	enum role role, bias; /* the weights it reads, or ROLE_UNKNOWN */
 	uint8_t group;        /* the first of linears in a row that read one value: how many they are; else 0 */
 	uint32_t heads;       /* of in[0], where it is taken apart into heads */
+	float scale;          /* OP_SCALE */
 };
 
 struct value_info {
@@ -129,6 +132,8 @@ value op_attend(struct build *b, value q, value k, value v);
 value op_act(struct build *b, value x);
 value op_glu(struct build *b, value gate, value up);
 void op_add(struct build *b, value x);
+value op_scale(struct build *b, value x, float by); /* nothing, if by one */
+value op_temper(struct build *b, value x);
 value op_route(struct build *b, value logits);
 /* What is appended between these two is run by each expert, over its tokens. */
 value op_experts(struct build *b, value x, value weights);

@@ -63,6 +63,11 @@ float rope_frequencies(const struct rope *r, float *inv)
 	return r->attention_factor;
 }
 
+float rope_temper(const struct rope *r, size_t position)
+{
+	return r->temper == 0 ? 1 : 1 + r->temper * logf(1 + floorf((float)position / (float)r->original_context));
+}
+
 void rope_table(const struct rope_angles *a, size_t first, size_t n, float *cosine, float *sine)
 {
 	for (size_t t = 0; t < n; t++)

@@ -11,6 +11,8 @@
 
 /* inv[dims/2] angles per position; returns what cosines and sines are multiplied by. */
 float rope_frequencies(const struct rope *r, float *inv);
+/* What the query of a position is multiplied by, where a model has a temperature that grows with it; else 1. */
+float rope_temper(const struct rope *r, size_t position);
 /* How far a position turns, and what cosines and sines are multiplied by. */
 struct rope_angles {
 	const float *inv;            /* [half] */
