@@ -291,7 +291,7 @@ static const char *who_loads(const struct config *c)
 		return c->arch->window == WINDOW_FROM_LAYER || c->arch->window == WINDOW_PERIOD
 			       ? "quire itself, and runtimes that take layer_types for this architecture"
 			       : "quire itself only: other runtimes have no key for windows of single layers (window_per_layer)";
-	if (c->arch->stored && c->layer[0].heads != c->layer[0].kv_heads)
+	if (c->arch->equal_heads && c->layer[0].heads != c->layer[0].kv_heads)
 		return "quire itself, and llama.cpp from GGUF: the model's class has as many heads of keys and values as of queries";
 	return uniform(c) ? "everything that loads the original: only the count of KV heads differs"
 			  : "quire itself only: other runtimes have no key for head counts that differ between layers (kv_heads_per_layer)";

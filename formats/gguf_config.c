@@ -395,6 +395,9 @@ static void put_row(const struct gguf_model *m, const struct config_key *k, stru
 		else
 			put_count(w, k->json, kv, NULL);
 		break;
+	case KEY_ONE_KV:
+		jw_bool(w, k->json, gguf_model_heads(m, 0, true) == 1);
+		break;
 	case KEY_NUMBER: put_float(w, k->json, kv); break;
 	case KEY_LIMIT:
 		if (gguf_float(kv, 0, &v))

@@ -37,9 +37,12 @@ static const struct key_row arch_keys[] = {
 	{ "rope.scaling.original_context_length", COUNT, false },
 	{ "rope.scaling.yarn_beta_fast", NUMBER, false },
 	{ "rope.scaling.yarn_beta_slow", NUMBER, false },
+	{ "rope.scaling.yarn_log_multiplier", NUMBER, false },
+	{ "attention.temperature_scale", NUMBER, false },
 };
 static const enum kind kinds[] = {
 	[KEY_COUNT] = COUNT, [KEY_PER_LAYER] = COUNTS, [KEY_NUMBER] = NUMBER, [KEY_LIMIT] = NUMBER, [KEY_FLAG] = FLAG,
+	[KEY_ONE_KV] = COUNTS,
 };
 
 static const struct key_row keys[] = {

@@ -91,6 +91,7 @@ static int put_row(struct gguf_writer *w, const struct config *c, const struct c
 	if (!k->gguf || k->also)
 		return 0;
 	switch (k->kind) {
+	case KEY_ONE_KV:
 	case KEY_PER_LAYER: return put_per_layer(w, c, k->gguf, k->layer_field, e);
 	case KEY_COUNT:
 		/* loaders divide the width by the heads of the first layer when there is no size of a head */

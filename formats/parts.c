@@ -33,9 +33,13 @@ int parts_of(const struct stored *s, const struct tensor *t, const struct layer_
 		return err_set(e, ERR_UNSUPPORTED, "tensor '%.200s' holds Q, K and V of each head together in a folder, and cannot have fewer heads of K and V "
 			       "there; .quire and .gguf can",
 			       t->name);
-	for (unsigned i = 0; i < n; i++)
-		out[i] = (struct part){ .count = n, .at = i, .first = first[i], .rows = first[i + 1] - first[i], .all = rows,
-					.head = s->heads ? rows / n / l->heads : 0, .transposed = s->transposed && matrix };
+	uint64_t groups = s->heads || s->groups ? l->kv_heads : 1;
+	for (unsigned i = 0; i < n; i++) {
+		uint64_t mine = first[i + 1] - first[i];
+		out[i] = (struct part){ .count = n, .first = first[i], .rows = mine, .all = rows, .transposed = s->transposed && matrix };
+		if (groups > 1)
+			out[i].group = (struct part_group){ .rows = mine / groups, .before = first[i] / groups, .all = rows / groups };
+	}
 	return ERR_OK;
 }
 
@@ -52,7 +56,8 @@ struct tensor part_tensor(const struct part *p, const struct tensor *stored)
 /* The row of the stored tensor that a part's row is. */
 static uint64_t stored_row(const struct part *p, uint64_t row)
 {
-	return p->head ? (row / p->head * p->count + p->at) * p->head + row % p->head : p->first + row;
+	const struct part_group *g = &p->group;
+	return g->rows ? row / g->rows * g->all + g->before + row % g->rows : p->first + row;
 }
 
 /* Values between a part of [rows, cols] and a stored tensor of [cols, all]. */
@@ -86,7 +91,7 @@ int part_take(const struct part *p, const struct tensor *t, struct tensor_bytes 
 	uint64_t row = t->nbytes / p->rows;
 	if (bytes->size / row < p->all)
 		return err_set(e, ERR_INPUT, "tensor '%.200s' is part of one with too few bytes", t->name);
-	if (!p->transposed && !p->head) {
+	if (!p->transposed && !p->group.rows) {
 		bytes->data += p->first * row;
 		bytes->size = (size_t)t->nbytes;
 		return ERR_OK;

@@ -5,13 +5,17 @@
 #include "plan/plan.h"
 #include "tensor/tensor.h"
 
+/* Of the rows that lie together for each KV head: those of the part, what lies before them, all. */
+struct part_group {
+	uint64_t rows, before, all; /* rows 0: parts lie one after the other */
+};
+
 /* Which rows of a stored tensor a part is. */
 struct part {
 	unsigned count;          /* parts in the tensor; 0: all of it, as it lies */
-	unsigned at;             /* which of them */
 	uint64_t first, rows;    /* where they begin, one part after the other */
 	uint64_t all;            /* rows of all parts */
-	uint64_t head;           /* rows of one head, whose parts lie together; 0: the parts do not */
+	struct part_group group;
 	bool transposed;
 };
 

@@ -139,6 +139,7 @@ struct arch {
 	uint32_t default_context;
 	int32_t default_bos, default_eos; /* -1: none */
 	bool learned_positions;      /* ROLE_POSITIONS, and nothing is turned */
+	bool equal_heads;            /* its class has as many KV heads as heads */
 	bool partial_rotary;         /* partial_rotary_factor is honoured */
 	enum turning_rule turning;
 	bool temper;                 /* queries grow with their position: rope.temper */

@@ -44,7 +44,7 @@ bool activation_find(const char *name, enum activation *out)
 
 static int parse_arch(const struct json *root, struct config *c, struct err *e)
 {
-	char known[256];
+	char known[1000];
 	const char *type = json_string(json_get(root, "model_type"));
 	const char *class = json_string(json_first(json_get(root, "architectures")));
 	if (type)

@@ -108,12 +108,26 @@ static int find_pattern(const struct config *c, struct pattern *p, struct err *e
 	return ERR_OK;
 }
 
+/* Some families know one KV head, or as many as there are heads. */
+static int one_or_all(const struct config *c, struct err *e)
+{
+	const struct config_key *k = config_key_of(c->arch, offsetof(struct config, kv_heads));
+	for (uint32_t i = 0; i < c->layers && k->kind == KEY_ONE_KV; i++)
+		if (c->layer[i].kv_heads != c->layer[0].kv_heads || (c->layer[i].kv_heads != 1 && c->layer[i].kv_heads != c->heads))
+			return err_set(e, ERR_UNSUPPORTED, "config.json: %s has no key for %u KV heads of %u heads (layer %u); .quire and .gguf can",
+				       c->arch->name, c->layer[i].kv_heads, c->heads, i);
+	return ERR_OK;
+}
+
 static void print_layers(const struct config *c, const struct pattern *p, const char *key, struct json_writer *w)
 {
 	uint32_t most = 0;
 	for (uint32_t i = 0; i < c->layers; i++)
 		most = c->layer[i].kv_heads > most ? c->layer[i].kv_heads : most;
-	jw_uint(w, key, most);
+	if (config_key_of(c->arch, offsetof(struct config, kv_heads))->kind == KEY_ONE_KV)
+		jw_bool(w, key, most == 1);
+	else
+		jw_uint(w, key, most);
 	if (!p->same_kv) {
 		jw_array(w, "kv_heads_per_layer");
 		for (uint32_t i = 0; i < c->layers; i++)
@@ -180,6 +194,8 @@ int config_print(const struct config *c, const char *base, size_t base_len, stru
 	struct pattern p;
 	struct json *old = NULL;
 	int rc = find_pattern(c, &p, e);
+	if (!rc)
+		rc = one_or_all(c, e);
 	if (rc)
 		return rc;
 	if (base && !(old = json_parse(base, base_len, e)))

@@ -10,6 +10,18 @@
 /* Far beyond any model; they keep every product of two sizes within 64 bits and allocations sane. */
 enum { MAX_SIZE = 1 << 20, MAX_VOCAB = 1 << 24 };
 
+double key_four_times(const struct config *c, bool null)
+{
+	(void)null;
+	return 4.0 * c->hidden;
+}
+
+double key_even_heads(const struct config *c, bool null)
+{
+	(void)null;
+	return c->hidden / c->heads;
+}
+
 /* Absent and null differ: an absent key means the class default, null means one KV head per head. */
 static double kv_heads(const struct config *c, bool null)
 {
@@ -234,6 +246,15 @@ static int read_flag(const struct config_key *k, const struct json *j, bool abse
 	return ERR_OK;
 }
 
+static int read_one_kv(struct config *c, const struct config_key *k, const struct json *j, bool absent, struct err *e)
+{
+	bool one;
+	int rc = read_flag(k, j, absent, &one, e);
+	if (!rc)
+		c->kv_heads = one ? 1 : c->heads;
+	return rc;
+}
+
 static int read_act(const struct config_key *k, const struct json *j, enum activation *out, struct err *e)
 {
 	const char *name = json_string(j);
@@ -258,6 +279,7 @@ static int read_row(struct config *c, const struct config_key *k, const struct j
 	case KEY_LIMIT:
 		*(float *)out = k->kind == KEY_LIMIT && j ? 0 : (float)absent;
 		return json_is_null(j) ? ERR_OK : config_key_number(k, j, out, e);
+	case KEY_ONE_KV: return read_one_kv(c, k, j, absent != 0, e);
 	case KEY_ONLY: return read_flag(k, j, absent != 0, &ignored, e);
 	case KEY_FLAG: return read_flag(k, j, absent != 0, out, e);
 	case KEY_ACT:
@@ -293,6 +315,7 @@ void config_key_print(const struct config *c, const struct config_key *k, struct
 	switch (k->kind) {
 	case KEY_COUNT:
 	case KEY_PER_LAYER: jw_uint(w, k->json, config_key_count(c, k)); break;
+	case KEY_ONE_KV: jw_bool(w, k->json, config_key_count(c, k) == 1); break;
 	case KEY_LIMIT:
 		if (config_key_value(c, k) > 0)
 			config_key_print_value(k, config_key_value(c, k), w);

@@ -16,6 +16,7 @@ enum key_kind {
 	KEY_LIMIT,     /* the same; null turns it off: 0, and 0 is written as null */
 	KEY_FLAG,      /* bool */
 	KEY_ACT,       /* enum activation */
+	KEY_ONE_KV,    /* a bool: all query heads read one KV head, else each has its own; a count for each layer in GGUF */
 	KEY_ONLY,      /* a bool that must be what it is where the key is missing: the family knows no other */
 	KEY_LISTED,    /* read by code of its own, or by no class of the family: here only so that it is known */
 };
@@ -44,6 +45,10 @@ const struct config_key *config_key_of(const struct arch *a, size_t field);
 /* Behind the common rows? */
 bool config_key_own(const struct arch *a, const struct config_key *k);
 
+/* For `otherwise`: a feed-forward of four times the width; heads that share the width evenly. */
+double key_four_times(const struct config *c, bool null);
+double key_even_heads(const struct config *c, bool null);
+
 /* Reads every row's value; c->arch is known. */
 int config_keys_read(struct config *c, const struct json *root, struct err *e);
 /* Writes the member of config.json; nothing for rows of other code. */
@@ -62,7 +67,7 @@ static inline float config_key_value(const struct config *c, const struct config
 }
 static inline uint32_t config_key_count(const struct config *c, const struct config_key *k)
 {
-	return k->kind == KEY_PER_LAYER ? *(const uint32_t *)(const void *)((const char *)&c->layer[0] + k->layer_field)
+	return k->kind == KEY_PER_LAYER || k->kind == KEY_ONE_KV ? *(const uint32_t *)(const void *)((const char *)&c->layer[0] + k->layer_field)
 					: *(const uint32_t *)(const void *)((const char *)c + k->field);
 }
 static inline bool config_key_flag(const struct config *c, const struct config_key *k)

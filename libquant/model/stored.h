@@ -11,6 +11,7 @@ struct stored {
 	const char *hf, *gguf;        /* its name; NULL: there the parts are tensors of their own */
 	enum role part[STORED_PARTS]; /* in the order of their rows; ended by ROLE_UNKNOWN where there are fewer */
 	bool heads;                   /* hf: the rows of a head lie together, those of each part one after the other */
+	bool groups;                  /* the same of a KV head and the query heads that read it, which there may be several of */
 	bool transposed;              /* hf: [in, out] */
 };
 #define STORED_ONE(role) { role, ROLE_UNKNOWN, ROLE_UNKNOWN }

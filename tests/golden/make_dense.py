@@ -28,6 +28,10 @@ def rope(kind="default", theta=10000.0, **more):
     return dict(rope_parameters=dict(rope_type=kind, rope_theta=theta, **more))
 
 
+# what classes call otherwise
+GPT = dict(hidden_size=None, intermediate_size=None, num_hidden_layers=None, num_attention_heads=None, num_key_value_heads=None,
+           max_position_embeddings=None, n_embd=32, n_layer=2, n_head=4, n_positions=64)
+
 # class, what differs from BASE (None: the class has no such key), what the file says instead (None: nothing)
 CASES = {
     # four layers, the last without positions
@@ -46,7 +50,7 @@ CASES = {
 }
 # case -> what its file says
 FAMILY = {case: family for path in sorted(glob.glob(os.path.join(HERE, "families", "*.py")))
-          for family in [runpy.run_path(path, dict(rope=rope))] for case in family["CASES"]}
+          for family in [runpy.run_path(path, dict(rope=rope, GPT=GPT))] for case in family["CASES"]}
 CASES.update((case, family["CASES"][case]) for case, family in FAMILY.items())
 
 

@@ -16,7 +16,7 @@ from make_dense import FAMILY
 from safetensors.torch import load_file, save_file
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CASES = ("gemma3-old", "gpt-neox", "gpt2", "smollm3", "starcoder2", "ministral3", "granite")
+CASES = ("gemma3-old", "gpt-neox", "gpt2", "smollm3", "starcoder2", "ministral3", "granite", "gpt-bigcode")
 
 
 def make(name, source):

@@ -37,26 +37,14 @@ static const struct stored stored[] = {
 	{ .hf = NULL },
 };
 
-static double four_times(const struct config *c, bool null)
-{
-	(void)null;
-	return 4.0 * c->hidden;
-}
-
-static double equal_heads(const struct config *c, bool null)
-{
-	(void)null;
-	return c->hidden / c->heads;
-}
-
 #define F(name) .field = offsetof(struct config, name)
 #define LAYER(name) .kind = KEY_PER_LAYER, F(name), .layer_field = offsetof(struct layer_config, name), .most = 1 << 20
 static const struct config_key keys[] = {
 	{ "n_embd", "embedding_length", KEY_COUNT, F(hidden), .most = 1 << 20, .absent = 768, .gguf_required = true },
-	{ "n_inner", "feed_forward_length", LAYER(ffn), .otherwise = four_times, .gguf_required = true },
+	{ "n_inner", "feed_forward_length", LAYER(ffn), .otherwise = key_four_times, .gguf_required = true },
 	{ "n_layer", "block_count", KEY_COUNT, F(layers), .most = MAX_LAYERS, .absent = 12, .gguf_required = true },
 	{ "n_head", "attention.head_count", LAYER(heads), .absent = 12, .gguf_required = true },
-	{ NULL, "attention.key_length", KEY_COUNT, F(head_dim), .most = 1 << 20, .otherwise = equal_heads },
+	{ NULL, "attention.key_length", KEY_COUNT, F(head_dim), .most = 1 << 20, .otherwise = key_even_heads },
 	{ "n_positions", "context_length", KEY_COUNT, F(context), .most = INT32_MAX, .absent = 1024, .gguf_required = true },
 	{ "layer_norm_epsilon", "attention.layer_norm_epsilon", KEY_NUMBER, F(norm_eps), .most = 1, .absent = 1e-5, .gguf_required = true },
 	{ "activation_function", NULL, KEY_ACT, F(act), .absent = ACT_GELU_TANH },
@@ -76,7 +64,7 @@ static void layer(struct build *b)
 const struct arch family_gpt2 = {
 	.name = "gpt2", .hf_class = "GPT2LMHeadModel", .gguf = "gpt2", .names = names, .stored = stored, .keys = keys,
 	.gguf_loader = { .o_bias = true, .mlp_bias = true, .biases = true },
-	.norm = NORM_LAYER, .act = ACT_GELU_TANH, .layer = layer, .learned_positions = true,
+	.norm = NORM_LAYER, .act = ACT_GELU_TANH, .layer = layer, .learned_positions = true, .equal_heads = true,
 	.qkv_bias = BIAS_ALWAYS, .o_bias = BIAS_ALWAYS, .mlp_bias = BIAS_ALWAYS,
 	.window = WINDOW_NONE, .default_tied = true, .default_context = 1024, .default_bos = 50256, .default_eos = 50256,
 };

@@ -58,7 +58,7 @@ static void layer(struct build *b)
 const struct arch family_gpt_neox = {
 	.name = "gpt_neox", .hf_class = "GPTNeoXForCausalLM", .gguf = "gptneox", .names = names, .stored = stored, .keys = keys,
 	.gguf_loader = { .o_bias = true, .mlp_bias = true, .biases = true, .only_own = true, .partial = true },
-	.norm = NORM_LAYER, .act = ACT_GELU_ERF, .layer = layer,
+	.norm = NORM_LAYER, .act = ACT_GELU_ERF, .layer = layer, .equal_heads = true,
 	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG, .mlp_bias = BIAS_ALWAYS, .partial_rotary = true,
 	.window = WINDOW_NONE, .default_context = 2048, .default_bos = 0, .default_eos = 2,
 };
