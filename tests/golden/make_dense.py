@@ -3,7 +3,7 @@
 
 usage: make_dense.py [CASE...]     needs torch and transformers; seeds are those of the names
 
-A family's cases are CASES of families/NAME.py. It may have more:
+A family's cases are CASES of families/NAME.py, with the vocabulary of characters/tokenizer.json. It may have more:
   tensors(case, tensors)   changes them to how they are stored, where the class saves others
   converter(case, config)  for make_families.py: adds to the config what llama.cpp's converter asks for and files lack
 """
@@ -57,7 +57,7 @@ CASES.update((case, family["CASES"][case]) for case, family in FAMILY.items())
 def make(name):
     class_name, changes, keys = CASES[name]
     model_class = getattr(transformers, class_name)
-    config = {**BASE, **changes}
+    config = {**BASE, **(dict(vocab_size=72) if name in FAMILY else {}), **changes}
     torch.manual_seed(zlib.crc32(name.encode()))
     config = model_class.config_class(**{k: v for k, v in config.items() if v is not None}, attn_implementation="eager")
     model = model_class(config).float().eval()
