@@ -14,7 +14,7 @@ struct convert_options {
 #define FIELD(name) offsetof(struct convert_options, name)
 static const struct option_row convert_rows[] = {
 	{ "output", 'o', OPT_OUTPUT, "PATH", "where to write; the suffix says the format", FIELD(output) },
-	{ "to", 0, OPT_STRING, "hf|safetensors|gguf|quire", "the format, whatever the suffix", FIELD(to) },
+	{ "to", 0, OPT_STRING, "FORMAT", "gguf, quire, safetensors, gptq, awq, mlx or hf, whatever the suffix", FIELD(to) },
 	{ "dtype", 0, OPT_STRING, "keep|f32|f16|bf16", "store weights in this type (default: keep)", FIELD(dtype) },
 	{ "shard-size", 0, OPT_SIZE, "SIZE", "Hugging Face: start a new file after this many bytes", FIELD(shard_size) },
 	{ "compress", 0, OPT_FLAG, NULL, ".quire: store floats as deflated byte planes, losslessly", FIELD(compress) },

@@ -18,7 +18,7 @@ void fallback_recipe(struct recipe *r, const struct fallback_source *s)
 	if (s->format && s->format->vectors)
 		recipe_vectors(r, codec_find(s->format->vectors));
 	if (s->format && s->format->one_float && s->method)
-		recipe_folder(r, has_bf16(s->tensors));
+		recipe_folder(r, &(struct recipe_folder){ s->format->holds, has_bf16(s->tensors) && !s->format->f16_scales, s->format->ends });
 }
 
 /* Counts over the matrices that are quantized, or would be if their rows were longer. */
@@ -80,7 +80,7 @@ static const char *better(const struct fallbacks *f, const struct plan *p, const
 		    recipe_new(names[i], &r, NULL))
 			continue;
 		fallback_recipe(r, s);
-		const struct plan_request wanted = { s->config, s->tensors, r, s->method, true };
+		const struct plan_request wanted = { s->config, s->tensors, r, s->method, true, NULL };
 		if (!plan_make(&q, &wanted, NULL)) {
 			if (q.bytes < *bytes) {
 				*bytes = q.bytes;

@@ -1,5 +1,6 @@
 #include "cmd/produce.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -102,18 +103,35 @@ static int read_config(struct state *s, struct err *e)
 	return ERR_OK;
 }
 
+/* The codec that the output holds with as many bits, or about as many, for rows of this length. */
+static const struct codec *nearest(const struct format *f, const struct tensor *t)
+{
+	const struct codec *best = NULL;
+	double least = HUGE_VAL, have = codec_bits_per_weight(t->codec, tensor_cols(t));
+	for (unsigned i = 0; i < codec_row_count && codec_quantizes(t->codec); i++) {
+		const struct codec *c = codec_rows[i];
+		double miss = fabs(codec_bits_per_weight(c, tensor_cols(t)) - have) + (c->bits == t->codec->bits ? 0 : 1);
+		if (codec_quantizes(c) && f->holds(c) && codec_row_bytes(c, tensor_cols(t)) && miss < least) {
+			least = miss;
+			best = c;
+		}
+	}
+	return best;
+}
+
 /* What is advised must be possible: a format that holds the codec, or an option that makes another of it. */
 static int cannot_hold(const struct state *s, const struct tensor *t, struct err *e)
 {
-	char formats[64] = "";
+	char formats[96] = "";
 	for (unsigned i = 0; i < format_row_count; i++)
 		if (format_rows[i]->create && format_rows[i]->holds(t->codec)) {
 			size_t n = strlen(formats);
 			snprintf(formats + n, sizeof formats - n, "%s%s", n ? " or " : "; write --to ", format_rows[i]->name);
 		}
 	bool floats = t->codec->kind != CODEC_INTEGER && s->p->cannot_hold;
-	return err_set(e, ERR_UNSUPPORTED, "tensor %s would be %s, which %s cannot hold%s%s%s", t->name, t->codec->name, s->format->name,
-		       formats, floats ? "; " : "", floats ? s->p->cannot_hold : "");
+	const struct codec *near = nearest(s->format, t);
+	return err_set(e, ERR_UNSUPPORTED, "tensor %s would be %s, which %s cannot hold%s%s%s%s%s", t->name, t->codec->name, s->format->name,
+		       near ? "; nearest: " : "", near ? near->name : "", formats, floats ? "; " : "", floats ? s->p->cannot_hold : "");
 }
 
 static int check_holds(const struct state *s, struct err *e)
@@ -150,7 +168,8 @@ static int make_plan(struct state *s, struct err *e)
 	const struct produce *p = s->p;
 	const struct fallback_source from = { s->format, described(s), s->source, p->method };
 	fallback_recipe(p->recipe, &from);
-	const struct plan_request wanted = { described(s), s->source, p->recipe, p->method, p->allow_requantize };
+	const struct plan_request wanted = { described(s), s->source, p->recipe, p->method, p->allow_requantize,
+					      s->format ? s->format->holds : NULL };
 	int rc = plan_make(&s->plan, &wanted, e);
 	if (rc)
 		return err_prefix(e, "%.600s", p->input);

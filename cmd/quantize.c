@@ -31,7 +31,7 @@ static const struct option_row quantize_rows[] = {
 	{ "keep-channels", 0, OPT_FLAG, NULL, "best: channels stay in their order and scale (for adapters)", FIELD(keep_channels) },
 	{ "recipe", 0, OPT_INPUT, "FILE", "lines PATTERN = CODEC, on top of the scheme", FIELD(recipe) },
 	{ "tensor", 't', OPT_LIST, "PATTERN=CODEC", "codec for tensors or roles by name; repeatable, the last wins", FIELD(tensor) },
-	{ "to", 0, OPT_STRING, "gguf|quire|hf|safetensors", "the format, whatever the suffix", FIELD(to) },
+	{ "to", 0, OPT_STRING, "FORMAT", "gguf, quire, safetensors, gptq, awq, mlx or hf, whatever the suffix", FIELD(to) },
 	{ "compress", 0, OPT_FLAG, NULL, ".quire: store remaining floats as deflated byte planes", FIELD(compress) },
 	{ "dry-run", 0, OPT_FLAG, NULL, "print every tensor's codec and size, and write nothing", FIELD(dry_run) },
 	{ "report", 0, OPT_OUT_REPORT, "FILE", "write errors per tensor, worst first: .json or .html", FIELD(report) },

@@ -88,6 +88,8 @@ struct format {
 	int (*describes)(const struct config *c, struct notes *n, struct err *e);
 	const char *vectors;         /* what those who load it want norms and biases in, or NULL */
 	bool one_float;              /* those who load it give all floats one type */
+	bool f16_scales;             /* ... but scales of codes, which are f16 whatever the model is in */
+	bool ends;                   /* ... and embedding and output head, too, may be in codes */
 	bool deflates;               /* can write_options.compress */
 	bool keeps_origin;           /* has room for hashes of what it was made from */
 	/*

@@ -8,19 +8,19 @@
 #include "base/bytes.h"
 #include "base/thread.h"
 #include "codec/codec.h"
+#include "formats/packing.h"
 #include "tensor/half.h"
 
 struct codes_source {
 	struct tensor_source base;  /* first: get() casts back */
 	struct tensor_source *inner;
-	const struct codes_layout *layout;
+	const struct codes_layout *const *layouts;
 	struct codes *entries;      /* rows 0: part[PART_CODES] is the tensor itself */
 };
 
 /* ---- values */
 
 struct join {
-	const struct codes_layout *layout;
 	const struct codes_parts *parts;
 	const struct codes *x;
 	const struct codec *codec;
@@ -37,12 +37,12 @@ struct tile {
 
 static float scale_of(const struct join *j, const struct tile *t, uint64_t group)
 {
-	return codes_float(j->parts->tensor[PART_SCALE], j->parts->bytes[PART_SCALE].data, codes_scale_at(j->layout, j->x, t->at, group));
+	return codes_float(j->parts->tensor[PART_SCALE], j->parts->bytes[PART_SCALE].data, codes_scale_at(j->x, t->at, group));
 }
 
 static float bias_of(const struct join *j, const struct tile *t, uint64_t group)
 {
-	return codes_float(j->parts->tensor[PART_ZERO], j->parts->bytes[PART_ZERO].data, codes_scale_at(j->layout, j->x, t->at, group));
+	return codes_float(j->parts->tensor[PART_ZERO], j->parts->bytes[PART_ZERO].data, codes_scale_at(j->x, t->at, group));
 }
 
 static void to_floats(const struct join *j, const struct tile *t, uint8_t *out)
@@ -52,7 +52,7 @@ static void to_floats(const struct join *j, const struct tile *t, uint8_t *out)
 	for (uint64_t c = 0; c < x->cols; c++) {
 		uint64_t g = x->ordered ? load_u32(order + 4 * c) : c / x->group;
 		float code = (float)t->codes[c], scale = scale_of(j, t, g);
-		float v = j->layout->bias ? scale * code + bias_of(j, t, g) : scale * (code - (float)t->zeros[g * CODES_TILE + t->row]);
+		float v = j->x->layout->bias ? scale * code + bias_of(j, t, g) : scale * (code - (float)t->zeros[g * CODES_TILE + t->row]);
 		store_u32(out + 4 * c, f32_bits(v));
 	}
 }
@@ -67,9 +67,9 @@ static void to_codec(const struct join *j, const struct tile *t, uint8_t *out)
 		float scale = scale_of(j, t, g);
 		n = codec_block_len(c, at, x->cols);
 		p.d = c->group_scale ? bf16_from_f32(scale) : f16_from_f32(scale);
-		if (c->kind == CODEC_BLOCK)
-			p.dmin = f16_from_f32(bias_of(j, t, g));
-		else if (c->has_offset && j->layout->bias)
+		if (c->group_bias)
+			p.dmin = c->group_scale ? bf16_from_f32(bias_of(j, t, g)) : f16_from_f32(bias_of(j, t, g));
+		else if (c->has_offset && j->x->layout->bias)
 			p.mn[0] = (uint8_t)(scale != 0 ? -bias_of(j, t, g) / scale + 0.5f : 0);
 		else if (c->has_offset)
 			p.mn[0] = t->zeros[g * CODES_TILE + t->row];
@@ -85,9 +85,11 @@ static void join_tile(void *arg, size_t slice, int worker)
 	uint8_t *zeros = j->room + (size_t)worker * j->room_bytes, *codes = zeros + CODES_TILE * x->groups;
 	struct tile t = { .codes = codes, .zeros = zeros, .at = (uint64_t)slice * CODES_TILE };
 	size_t n = x->rows - t.at < CODES_TILE ? (size_t)(x->rows - t.at) : CODES_TILE;
-	j->layout->codes(x, j->parts->bytes[PART_CODES].data, t.at, n, codes);
-	for (uint64_t g = 0; g < x->groups && j->layout->zeros; g++)
-		j->layout->zeros(x, j->parts->bytes[PART_ZERO].data, g, t.at, n, zeros + g * CODES_TILE);
+	j->x->layout->codes(x, j->parts->bytes[PART_CODES].data, t.at, n, codes);
+	if (!j->parts->tensor[PART_ZERO])
+		memset(zeros, 1 << (x->bits - 1), (size_t)(CODES_TILE * x->groups));
+	for (uint64_t g = 0; g < x->groups && x->layout->zeros && j->parts->tensor[PART_ZERO]; g++)
+		j->x->layout->zeros(x, j->parts->bytes[PART_ZERO].data, g, t.at, n, zeros + g * CODES_TILE);
 	for (; t.row < n; t.row++, t.at++, t.codes += x->cols)
 		(codec_quantizes(j->codec) ? to_codec : to_floats)(j, &t, j->out + t.at * j->row_bytes);
 }
@@ -97,7 +99,7 @@ static int join(const struct codes_source *s, const struct codes_parts *p, size_
 	const struct tensor *t = &s->base.tensors[i];
 	const struct codes *x = &s->entries[i];
 	uint64_t tile = x->rows < CODES_TILE ? x->rows : CODES_TILE;
-	struct join j = { .layout = s->layout, .parts = p, .x = x, .codec = t->codec, .row_bytes = codec_row_bytes(t->codec, x->cols),
+	struct join j = { .parts = p, .x = x, .codec = t->codec, .row_bytes = codec_row_bytes(t->codec, x->cols),
 			  .room_bytes = (size_t)(CODES_TILE * x->groups + tile * x->cols) };
 	size_t slices = (size_t)((x->rows + CODES_TILE - 1) / CODES_TILE);
 	j.out = malloc((size_t)t->nbytes + 1);
@@ -159,14 +161,14 @@ static void codes_drop(struct tensor_source *base, const void *data, size_t size
 
 /* ---- what they are */
 
-static size_t find_part(const struct codes_source *s, const char *module, size_t len, enum code_part p)
+static size_t find_part(const struct codes_source *s, const struct codes_layout *l, const char *module, size_t len, enum code_part p)
 {
 	char name[512];
-	if (!s->layout->part[p] || len + 32 > sizeof name)
+	if (!l->part[p] || len + 32 > sizeof name)
 		return SIZE_MAX;
-	snprintf(name, sizeof name, "%.*s%s", (int)len, module, s->layout->part[p]);
+	snprintf(name, sizeof name, "%.*s%s", (int)len, module, l->part[p]);
 	const struct tensor *t = source_find(s->inner, name);
-	return t && (p != PART_CODES || !strcmp(t->codec->name, s->layout->type)) ? source_position(s->inner, t) : SIZE_MAX;
+	return t && (p != PART_CODES || !strcmp(t->codec->name, l->type)) ? source_position(s->inner, t) : SIZE_MAX;
 }
 
 /* The part that a name is by its end, and the length of the module's name in front of it. */
@@ -195,7 +197,7 @@ struct build {
 static int set_shape(const struct codes_source *s, const struct codes *x, struct tensor *t, struct err *e)
 {
 	const struct tensor *codes = &s->inner->tensors[x->part[PART_CODES]];
-	if (s->layout->by_group) {
+	if (x->layout->by_group) {
 		t->ndim = 2;
 		t->dim[0] = x->rows;
 	} else {
@@ -206,10 +208,35 @@ static int set_shape(const struct codes_source *s, const struct codes *x, struct
 	return tensor_measure(t, e);
 }
 
+static int find_parts(const struct codes_source *s, const struct tensor *codes, size_t len, struct codes *x, struct err *e)
+{
+	const struct codes_layout *l = x->layout;
+	for (int k = 0; k < CODE_PARTS; k++) {
+		x->part[k] = find_part(s, l, codes->name, len, (enum code_part)k);
+		const struct tensor *t = x->part[k] == SIZE_MAX ? NULL : &s->inner->tensors[x->part[k]];
+		bool needed = l->part[k] && k != PART_ORDER && !(k == PART_ZERO && l->no_zeros);
+		if ((t && !tensor_elements(t)) || (!t && needed))
+			return err_set(e, ERR_INPUT, "tensor %.200s: %.*s%s is missing or empty", codes->name, (int)len, codes->name, l->part[k]);
+	}
+	return ERR_OK;
+}
+
+static int measure(struct build *b, struct codes *x, const struct codes_parts *p, const char *module, struct err *e)
+{
+	struct codes found;
+	int rc = x->layout->measure(p, b->quant, module, &found, e);
+	if (rc)
+		return rc;
+	found.layout = x->layout;
+	memcpy(found.part, x->part, sizeof found.part);
+	*x = found;
+	return codes_inspect(p, b->quant, x, &b->c->notes, e);
+}
+
 static int add_matrix(struct build *b, struct codes_source *s, size_t i, size_t len, size_t n, struct err *e)
 {
-	const struct tensor *codes = &s->inner->tensors[i], *part[CODE_PARTS] = { 0 };
-	struct codes *x = &s->entries[n], found;
+	const struct tensor *codes = &s->inner->tensors[i];
+	struct codes *x = &s->entries[n];
 	struct tensor *t = &b->tensors[n];
 	struct codes_parts p;
 	const char *why = NULL;
@@ -217,22 +244,14 @@ static int add_matrix(struct build *b, struct codes_source *s, size_t i, size_t 
 	if (!name)
 		return err_nomem(e);
 	snprintf(name, len + 1, "%s", codes->name);
-	for (int k = 0; k < CODE_PARTS; k++) {
-		x->part[k] = find_part(s, name, len, (enum code_part)k);
-		part[k] = x->part[k] == SIZE_MAX ? NULL : &s->inner->tensors[x->part[k]];
-		if ((part[k] && !tensor_elements(part[k])) || (!part[k] && k < PART_ORDER))
-			return err_set(e, ERR_INPUT, "tensor %.200s: %.200s%s is missing or empty", codes->name, name, s->layout->part[k]);
-	}
-	int rc = s->layout->measure(part, b->quant, name, &found, e);
+	int rc = find_parts(s, codes, len, x, e);
 	if (rc)
 		return rc;
-	memcpy(found.part, x->part, sizeof found.part);
-	*x = found;
 	rc = parts_read(s, x, false, &p, e);
 	if (!rc)
-		rc = codes_inspect(s->layout, &p, b->quant, x, &b->c->notes, e);
+		rc = measure(b, x, &p, name, e);
 	if (!rc) {
-		const struct codec *c = codes_codec(s->layout, &p, x, &why);
+		const struct codec *c = codes_codec(&p, x, &why);
 		memcpy(name + len, ".weight", sizeof ".weight");
 		*t = (struct tensor){ .name = name, .codec = c ? c : codec_find("f32") };
 		b->matrices++;
@@ -247,15 +266,22 @@ static int add_matrix(struct build *b, struct codes_source *s, size_t i, size_t 
 static int add(struct build *b, struct codes_source *s, size_t i, size_t *n, struct err *e)
 {
 	const struct tensor *t = &s->inner->tensors[i];
-	size_t len = 0;
-	enum code_part p = part_of(s->layout, t->name, &len);
-	if (p == PART_CODES && !strcmp(t->codec->name, s->layout->type))
-		return add_matrix(b, s, i, len, (*n)++, e);
-	if (p != CODE_PARTS && p != PART_CODES) {
-		if (find_part(s, t->name, len, PART_CODES) == SIZE_MAX)
-			return err_set(e, ERR_INPUT, "tensor %.200s: there are no codes for it", t->name);
-		return ERR_OK;
+	bool lost = false;
+	for (const struct codes_layout *const *l = s->layouts; *l; l++) {
+		size_t len = 0;
+		enum code_part p = part_of(*l, t->name, &len);
+		if (p == PART_CODES && !strcmp(t->codec->name, (*l)->type)) {
+			s->entries[*n].layout = *l;
+			return add_matrix(b, s, i, len, (*n)++, e);
+		}
+		if (p == CODE_PARTS || p == PART_CODES)
+			continue;
+		if (find_part(s, *l, t->name, len, PART_CODES) != SIZE_MAX)
+			return ERR_OK;
+		lost = true;
 	}
+	if (lost)
+		return err_set(e, ERR_INPUT, "tensor %.200s: there are no codes for it", t->name);
 	b->tensors[*n] = *t;
 	s->entries[(*n)++] = (struct codes){ .part = { i } };
 	return ERR_OK;
@@ -278,14 +304,14 @@ static int build_source(struct build *b, struct codes_source *s, struct err *e)
 	return rc ? rc : source_index(&s->base, e);
 }
 
-int codes_attach(struct checkpoint *c, const struct json *quant, const struct codes_layout *layout, const char *name, struct err *e)
+static int codes_attach(struct checkpoint *c, const struct json *quant, const struct packing *kind, struct err *e)
 {
 	struct codes_source *s = arena_alloc(&c->arena, sizeof *s);
-	struct build b = { .c = c, .quant = quant, .name = name };
+	struct build b = { .c = c, .quant = quant, .name = kind->name };
 	if (!s)
 		return err_nomem(e);
 	s->inner = c->source;
-	s->layout = layout;
+	s->layouts = kind->layouts;
 	int rc = build_source(&b, s, e);
 	if (!rc)
 		c->source = &s->base;
@@ -296,15 +322,20 @@ int codes_attach(struct checkpoint *c, const struct json *quant, const struct co
 
 int gptq_attach(struct checkpoint *c, const struct json *quant, struct err *e)
 {
-	return codes_attach(c, quant, &codes_gptq, "GPTQ", e);
+	return codes_attach(c, quant, &packing_gptq, e);
 }
 
 int awq_attach(struct checkpoint *c, const struct json *quant, struct err *e)
 {
-	return codes_attach(c, quant, &codes_awq, "AWQ", e);
+	return codes_attach(c, quant, &packing_awq, e);
 }
 
 int mlx_attach(struct checkpoint *c, const struct json *quant, struct err *e)
 {
-	return codes_attach(c, quant, &codes_mlx, "MLX", e);
+	return codes_attach(c, quant, &packing_mlx, e);
+}
+
+int ct_attach(struct checkpoint *c, const struct json *quant, struct err *e)
+{
+	return codes_attach(c, quant, &packing_ct, e);
 }

@@ -10,17 +10,27 @@
  */
 #include "formats/packed.h"
 
-enum code_part { PART_CODES, PART_SCALE, PART_ZERO, PART_ORDER, CODE_PARTS };
+enum code_part { PART_CODES, PART_SCALE, PART_ZERO, PART_ORDER, PART_SHAPE, CODE_PARTS };
 enum { CODES_TILE = 64 };   /* rows that are unpacked together: whole words whichever way a layout packs */
 
 /* One matrix. */
 struct codes {
 	size_t part[CODE_PARTS];       /* positions in the inner source; SIZE_MAX: none */
+	const struct codes_layout *layout;
 	uint64_t rows, cols, groups;
 	uint64_t group;                /* columns of one scale; of the last group there may be fewer */
 	int bits;
 	unsigned less;                 /* zero points are stored less this */
+	bool whole;                    /* by the configuration a scale is a row's, not a group's that is as long */
 	bool ordered;                  /* PART_ORDER says which group a column is of */
+	bool zeroed;                   /* by the configuration there are zero points, even if all are the middle */
+	bool one;                      /* one scale for all */
+};
+
+/* The parts of a matrix as they are stored; codes may not have been fetched. */
+struct codes_parts {
+	const struct tensor *tensor[CODE_PARTS];   /* NULL: not there */
+	struct tensor_bytes bytes[CODE_PARTS];
 };
 
 struct codes_layout {
@@ -28,35 +38,41 @@ struct codes_layout {
 	const char *type;              /* codec of the codes */
 	bool bias;                     /* PART_ZERO holds floats in the shape of the scales */
 	bool by_group;                 /* scales are [groups, rows], else [rows, groups] */
-	/* Fills in all but `ordered` from the shapes; parts that are not there are NULL, module is the name without its end. */
-	int (*measure)(const struct tensor *const part[CODE_PARTS], const struct json *quant, const char *module, struct codes *x,
-		       struct err *e);
+	bool no_zeros;                 /* PART_ZERO may be missing: all zero points are the middle */
+	/* Fills in all but `ordered`; module is the name without its end. */
+	int (*measure)(const struct codes_parts *p, const struct json *quant, const char *module, struct codes *x, struct err *e);
 	/* The codes of n rows from `row`, a multiple of CODES_TILE: out[n][cols]. */
 	void (*codes)(const struct codes *x, const uint8_t *words, uint64_t row, size_t n, uint8_t *out);
 	/* The zero points of a group of these rows. Not where there are biases. */
 	void (*zeros)(const struct codes *x, const uint8_t *words, uint64_t group, uint64_t row, size_t n, uint8_t *out);
+
+	/* Writing, codes_write.c. Words begin as zeros. */
+	const char *format;            /* its name in configurations of several layouts */
+	bool (*holds)(const struct codec *c);
+	bool activations;              /* for those who quantize activations, too */
+	/* Types and shapes of the parts, names NULL where there is none; t is the matrix. ERR_UNSUPPORTED: it does not fit, and why. */
+	int (*room)(const struct tensor *t, const struct codes *x, struct tensor part[CODE_PARTS], struct err *e);
+	void (*put_codes)(const struct codes *x, const uint8_t *in, uint64_t row, size_t n, uint8_t *words);
+	void (*put_zeros)(const struct codes *x, const uint8_t *in, uint64_t group, uint64_t row, size_t n, uint8_t *words);
 };
 
-extern const struct codes_layout codes_gptq, codes_awq, codes_mlx;
+extern const struct codes_layout codes_gptq, codes_awq, codes_mlx, codes_ct_packed, codes_ct_int8;
 
-/* Puts a source with the matrices of this layout in place of c->source. */
-int codes_attach(struct checkpoint *c, const struct json *quant, const struct codes_layout *layout, const char *name, struct err *e);
+/* n codes of a stream of bits, low bits first, in words that lie `stride` bytes apart; one may lie in two words. */
+void codes_unpack(const uint8_t *in, size_t stride, int bits, size_t n, uint8_t *out);
+void codes_pack(const uint8_t *in, size_t n, int bits, uint8_t *out, size_t stride);
 
 /* codes_fit.c: which codec has the grid of a matrix. The parts' bytes are there. */
-struct codes_parts {
-	const struct tensor *tensor[CODE_PARTS];
-	struct tensor_bytes bytes[CODE_PARTS];
-};
+bool codes_are_floats(const struct tensor *t);
 float codes_float(const struct tensor *t, const uint8_t *bytes, uint64_t i);
 /* Position of the scale of a row's group. */
-static inline uint64_t codes_scale_at(const struct codes_layout *l, const struct codes *x, uint64_t row, uint64_t group)
+static inline uint64_t codes_scale_at(const struct codes *x, uint64_t row, uint64_t group)
 {
-	return l->by_group ? group * x->rows + row : row * x->groups + group;
+	return x->one ? 0 : x->layout->by_group ? group * x->rows + row : row * x->groups + group;
 }
 /* Looks at order and zero points; may correct x->less, says so in a note, and sets x->ordered. */
-int codes_inspect(const struct codes_layout *l, const struct codes_parts *p, const struct json *quant, struct codes *x,
-		  struct notes *notes, struct err *e);
+int codes_inspect(const struct codes_parts *p, const struct json *quant, struct codes *x, struct notes *notes, struct err *e);
 /* The codec, or NULL and why there is none. */
-const struct codec *codes_codec(const struct codes_layout *l, const struct codes_parts *p, const struct codes *x, const char **why);
+const struct codec *codes_codec(const struct codes_parts *p, const struct codes *x, const char **why);
 
 #endif

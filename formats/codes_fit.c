@@ -10,6 +10,12 @@
 #include "formats/packed.h"
 #include "tensor/half.h"
 
+bool codes_are_floats(const struct tensor *t)
+{
+	const char *name = t->codec->name;
+	return !strcmp(name, "f16") || !strcmp(name, "bf16") || !strcmp(name, "f32");
+}
+
 float codes_float(const struct tensor *t, const uint8_t *bytes, uint64_t i)
 {
 	if (t->codec->block_bytes == 4)
@@ -24,14 +30,17 @@ struct zeros {
 	unsigned least, most;
 };
 
-static struct zeros look(const struct codes_layout *l, const struct codes_parts *p, const struct codes *x)
+static struct zeros look(const struct codes_parts *p, const struct codes *x)
 {
+	unsigned middle = 1u << (x->bits - 1);
 	struct zeros z = { 255, 0 };
+	if (!p->tensor[PART_ZERO])
+		return (struct zeros){ middle, middle };
 	uint8_t tile[CODES_TILE];
 	for (uint64_t g = 0; g < x->groups; g++)
 		for (uint64_t row = 0; row < x->rows; row += CODES_TILE) {
 			size_t n = x->rows - row < CODES_TILE ? (size_t)(x->rows - row) : CODES_TILE;
-			l->zeros(x, p->bytes[PART_ZERO].data, g, row, n, tile);
+			x->layout->zeros(x, p->bytes[PART_ZERO].data, g, row, n, tile);
 			for (size_t i = 0; i < n; i++) {
 				z.least = tile[i] < z.least ? tile[i] : z.least;
 				z.most = tile[i] > z.most ? tile[i] : z.most;
@@ -41,13 +50,12 @@ static struct zeros look(const struct codes_layout *l, const struct codes_parts 
 }
 
 /* One step beside the middle everywhere, in what is symmetric by its configuration: a file of the other of GPTQ's two layouts. */
-static void correct(const struct codes_layout *l, const struct codes_parts *p, const struct json *quant, struct codes *x,
-		    struct notes *notes)
+static void correct(const struct codes_parts *p, const struct json *quant, struct codes *x, struct notes *notes)
 {
-	struct zeros z = look(l, p, x);
+	struct zeros z = look(p, x);
 	unsigned middle = 1u << (x->bits - 1), off = x->less ? middle + 1 : middle - 1;
 	bool symmetric = false;
-	if (l->part[PART_ORDER] && json_bool(json_get(quant, "sym"), &symmetric) && symmetric && z.least == off && z.most == off) {
+	if (x->layout == &codes_gptq && json_bool(json_get(quant, "sym"), &symmetric) && symmetric && z.least == off && z.most == off) {
 		x->less = !x->less;
 		notes_add(notes, "quantization_config says sym, but by its checkpoint_format all zero points would be one beside the middle: "
 			  "read as %s", x->less ? "gptq" : "gptq_v2");
@@ -92,11 +100,10 @@ static int inspect_order(const struct codes_parts *p, struct codes *x, struct er
 	return ERR_OK;
 }
 
-int codes_inspect(const struct codes_layout *l, const struct codes_parts *p, const struct json *quant, struct codes *x,
-		  struct notes *notes, struct err *e)
+int codes_inspect(const struct codes_parts *p, const struct json *quant, struct codes *x, struct notes *notes, struct err *e)
 {
-	if (l->zeros)
-		correct(l, p, quant, x, notes);
+	if (x->layout->zeros)
+		correct(p, quant, x, notes);
 	return p->tensor[PART_ORDER] ? inspect_order(p, x, e) : ERR_OK;
 }
 
@@ -139,44 +146,45 @@ static bool whole_zeros(const struct codes_parts *p, const struct codes *x)
 }
 
 /* Our groups are of 32, 64 or 128 columns, or whole rows; a longer group is several with the same scale. */
-static const struct codec *integer_codec(const struct codes *x, bool symmetric, enum half scales)
+static const struct codec *group_codec(const struct codes *x, const char *offset, enum half scales)
 {
 	static const unsigned spans[] = { 128, 64, 32 };
 	char name[48], span[16] = "";
-	if (x->groups == 1)
-		snprintf(span, sizeof span, "row");
-	for (size_t i = 0; i < sizeof spans / sizeof *spans && !*span; i++)
+	bool row = x->groups == 1;
+	for (size_t i = 0; i < sizeof spans / sizeof *spans && !*span && !(row && x->whole); i++)
 		if (x->group % spans[i] == 0)
 			snprintf(span, sizeof span, "g%u", spans[i]);
-	snprintf(name, sizeof name, "int%d-%s%s%s", x->bits, span, symmetric ? "" : "-zp", scales == AS_BF16 ? "-bf16" : "");
+	if (!*span && row)
+		snprintf(span, sizeof span, "row");
+	snprintf(name, sizeof name, "int%d-%s%s%s", x->bits, span, offset, scales == AS_BF16 ? "-bf16" : "");
 	return codec_find(name);
 }
 
 static const struct codec *with_biases(const struct codes_parts *p, const struct codes *x, const char **why)
 {
 	enum half scales = scales_as(p);
-	const struct codec *c = scales != NO_HALF && whole_zeros(p, x) ? integer_codec(x, false, scales) : NULL;
+	bool wide = p->tensor[PART_SCALE]->codec->block_bytes == 4;
+	const struct codec *c = wide && scales != NO_HALF && whole_zeros(p, x) ? group_codec(x, "-zp", scales) : NULL;
 	if (c)
 		return c;
-	*why = "no codec has floats beside codes of this width";
-	c = x->group % 32 ? NULL : x->bits == 4 ? codec_find("q4_1") : x->bits == 5 ? codec_find("q5_1") : NULL;
-	if (c && !(all_half(p, PART_SCALE, false) && all_half(p, PART_ZERO, false))) {
-		*why = "scales or biases are no f16";
+	*why = "scales or biases need more than 16 bits";
+	if (scales == NO_HALF || (wide && !all_half(p, PART_ZERO, scales == AS_BF16)))
 		return NULL;
-	}
-	return c;
+	*why = "no codec has groups of this length";
+	return group_codec(x, "-bias", scales);
 }
 
-const struct codec *codes_codec(const struct codes_layout *l, const struct codes_parts *p, const struct codes *x, const char **why)
+const struct codec *codes_codec(const struct codes_parts *p, const struct codes *x, const char **why)
 {
 	unsigned middle = 1u << (x->bits - 1);
-	if (l->bias)
+	if (x->layout->bias)
 		return with_biases(p, x, why);
 	*why = "columns are grouped in an order of their own";
 	if (x->ordered)
 		return NULL;
 	enum half scales = scales_as(p);
-	struct zeros z = look(l, p, x);
-	*why = scales == NO_HALF ? "scales need more than 16 bits" : "no codec has groups of this length";
-	return scales == NO_HALF ? NULL : integer_codec(x, z.least == middle && z.most == middle, scales);
+	struct zeros z = look(p, x);
+	*why = scales == NO_HALF ? "scales need more than 16 bits" : "no codec has groups or codes of this length";
+	bool zeros = x->zeroed || z.least != middle || z.most != middle;
+	return scales == NO_HALF ? NULL : group_codec(x, zeros ? "-zp" : "", scales);
 }

@@ -12,12 +12,15 @@
 #include "formats/side.h"
 #include "model/model.h"
 
-extern const struct format format_gguf, format_hf, format_quire, format_safetensors;
+extern const struct format format_gguf, format_hf, format_quire, format_safetensors, format_gptq, format_awq, format_mlx;
 
 const struct format *const format_rows[] = {
 	&format_gguf,
 	&format_quire,
 	&format_safetensors,
+	&format_gptq,
+	&format_awq,
+	&format_mlx,
 	&format_hf, /* last: it is what a path without a known suffix is written as */
 };
 const unsigned format_row_count = sizeof format_rows / sizeof *format_rows;

@@ -14,9 +14,9 @@
 #include "base/json.h"
 #include "base/map.h"
 #include "codec/codec.h"
-#include "formats/ct.h"
 #include "formats/file.h"
 #include "formats/packed.h"
+#include "formats/packing.h"
 #include "formats/safetensors.h"
 #include "formats/side.h"
 
@@ -444,20 +444,78 @@ static bool st_holds(const struct codec *c)
 
 static bool hf_holds(const struct codec *c)
 {
-	return st_holds(c) || ct_holds(c);
+	return st_holds(c) || packing_holds(&packing_ct, c);
 }
 
-extern const struct format format_hf, format_safetensors;
+/* Folders that other programs' layouts make: written only, since the one above reads them by what they say. */
+static int no_probe(const char *path, bool is_dir, const uint8_t *head, size_t n)
+{
+	(void)path;
+	(void)is_dir;
+	(void)head;
+	(void)n;
+	return 0;
+}
+
+#define FOLDER(NAME) \
+	static bool NAME##_holds(const struct codec *c) \
+	{ \
+		return st_holds(c) || packing_holds(&packing_##NAME, c); \
+	} \
+	static int NAME##_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e) \
+	{ \
+		return hf_create(&packing_##NAME, path, r, out, e); \
+	}
+FOLDER(gptq)
+FOLDER(awq)
+FOLDER(mlx)
+
+static int hf_create_ct(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
+{
+	return hf_create(&packing_ct, path, r, out, e);
+}
+
+extern const struct format format_hf, format_safetensors, format_gptq, format_awq, format_mlx;
+const struct format format_gptq = {
+	.name = "gptq",
+	.summary = "Hugging Face folder with GPTQ's weights",
+	.loaded_by = "GPTQModel, vLLM",
+	.probe = no_probe,
+	.holds = gptq_holds,
+	.one_float = true,
+	.f16_scales = true,
+	.create = gptq_create,
+};
+const struct format format_awq = {
+	.name = "awq",
+	.summary = "Hugging Face folder with AWQ's weights (gemm)",
+	.loaded_by = "AutoAWQ, vLLM",
+	.probe = no_probe,
+	.holds = awq_holds,
+	.one_float = true,
+	.f16_scales = true,
+	.create = awq_create,
+};
+const struct format format_mlx = {
+	.name = "mlx",
+	.summary = "Hugging Face folder with MLX's weights (affine)",
+	.loaded_by = "mlx-lm",
+	.probe = no_probe,
+	.holds = mlx_holds,
+	.one_float = true,
+	.ends = true,
+	.create = mlx_create,
+};
 const struct format format_hf = {
 	.name = "hf",
 	.summary = "Hugging Face folder: config, tokenizer and safetensors shards",
-	.loaded_by = "transformers",
+	.loaded_by = "transformers, vLLM",
 	.probe = hf_probe,
 	.open = hf_open,
 	.close = hf_close,
 	.holds = hf_holds,
 	.one_float = true,
-	.create = hf_create,
+	.create = hf_create_ct,
 };
 const struct format format_safetensors = {
 	.name = "safetensors",

@@ -15,8 +15,9 @@ extern const unsigned side_row_count;
 /* The name of a side file, as a folder may hold it: nothing that leads elsewhere. */
 bool side_name_valid(const char *name);
 
-/* Writers, hf_write.c. */
-int hf_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
+/* Writers, hf_write.c; weights in codes are packed as k says. */
+struct packing;
+int hf_create(const struct packing *k, const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
 int st_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
 /*
  * A config.json's text with the value of a top-level key replaced by another of its kind, as JSON: "\"float16\"", "false".

@@ -13,10 +13,10 @@
 #include "base/json.h"
 #include "base/map.h"
 #include "codec/codec.h"
-#include "formats/ct.h"
 #include "formats/file.h"
 #include "formats/gguf_carry.h"
 #include "formats/hf.h"
+#include "formats/packing.h"
 #include "formats/parts.h"
 #include "formats/safetensors.h"
 
@@ -42,7 +42,8 @@ struct st_sink {
 	uint64_t at, left;           /* of the current item */
 	bool sealed;
 	struct arena arena;
-	struct plan parts;           /* of compressed weights: what is really written */
+	const struct packing *packing; /* of weights in codes; NULL: there are none */
+	struct plan parts;           /* of those: what is really written */
 };
 
 static int bug(struct err *e, const char *what)
@@ -93,7 +94,7 @@ static int entry_of(const struct tensor *t, struct st_entry *out, struct err *e)
 /* Lays a shard out and fills the places of its items. */
 static int lay_out(struct st_sink *k, struct shard_plan *s, const struct map *index, struct err *e)
 {
-	static const struct fact meta = { "format", "pt" };
+	const struct fact meta = { "format", k->packing ? k->packing->metadata : "pt" };
 	s->entries = arena_array(&k->arena, s->count + 1, sizeof *s->entries);
 	if (!s->entries)
 		return err_nomem(e);
@@ -296,7 +297,7 @@ static void sink_close(struct tensor_sink *base)
 	free(k);
 }
 
-static struct st_sink *sink_new(const struct plan *p, uint64_t limit, bool compress, struct err *e)
+static struct st_sink *sink_new(const struct plan *p, uint64_t limit, const struct packing *packing, struct err *e)
 {
 	struct st_sink *k = calloc(1, sizeof *k);
 	if (!k) {
@@ -304,8 +305,9 @@ static struct st_sink *sink_new(const struct plan *p, uint64_t limit, bool compr
 		return NULL;
 	}
 	k->base = (struct tensor_sink){ sink_item, sink_bytes, sink_seal, sink_finish, sink_close };
-	k->plan = compress ? &k->parts : p;
-	if ((compress && ct_plan(p, &k->parts, e)) || prepare(k, limit, e)) {
+	k->packing = packing;
+	k->plan = packing ? &k->parts : p;
+	if ((packing && packing_plan(packing, p, &k->parts, e)) || prepare(k, limit, e)) {
 		sink_close(&k->base);
 		return NULL;
 	}
@@ -463,19 +465,31 @@ static int write_tokenizer(struct out_dir *d, const struct checkpoint *src, stru
 	return rc;
 }
 
-static int write_sides(struct out_dir *d, const struct checkpoint *src, const struct config *config, const struct plan *p,
-		       struct err *e)
+static int write_config(struct out_dir *d, const struct packing *packing, const struct plan *p, struct strbuf *text, struct err *e)
 {
+	struct strbuf object = { 0 };
+	int rc = packing ? packing_config(packing, p, text, packing->file ? &object : NULL, e) : ERR_OK;
+	if (!rc)
+		rc = dir_put(d, "config.json", text->data, text->len, e);
+	if (!rc && object.len)
+		rc = dir_put(d, packing->file, object.data, object.len, e);
+	strbuf_release(&object);
+	return rc;
+}
+
+static int write_sides(struct out_dir *d, const struct packing *packing, const struct write_request *r, struct err *e)
+{
+	const struct checkpoint *src = r->src;
+	const struct config *config = r->config;
+	const struct plan *p = r->plan;
 	const struct side_file *f;
 	struct strbuf text = { 0 };
 	const char *name;
 	int rc = checkpoint_file(src, "config.json", &f, e);
 	if (!rc && (f || config)) {
 		rc = config_text(f, config, p, &text, e);
-		if (!rc && ct_wanted(p))
-			rc = ct_config_add(p, config, &text, e);
 		if (!rc)
-			rc = dir_put(d, "config.json", text.data, text.len, e);
+			rc = write_config(d, packing, p, &text, e);
 		strbuf_release(&text);
 	}
 	for (size_t i = 0; !rc && (name = checkpoint_file_name(src, i)); i++) {
@@ -487,33 +501,40 @@ static int write_sides(struct out_dir *d, const struct checkpoint *src, const st
 	return rc;
 }
 
-static int create_folder(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
+static int create_folder(const struct packing *packing, const char *path, const struct write_request *r, struct tensor_sink **out,
+			 struct err *e)
 {
 	const struct plan *p = r->plan;
 	const struct write_options *o = r->options;
-	bool compress = ct_wanted(p);
+	struct strbuf config = { 0 };
 	*out = NULL;
-	if (compress && !r->config && !checkpoint_has(r->src, "config.json"))
+	packing = packing_wanted(packing, p) ? packing : NULL;
+	if (packing && !r->config && !checkpoint_has(r->src, "config.json"))
 		return err_set(e, ERR_UNSUPPORTED, "%.500s%show a folder's quantized weights are stored stands in its config.json, and the model has "
 			       "none; put it beside the model, or write .quire", path ? path : "", path ? ": " : "");
-	struct st_sink *k = sink_new(p, o && o->shard_size ? o->shard_size : SHARD_SIZE, compress, e);
+	struct st_sink *k = sink_new(p, o && o->shard_size ? o->shard_size : SHARD_SIZE, packing, e);
 	if (!k)
 		return e->code;
 	int rc = gguf_note_lost(r->src, o ? o->notes : NULL, e);
+	if (!rc && packing && !path) {
+		strbuf_puts(&config, "{}");
+		rc = packing_config(packing, p, &config, NULL, e);
+		strbuf_release(&config);
+	}
 	if (rc || !path) {
 		sink_close(&k->base);
 		return rc;
 	}
 	rc = out_dir_open(path, &k->dir, e);
 	if (!rc)
-		rc = write_sides(k->dir, r->src, r->config, p, e);
+		rc = write_sides(k->dir, packing, r, e);
 	if (!rc)
 		rc = write_tokenizer(k->dir, r->src, e);
 	if (!rc)
 		rc = shard_begin(k, e);
 	*out = &k->base;
-	if (!rc && compress)
-		rc = ct_sink_new(p, &k->base, out, e);
+	if (!rc && packing)
+		rc = packing_sink(packing, p, &k->base, out, e);
 	if (rc) {
 		sink_close(&k->base);
 		*out = NULL;
@@ -521,12 +542,13 @@ static int create_folder(const char *path, const struct write_request *r, struct
 	return rc;
 }
 
-static int create_file(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
+static int create_file(const struct packing *packing, const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
 {
+	(void)packing;
 	*out = NULL;
 	if (!path)
 		return ERR_OK;
-	struct st_sink *k = sink_new(r->plan, 0, false, e);
+	struct st_sink *k = sink_new(r->plan, 0, NULL, e);
 	if (!k)
 		return e->code;
 	int rc = out_open(path, &k->file, e);
@@ -539,10 +561,11 @@ static int create_file(const char *path, const struct write_request *r, struct t
 	return rc;
 }
 
-typedef int create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
+typedef int create(const struct packing *packing, const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
 
 /* With tensors put together as the model's class has them. */
-static int create_together(create *next, const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
+static int create_together(create *next, const struct packing *packing, const char *path, const struct write_request *r,
+			   struct tensor_sink **out, struct err *e)
 {
 	struct together *t;
 	struct write_request parts = *r;
@@ -550,7 +573,7 @@ static int create_together(create *next, const char *path, const struct write_re
 	int rc = together_new(r->plan, r->config, &t, e);
 	if (!rc) {
 		parts.plan = t ? together_plan(t) : r->plan;
-		rc = next(path, &parts, out, e);
+		rc = next(packing, path, &parts, out, e);
 	}
 	if (t && *out)
 		*out = together_sink(t, *out);
@@ -559,12 +582,12 @@ static int create_together(create *next, const char *path, const struct write_re
 	return rc;
 }
 
-int hf_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
+int hf_create(const struct packing *k, const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
 {
-	return create_together(create_folder, path, r, out, e);
+	return create_together(create_folder, k, path, r, out, e);
 }
 
 int st_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e)
 {
-	return create_together(create_file, path, r, out, e);
+	return create_together(create_file, NULL, path, r, out, e);
 }

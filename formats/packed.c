@@ -6,7 +6,6 @@
 #include <strings.h>
 
 #include "codec/codec.h"
-#include "formats/ct.h"
 #include "formats/side.h"
 
 static const char CT[] = "compressed-tensors";
@@ -20,7 +19,7 @@ const struct packed_row packed_rows[] = {
 	{ "compressed-tensors, pack-quantized", CT, "pack-quantized", NULL, NULL, ct_attach },
 	{ "compressed-tensors, pack-quantized", NULL, NULL, ".weight_packed", "i32", NULL },
 	{ "compressed-tensors, FP8", CT, "float-quantized", NULL, NULL, scaled_attach },
-	{ "compressed-tensors, int8", CT, "int-quantized", NULL, NULL, scaled_attach },
+	{ "compressed-tensors, int8", CT, "int-quantized", NULL, NULL, ct_attach },
 	{ "compressed-tensors, 8 bits", CT, "naive-quantized", NULL, NULL, scaled_attach },
 	{ "compressed-tensors, as it was", CT, "dense", NULL, NULL, scaled_attach },
 	{ "NVFP4", CT, "nvfp4", ".weight_global_scale", NULL, NULL },

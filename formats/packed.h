@@ -35,5 +35,6 @@ int scaled_attach(struct checkpoint *c, const struct json *quant, struct err *e)
 int gptq_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 int awq_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 int mlx_attach(struct checkpoint *c, const struct json *quant, struct err *e);
+int ct_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 
 #endif

@@ -65,7 +65,7 @@ struct quire_read_tensor {
 	uint32_t crc32;                     /* of bytes */
 	const struct qrd_codec *how;        /* from here on: the reader's own */
 	uint32_t group;
-	uint8_t bits, zero_point, bf16;
+	uint8_t bits, zero_point, bias, bf16;
 };
 
 /* A file of the model's folder: config.json, tokenizer.json ... */
@@ -394,11 +394,11 @@ static const struct qrd_codec qrd_codecs[] = {
 enum { QRD_CODECS = sizeof qrd_codecs / sizeof *qrd_codecs };
 static const struct qrd_codec qrd_groups = { "int", NULL, 0, 0, NULL };
 
-/* Integer groups: "int" bits "-g" elements or "-row", then "-zp", then "-bf16". */
+/* Integer groups: "int" bits "-g" elements or "-row", then "-zp" or "-bias", then "-bf16". */
 static int qrd_group_name(struct quire_read_tensor *t, const char *p)
 {
 	static const struct { const char *text; uint32_t group; } spans[] = { { "-g32", 32 }, { "-g64", 64 }, { "-g128", 128 }, { "-row", 0 } };
-	if (strncmp(p, "int", 3) || !p[3] || !strchr("2348", p[3]))
+	if (strncmp(p, "int", 3) || !p[3] || !strchr("234568", p[3]))
 		return 0;
 	t->bits = (uint8_t)(p[3] - '0');
 	p += 4;
@@ -410,6 +410,10 @@ static int qrd_group_name(struct quire_read_tensor *t, const char *p)
 		p += n;
 		t->zero_point = !strncmp(p, "-zp", 3);
 		p += 3 * t->zero_point;
+		t->bias = !strncmp(p, "-bias", 5);
+		p += 5 * t->bias;
+		if (!t->bias && (t->bits == 5 || t->bits == 6))
+			return 0;
 		t->bf16 = !strcmp(p, "-bf16");
 		t->how = &qrd_groups;
 		return t->bf16 || !*p;
@@ -419,7 +423,7 @@ static int qrd_group_name(struct quire_read_tensor *t, const char *p)
 
 static uint64_t qrd_group_bytes(const struct quire_read_tensor *t, uint64_t n)
 {
-	return n ? 2u + t->zero_point + (n * t->bits + 7) / 8 : 0;
+	return n ? 2u + t->zero_point + 2u * t->bias + (n * t->bits + 7) / 8 : 0;
 }
 
 static void qrd_group_row(const struct quire_read_tensor *t, const uint8_t *s, float *x, uint64_t cols)
@@ -429,7 +433,9 @@ static void qrd_group_row(const struct quire_read_tensor *t, const uint8_t *s, f
 		n = t->group && t->group < cols ? t->group : cols;
 		float scale = t->bf16 ? qrd_bf16(s) : qrd_f16(s);
 		int zero = t->zero_point ? s[2] : 1 << (t->bits - 1);
-		const uint8_t *codes = s + 2 + t->zero_point;
+		const uint8_t *codes = s + 2 + t->zero_point + 2 * t->bias;
+		float bias = !t->bias ? 0 : t->bf16 ? qrd_bf16(s + 2) : qrd_f16(s + 2);
+		zero = t->bias ? 0 : zero;
 		uint32_t held = 0;
 		unsigned have = 0;
 		for (uint64_t i = 0; i < n; i++, held >>= t->bits, have -= t->bits) {
@@ -437,7 +443,9 @@ static void qrd_group_row(const struct quire_read_tensor *t, const uint8_t *s, f
 				held |= (uint32_t)*codes++ << have;
 				have += 8;
 			}
-			*x++ = scale * (float)((int)(held & mask) - zero);
+			*x = scale * (float)((int)(held & mask) - zero);
+			*x += t->bias ? bias : -0.0f;
+			x++;
 		}
 		s += qrd_group_bytes(t, n);
 	}

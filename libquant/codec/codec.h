@@ -63,6 +63,7 @@ struct codec {
 	const char *safetensors;     /* dtype name in safetensors, or NULL */
 	const char *fallback;        /* codec to use when a row does not divide, or NULL */
 	int group_scale;             /* CODEC_GROUP: 0 = f16 scales, 1 = bf16 scales */
+	bool group_bias;             /* CODEC_GROUP with an offset: a float like the scale, not a whole zero point */
 	int kernel;                  /* CODEC_BLOCK: its enum block_id (kernel/kernel.h) */
 
 	/* n elements of one row from their bytes (a multiple of block, or the row's end). Uses the active kernels. */

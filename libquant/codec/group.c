@@ -3,9 +3,10 @@
  * tensors for codes, scales and zero points. A row is a run of groups; the last
  * one of a row may be short. One group of n elements:
  *
- *	byte  0      1      [2]       then ceil(n bits / 8) bytes
- *	     |  scale      | zero    | codes ...
- *	     |f16 or bf16  | u8, -zp |
+ *	byte  0      1      [2]       [3]     then ceil(n bits / 8) bytes
+ *	     |  scale      | zero    |       | codes ...
+ *	     |f16 or bf16  | u8, -zp |       |
+ *	     |             | as scale, -bias |
  *
  * The codes are a dense stream, low bits first: code i is bits i b .. i b + b - 1,
  * where bit k is bit k mod 8 of byte k / 8. With 4 bits:
@@ -21,8 +22,9 @@
  *
  *	symmetric    value = scale (code - 2^(b-1))
  *	-zp          value = scale (code - zero), a whole zero in [0, 2^b - 1], so that 0 is always a value
+ *	-bias        value = scale code + bias
  *
- * which are the integers q and zero points of compressed-tensors plus 2^(b-1).
+ * The first two are the integers q and zero points of compressed-tensors plus 2^(b-1), the last is MLX's.
  */
 #include <math.h>
 #include <string.h>
@@ -47,9 +49,22 @@ static uint16_t store_scale(const struct codec *c, float x)
 	return c->group_scale ? bf16_from_f32(x) : f16_from_f32(x);
 }
 
+static uint16_t store_bias(const struct codec *c, float x)
+{
+	x = gather_clamp(x, c->group_scale ? 0x1.fcp127f : 65504.0f);
+	return c->group_scale ? bf16_from_f32(x) : f16_from_f32(x);
+}
+
 static void store(const struct codec *c, struct block_params *p, size_t n)
 {
 	(void)n;
+	if (c->group_bias) {
+		p->d = store_scale(c, p->scale[0]);
+		p->dmin = store_bias(c, p->offset[0]);
+		p->scale[0] = load_scale(c, p->d);
+		p->offset[0] = load_scale(c, p->dmin);
+		return;
+	}
 	int last = (1 << c->bits) - 1;
 	float zero = c->has_offset && p->scale[0] != 0 ? -p->offset[0] / p->scale[0] + 0.5f : 0;
 	p->mn[0] = (uint8_t)(!(zero > 0) ? 0 : zero < (float)last ? (int)zero : last);
@@ -65,7 +80,7 @@ static void store(const struct codec *c, struct block_params *p, size_t n)
  */
 static void plain(const struct codec *c, const float *x, size_t n, struct block_params *p)
 {
-	float lo = 0, hi = 0, last = (float)((1 << c->bits) - 1);
+	float lo = c->group_bias && n ? x[0] : 0, hi = lo, last = (float)((1 << c->bits) - 1);
 	for (size_t i = 0; i < n; i++) {
 		lo = x[i] < lo ? x[i] : lo;
 		hi = x[i] > hi ? x[i] : hi;
@@ -80,6 +95,12 @@ static void plain(const struct codec *c, const float *x, size_t n, struct block_
 	store(c, p, n);
 }
 
+/* The elements of a group and their weights, or NULL. */
+struct group_at {
+	const float *x, *w;
+	size_t n;
+};
+
 /*
  * Sixteen groups side by side, as kernel/search.h does it; n elements each. With
  * few levels it pays to sacrifice the largest elements, with many it hardly does.
@@ -88,6 +109,13 @@ static void search_lanes(const struct codec *c, const float *x, const float *w, 
 {
 	struct gathered in;
 	float half = (float)(1 << c->bits) / 2;
+	if (c->group_bias) {
+		struct search_grid affine = { .n = (int)n, .subs = 1, .free = true, .level_hi = 2 * half - 1 };
+		*job = (struct search_job){ .grid = &affine, .weighted = w != NULL, .x = in.x[0], .w = in.w[0] };
+		gather(&affine, x, w, have, &in);
+		kernels()->search_affine(job);
+		return;
+	}
 	struct search_grid g = { .n = (int)n, .subs = 1, .free = true, .bf16 = c->group_scale, .level_lo = -half,
 				 .level_hi = half - 1, .plain_level = c->bits == 8 ? 127 : half - 0.5f,
 				 .start_first = -0.7f, .start_step = c->bits == 8 ? 1 : 0.5f, .starts = c->bits == 8 ? 3 : 9 };
@@ -96,20 +124,45 @@ static void search_lanes(const struct codec *c, const float *x, const float *w, 
 	kernels()->search_scaled(job);
 }
 
-static void take(const struct codec *c, const struct search_job *job, int lane, struct block_params *p)
+static double error_of(const struct codec *c, const struct block_params *p, const float *x, const float *w, size_t n)
+{
+	uint8_t codes[SEARCH_MAX_SUB];
+	double sum = 0;
+	codec_round_run(c, p->scale[0], p->offset[0], x, n, codes);
+	for (size_t i = 0; i < n; i++) {
+		double miss = (double)x[i] - (double)(p->scale[0] * (float)codes[i] + p->offset[0]);
+		sum += (w ? (double)w[i] : 1) * miss * miss;
+	}
+	return sum;
+}
+
+/* The search rounds biases to halves while it measures: where it gained nothing, the plain rule stands. */
+static void settle(const struct codec *c, const float *x, const float *w, size_t n, struct block_params *p)
+{
+	struct block_params first;
+	plain(c, x, n, &first);
+	if (!(error_of(c, p, x, w, n) < error_of(c, &first, x, w, n)))
+		*p = first;
+}
+
+/* The group of n elements that a lane is of. */
+static void take(const struct codec *c, const struct search_job *job, int lane, struct group_at at, struct block_params *p)
 {
 	memset(p, 0, sizeof *p);
 	p->scale[0] = job->d[lane];
+	p->offset[0] = c->group_bias ? -job->dmin[lane] : 0;
 	store(c, p, 0);
+	if (c->group_bias)
+		settle(c, at.x, at.w, at.n, p);
 }
 
 static void fit(const struct codec *c, const float *x, const float *w, size_t n, enum fit_effort effort,
 		struct block_params *p)
 {
 	struct search_job job;
-	if (effort == FIT_SEARCH && !c->has_offset && n <= SEARCH_MAX_SUB) {
+	if (effort == FIT_SEARCH && (!c->has_offset || c->group_bias) && n <= SEARCH_MAX_SUB) {
 		search_lanes(c, x, w, n, n, &job);
-		take(c, &job, 0, p);
+		take(c, &job, 0, (struct group_at){ x, w, n }, p);
 		return;
 	}
 	plain(c, x, n, p);
@@ -120,7 +173,9 @@ static void fit(const struct codec *c, const float *x, const float *w, size_t n,
 static uint8_t *put_header(const struct codec *c, const struct block_params *p, uint8_t *out)
 {
 	store_u16(out, p->d);
-	if (c->has_offset)
+	if (c->group_bias)
+		store_u16(out + 2, p->dmin);
+	else if (c->has_offset)
 		out[2] = p->mn[0];
 	return out + codec_group_header(c);
 }
@@ -159,7 +214,10 @@ static const uint8_t *get_header(const struct codec *c, const uint8_t *in, struc
 	memset(p, 0, sizeof *p);
 	p->d = load_u16(in);
 	p->scale[0] = load_scale(c, p->d);
-	if (c->has_offset) {
+	if (c->group_bias) {
+		p->dmin = load_u16(in + 2);
+		p->offset[0] = load_scale(c, p->dmin);
+	} else if (c->has_offset) {
 		p->mn[0] = in[2];
 		p->offset[0] = -(float)p->mn[0] * p->scale[0];
 	}
@@ -210,7 +268,7 @@ static size_t next_group(const struct codec *c, struct group_row *r, struct bloc
 	size_t len = at < whole ? c->block : n - at;
 	if (at % step == 0 || at == whole)
 		search_lanes(c, r->x + at, r->w ? r->w + at : NULL, len, at < whole ? whole - at : len, &r->job);
-	take(c, &r->job, at < whole ? (int)(at % step / c->block) : 0, p);
+	take(c, &r->job, at < whole ? (int)(at % step / c->block) : 0, (struct group_at){ r->x + at, r->w ? r->w + at : NULL, len }, p);
 	r->at += c->block;
 	return len;
 }
@@ -260,6 +318,29 @@ static void decode(const struct codec *c, const void *src, float *dst, size_t n)
 	}
 }
 
+/* scale * code is exact, so that there is one rounding here as well. */
+static void decode_bias(const struct codec *c, const void *src, float *dst, size_t n)
+{
+	const uint8_t *in = src;
+	uint8_t codes[128];
+	for (size_t at = 0, len; at < n; at += len) {
+		struct block_params p;
+		struct code_run g = { .codes = in + codec_group_header(c), .bits = c->bits, .scale = load_scale(c, load_u16(in)) };
+		len = codec_block_len(c, at, n);
+		if (c->bits == 5 || c->bits == 6) {
+			unpack(c, in, &p, codes, len);
+			for (size_t i = 0; i < len; i++)
+				dst[at + i] = g.scale * (float)codes[i];
+		} else {
+			kernels()->codes_decode(&g, dst + at, len);
+		}
+		float bias = load_scale(c, load_u16(in + 2));
+		for (size_t i = 0; i < len; i++)
+			dst[at + i] += bias;
+		in = g.codes + code_bytes(c, len);
+	}
+}
+
 static void dot(const struct codec *c, const void *src, const float *x, size_t n, float *y, size_t rows)
 {
 	const struct kernels *k = kernels();
@@ -301,3 +382,16 @@ static void dot(const struct codec *c, const void *src, const float *x, size_t n
 		  SPAN_##TAG ", " #BITS " bits, bf16 scale and zero point")
 
 CODEC_GROUP_ROWS(GROUP_ROWS)
+
+#define BIAS_ROW(ID, NAME, BITS, GROUP, BF16, SUMMARY) \
+	const struct codec codec_##ID = { \
+		.name = NAME, .summary = SUMMARY, .kind = CODEC_GROUP, .block = GROUP, .block_bytes = 4 + (GROUP * BITS + 7) / 8, \
+		.sub = GROUP, .ragged = true, .has_offset = true, .group_bias = true, .bits = BITS, .gguf_type = -1, .group_scale = BF16, \
+		.decode = decode_bias, .encode = encode, .fit = fit, .pack = pack, .unpack = unpack, .store = store, \
+		.encode_search = encode_search, .fit_row = fit_row };
+#define BIAS_ROWS(BITS, TAG, GROUP) \
+	BIAS_ROW(int##BITS##_##TAG##_bias, "int" #BITS "-" #TAG "-bias", BITS, GROUP, 0, SPAN_##TAG ", " #BITS " bits, f16 scale and bias") \
+	BIAS_ROW(int##BITS##_##TAG##_bias_bf16, "int" #BITS "-" #TAG "-bias-bf16", BITS, GROUP, 1, \
+		 SPAN_##TAG ", " #BITS " bits, bf16 scale and bias")
+
+CODEC_BIAS_ROWS(BIAS_ROWS)

@@ -39,6 +39,9 @@ const struct codec *const codec_rows[] = {
 	&codec_int##BITS##_##TAG##_bf16, &codec_int##BITS##_##TAG##_zp_bf16,
 	CODEC_GROUP_ROWS(ROW)
 #undef ROW
+#define ROW(BITS, TAG, GROUP) &codec_int##BITS##_##TAG##_bias, &codec_int##BITS##_##TAG##_bias_bf16,
+	CODEC_BIAS_ROWS(ROW)
+#undef ROW
 };
 const unsigned codec_row_count = sizeof codec_rows / sizeof *codec_rows;
 

@@ -30,16 +30,32 @@ extern const struct codec codec_iq4_nl, codec_iq4_xs, codec_mxfp4;
 	X(8, g128, 128) \
 	X(8, row, 0)
 
+/* The same with a float beside the scale instead of a zero point: two rows each, for f16 and bf16. */
+#define CODEC_BIAS_WIDTH(X, BITS) \
+	X(BITS, g32, 32) \
+	X(BITS, g64, 64) \
+	X(BITS, g128, 128)
+#define CODEC_BIAS_ROWS(X) \
+	CODEC_BIAS_WIDTH(X, 2) \
+	CODEC_BIAS_WIDTH(X, 3) \
+	CODEC_BIAS_WIDTH(X, 4) \
+	CODEC_BIAS_WIDTH(X, 5) \
+	CODEC_BIAS_WIDTH(X, 6) \
+	CODEC_BIAS_WIDTH(X, 8)
+
 #define DECLARE(BITS, TAG, GROUP) \
 	extern const struct codec codec_int##BITS##_##TAG, codec_int##BITS##_##TAG##_zp, \
 		codec_int##BITS##_##TAG##_bf16, codec_int##BITS##_##TAG##_zp_bf16;
 CODEC_GROUP_ROWS(DECLARE)
 #undef DECLARE
+#define DECLARE(BITS, TAG, GROUP) extern const struct codec codec_int##BITS##_##TAG##_bias, codec_int##BITS##_##TAG##_bias_bf16;
+CODEC_BIAS_ROWS(DECLARE)
+#undef DECLARE
 
-/* Bytes in front of the codes of one group (CODEC_GROUP): the scale and, if there is one, the zero point. */
+/* Bytes in front of the codes of one group (CODEC_GROUP): the scale and, if there is one, the zero point or bias. */
 static inline unsigned codec_group_header(const struct codec *c)
 {
-	return c->has_offset ? 3 : 2;
+	return c->group_bias ? 4 : c->has_offset ? 3 : 2;
 }
 
 /* The codes of a codec under a scale and an offset, as the kernels take them. */

@@ -10,6 +10,7 @@
 
 #include "base/thread.h"
 #include "codec/codec.h"
+#include "codec/regrid.h"
 #include "plan/plan.h"
 #include "tensor/half.h"
 
@@ -103,6 +104,32 @@ static void fail(struct job *j, const struct err *e)
 	}
 }
 
+/* Codes to another codec of the same grid. */
+static void regrid_rows(struct job *j, uint64_t at, uint64_t rows)
+{
+	struct err e = { 0 };
+	uint8_t *codes = malloc((size_t)j->cols);
+	if (!codes) {
+		err_nomem(&e);
+		fail(j, &e);
+		return;
+	}
+	for (uint64_t r = at; r < at + rows; r++)
+		if (!codec_regrid_row(j->in->codec, j->item->out.codec, j->src + (j->first + r) * j->in_row, j->cols, codes,
+				      j->out + r * j->out_row)) {
+			err_set(&e, ERR_UNSUPPORTED, "row %llu has a scale or an offset that %s would round", (unsigned long long)(j->first + r),
+				j->item->out.codec->name);
+			fail(j, &e);
+			break;
+		}
+	free(codes);
+}
+
+static bool regrids(const struct job *j)
+{
+	return !j->item->method && codec_quantizes(j->in->codec) && codec_quantizes(j->item->out.codec);
+}
+
 static void convert_slice(void *arg, size_t slice, int worker)
 {
 	struct job *j = arg;
@@ -111,6 +138,10 @@ static void convert_slice(void *arg, size_t slice, int worker)
 	float *x = j->whole ? j->whole + r * j->cols : j->scratch[worker];
 	const struct codec *in = j->in->codec, *c = j->item->out.codec;
 	uint64_t len;
+	if (regrids(j)) {
+		regrid_rows(j, r, rows);
+		return;
+	}
 	for (uint64_t i = 0; i < rows; i++) {
 		len = n - i * j->cols < j->cols ? n - i * j->cols : j->cols;
 		in->decode(in, j->src + (j->first + r + i) * j->in_row, x + i * j->cols, len);

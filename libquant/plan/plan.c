@@ -1,19 +1,117 @@
 #include "plan/plan.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/thread.h"
 #include "codec/codec.h"
+#include "codec/regrid.h"
 #include "model/stored.h"
+
+/* ---- codes that stay what they are in another codec */
+
+enum { TRY_ROWS = 64 };
+
+struct trial {
+	const struct tensor *from;
+	const struct codec *to;
+	const uint8_t *bytes;
+	atomic_int misses, no_memory;
+};
+
+static void try_rows(void *arg, size_t slice, int worker)
+{
+	struct trial *y = arg;
+	uint64_t cols = tensor_cols(y->from), first = slice * TRY_ROWS, row = codec_row_bytes(y->from->codec, cols),
+		 end = first + TRY_ROWS < tensor_rows(y->from) ? first + TRY_ROWS : tensor_rows(y->from);
+	uint8_t *codes = malloc((size_t)(cols + codec_row_bytes(y->to, cols)));
+	(void)worker;
+	if (!codes)
+		atomic_store(&y->no_memory, 1);
+	for (uint64_t r = first; r < end && codes && !atomic_load(&y->misses); r++)
+		if (!codec_regrid_row(y->from->codec, y->to, y->bytes + r * row, cols, codes, codes + cols))
+			atomic_store(&y->misses, 1);
+	free(codes);
+}
+
+/* Does every scale of tensor i have its place in the codec? */
+static int try_codec(struct tensor_source *s, size_t i, const struct codec *to, bool *fits, struct err *e)
+{
+	struct trial y = { .from = &s->tensors[i], .to = to };
+	struct tensor_bytes b;
+	int rc = s->get(s, i, &b, e);
+	if (rc)
+		return rc;
+	y.bytes = b.data;
+	atomic_init(&y.misses, 0);
+	atomic_init(&y.no_memory, 0);
+	thread_for((size_t)((tensor_rows(y.from) + TRY_ROWS - 1) / TRY_ROWS), try_rows, &y);
+	source_drop(s, b.data, b.size);
+	tensor_bytes_release(&b);
+	*fits = !atomic_load(&y.misses);
+	return atomic_load(&y.no_memory) ? err_nomem(e) : ERR_OK;
+}
+
+/* The smallest codec that the output holds and that has the same grid. *out NULL: none. */
+static int same_grid(struct tensor_source *s, size_t i, bool (*holds)(const struct codec *c), const struct codec **out, struct err *e)
+{
+	const struct tensor *t = &s->tensors[i];
+	uint64_t cols = tensor_cols(t);
+	int rc = ERR_OK;
+	*out = NULL;
+	for (int sure = REGRID_ALWAYS; sure > REGRID_NEVER && !*out && !rc; sure--)
+		for (unsigned k = 0; k < codec_row_count && !rc; k++) {
+			const struct codec *c = codec_rows[k];
+			bool fits = true;
+			if (codec_regrid(t->codec, c, cols) != (enum regrid)sure || !holds(c) ||
+			    (*out && codec_row_bytes(c, cols) >= codec_row_bytes(*out, cols)))
+				continue;
+			if (sure == REGRID_MAYBE)
+				rc = try_codec(s, i, c, &fits, e);
+			*out = fits ? c : *out;
+		}
+	return rc;
+}
+
+/* The codec that the recipe wants, or one that holds the codes as they are. */
+static int exchange(const struct plan_request *r, size_t i, const struct codec **c, bool *same, struct err *e)
+{
+	const struct tensor *t = &r->source->tensors[i];
+	const struct codec *found = NULL;
+	enum regrid sure = REGRID_NEVER;
+	int rc = ERR_OK;
+	*same = false;
+	if (!codec_quantizes(t->codec) || !codec_quantizes(*c) || !tensor_elements(t))
+		return ERR_OK;
+	if (*c == t->codec && r->holds && !r->holds(*c))
+		rc = same_grid(r->source, i, r->holds, &found, e);
+	else if (*c != t->codec && (sure = codec_regrid(t->codec, *c, tensor_cols(t))) != REGRID_NEVER)
+		found = *c;
+	if (!rc && found && sure == REGRID_MAYBE)
+		rc = try_codec(r->source, i, found, same, e);
+	else
+		*same = found != NULL;
+	*c = *same ? found : *c;
+	return rc;
+}
 
 static int choose(struct plan_item *item, const struct tensor *t, const struct recipe_query *q,
 		  const struct plan_request *r, struct err *e)
 {
 	const struct codec *c = recipe_choose(r->recipe, q, &item->why);
+	bool same;
 	item->refused = recipe_refused(r->recipe, q);
 	item->out = *t;
 	item->role = q->role;
 	item->layer = q->layer;
+	if (exchange(r, item->source, &c, &same, e))
+		return err_prefix(e, "tensor %s", t->name);
+	if (same) {
+		item->why = "codes as in the source, in another codec of the same grid";
+		item->out.codec = c;
+		return tensor_measure(&item->out, e);
+	}
 	if (c == t->codec)
 		return ERR_OK;
 	if (codec_quantizes(t->codec) && codec_quantizes(c) && !r->allow_requantize)
@@ -70,6 +168,7 @@ int plan_make(struct plan *p, const struct plan_request *r, struct err *e)
 	int rc = ERR_OK;
 	p->items = arena_array(&p->arena, s->count ? s->count : 1, sizeof *p->items);
 	p->config = config;
+	p->activations = recipe_activations(r->recipe);
 	p->at = config ? arena_array(&p->arena, site_count(config), sizeof *p->at) : NULL;
 	if (!p->items || (config && !p->at)) {
 		plan_release(p);

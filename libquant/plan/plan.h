@@ -19,7 +19,7 @@ struct plan_item {
 	size_t source;                /* position in the source */
 	enum role role;
 	uint32_t layer;               /* its place: see place_of */
-	const struct method *method;  /* NULL: the codec does not change, bytes are copied (or floats converted) */
+	const struct method *method;  /* NULL: bytes are copied, floats converted, codes laid out as another codec of the same grid has them */
 	const char *why;              /* reason for the codec, for --dry-run */
 	const struct codec *refused;  /* the recipe's codec, whose blocks do not divide the rows; NULL: they do */
 };
@@ -30,6 +30,7 @@ struct plan {
 	uint64_t bytes;               /* sum of tensor bytes */
 	uint64_t scratch;             /* memory that executing it takes, at most */
 	const struct config *config;
+	bool activations;             /* those who load it are to quantize activations, too, where they can */
 	size_t *at;                   /* by site_id: 1 + the item, 0: none; NULL: without a config */
 	struct arena arena;
 };
@@ -41,6 +42,8 @@ struct plan_request {
 	const struct recipe *recipe;
 	const struct method *method;  /* NULL: nothing may be quantized */
 	bool allow_requantize;        /* another quantized codec for what is quantized already; else ERR_UNSUPPORTED */
+	/* What the output holds: a codec that it does not is exchanged for one of the same grid, if there is one. NULL: anything. */
+	bool (*holds)(const struct codec *c);
 };
 /* A quantized source tensor is copied or decoded to floats. Items are in source order. */
 int plan_make(struct plan *p, const struct plan_request *r, struct err *e);

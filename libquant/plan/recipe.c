@@ -82,8 +82,9 @@ const struct recipe_row recipe_rows[] = {
 const unsigned recipe_row_count = sizeof recipe_rows / sizeof *recipe_rows;
 
 /* Names of other tools for schemes that are one codec throughout. */
-static const struct { const char *name, *codec; } codec_aliases[] = {
-	{ "W4A16", "int4-g128" }, { "W4A16_ASYM", "int4-g128-zp" }, { "W8A16", "int8-row" },
+static const struct { const char *name, *codec; bool activations; } codec_aliases[] = {
+	{ "W4A16", "int4-g128", false }, { "W4A16_ASYM", "int4-g128-zp", false }, { "W8A16", "int8-row", false },
+	{ "W8A8", "int8-row", true },
 };
 
 /* general.file_type of a file with one k-quant throughout: llama.cpp's name for it. */
@@ -105,7 +106,9 @@ struct recipe {
 	struct override *overrides;
 	size_t count;
 	struct strbuf name;
-	bool folder, bf16_scales;           /* recipe_folder */
+	bool folder;                        /* recipe_folder: */
+	struct recipe_folder as;
+	bool activations;
 };
 
 /* ASCII case and '-' against '_' do not matter in names. */
@@ -213,7 +216,7 @@ static const struct codec *wide_codec(const struct codec *c)
 		return c;
 	if (c->kind == CODEC_GROUP) {
 		if (c->block)
-			snprintf(name, sizeof name, "int8-g%u", (unsigned)c->block);
+			snprintf(name, sizeof name, "int8-g%u%s", (unsigned)c->block, c->group_bias ? "-bias" : "");
 		const struct codec *w = codec_find(c->block ? name : "int8-row");
 		if (w)
 			return w;
@@ -238,8 +241,10 @@ int recipe_new(const char *scheme, struct recipe **out, struct err *e)
 	} else {
 		const char *name = strlen(scheme) > 5 && same_name(scheme, "pure_", 5) ? scheme + 5 : scheme;
 		for (size_t i = 0; i < sizeof codec_aliases / sizeof *codec_aliases; i++)
-			if (same_name(name, codec_aliases[i].name, strlen(name)))
+			if (same_name(name, codec_aliases[i].name, strlen(name))) {
+				r->activations = codec_aliases[i].activations;
 				name = codec_aliases[i].codec;
+			}
 		r->codec = codec_find(name);
 		char hint[128];
 		if (!r->codec || !is_scheme(r->codec))
@@ -486,10 +491,15 @@ static const struct codec *fit_row(const struct codec *c, const struct tensor *t
 	return fitting;
 }
 
-void recipe_folder(struct recipe *r, bool bf16)
+void recipe_folder(struct recipe *r, const struct recipe_folder *f)
 {
 	r->folder = true;
-	r->bf16_scales = bf16;
+	r->as = *f;
+}
+
+bool recipe_activations(const struct recipe *r)
+{
+	return r->activations;
 }
 
 /* Whether its blocks divide the rows is another question. */
@@ -526,13 +536,29 @@ static const struct codec *wanted(const struct recipe *r, const struct recipe_qu
 	return role == ROLE_EMBED || role == ROLE_HEAD ? r->wide : r->codec;
 }
 
+/* The codec of the same bits and groups that the folder holds, with its type of scales; c where there is none. */
+static const struct codec *kind_of(const struct recipe *r, const struct codec *c)
+{
+	static const char *const offsets[] = { "", "-zp", "-bias" };
+	char span[16] = "row", name[64];
+	if (c->block)
+		snprintf(span, sizeof span, "g%u", (unsigned)c->block);
+	for (int bf16 = r->as.bf16 || c->group_scale; bf16 >= 0; bf16--)
+		for (size_t i = c->group_bias ? 2 : c->has_offset; i < sizeof offsets / sizeof *offsets; i++) {
+			snprintf(name, sizeof name, "int%d-%s%s%s", c->bits, span, offsets[i], bf16 ? "-bf16" : "");
+			const struct codec *twin = codec_find(name);
+			if (twin && (!r->as.holds || r->as.holds(twin)))
+				return twin;
+		}
+	return c;
+}
+
 /* Tools that load folders expect 16 bits wherever there is no linear layer, whole groups, and scales in the model's type. */
 static const struct codec *for_folder(const struct recipe *r, const struct recipe_query *q, const struct codec *c, const char **why)
 {
 	enum role role = effective_role(q);
-	char name[48];
-	bool rule = !strcmp(*why, "rule of the recipe");
-	if (!rule && (role == ROLE_EMBED || role == ROLE_HEAD || (role == ROLE_UNKNOWN && q->config))) {
+	bool rule = !strcmp(*why, "rule of the recipe"), end = role == ROLE_EMBED || role == ROLE_HEAD;
+	if (!rule && ((end && !r->as.ends) || (role == ROLE_UNKNOWN && q->config))) {
 		*why = "kept in a folder: not a linear layer";
 		return q->tensor->codec;
 	}
@@ -540,11 +566,7 @@ static const struct codec *for_folder(const struct recipe *r, const struct recip
 		*why = "kept: rows do not divide into whole groups";
 		return q->tensor->codec;
 	}
-	if (c->kind != CODEC_GROUP || c->group_scale || !r->bf16_scales)
-		return c;
-	snprintf(name, sizeof name, "%s-bf16", c->name);
-	const struct codec *twin = codec_find(name);
-	return twin ? twin : c;
+	return c->kind == CODEC_GROUP ? kind_of(r, c) : c;
 }
 
 const struct codec *recipe_choose(const struct recipe *r, const struct recipe_query *q, const char **why)
@@ -561,7 +583,7 @@ const struct codec *recipe_refused(const struct recipe *r, const struct recipe_q
 	const char *why;
 	const struct codec *c = wanted(r, q, &why);
 	enum role role = effective_role(q);
-	if (r->folder && (role == ROLE_EMBED || role == ROLE_HEAD)) /* they stay as they are */
+	if (r->folder && !r->as.ends && (role == ROLE_EMBED || role == ROLE_HEAD)) /* they stay as they are */
 		return NULL;
 	bool whole = c->ragged && !(r->folder && c->block && tensor_cols(q->tensor) % c->block);
 	return codec_quantizes(c) && !whole && tensor_cols(q->tensor) % (c->block ? c->block : 1) ? c : NULL;

@@ -69,9 +69,14 @@ int recipe_read(struct recipe *r, const char *text, size_t len, struct err *e);
 void recipe_vectors(struct recipe *r, const struct codec *c);
 /*
  * The output is a Hugging Face folder: embedding and output head stay as in the source unless a rule says otherwise,
- * matrices whose rows do not divide into groups as well, and with bf16 (the model's own type) group scales are bf16.
+ * matrices whose rows do not divide into groups as well, and groups have scales and offsets of the kind that the folder holds.
  */
-void recipe_folder(struct recipe *r, bool bf16);
+struct recipe_folder {
+	bool (*holds)(const struct codec *c);
+	bool bf16;                    /* scales are bf16 (the model's own type) */
+	bool ends;                    /* embedding and output head are quantized like any other matrix */
+};
+void recipe_folder(struct recipe *r, const struct recipe_folder *f);
 /* The codec of the output head under a preset with this codec. */
 const char *recipe_head(const struct codec *c);
 /* The i'th name that a scheme may have: presets, aliases, codecs; NULL past the end. */
@@ -82,6 +87,8 @@ const struct codec *recipe_choose(const struct recipe *r, const struct recipe_qu
 const struct codec *recipe_refused(const struct recipe *r, const struct recipe_query *q);
 const char *recipe_name(const struct recipe *r); /* for manifests: the scheme and its overrides */
 int recipe_file_type(const struct recipe *r);    /* GGUF general.file_type, or -1 */
+/* Is the scheme one of weights and activations (W8A8)? */
+bool recipe_activations(const struct recipe *r);
 /* The scheme is a type of floats (F16, bf16): whoever names it wants nothing quantized. */
 bool recipe_is_float(const struct recipe *r);
 void recipe_free(struct recipe *r);

@@ -80,7 +80,7 @@ for s in $(sed -n '/^codecs:/q; s/^  \([A-Z][A-Z0-9_]*\) .*/\1/p' "$T/schemes") 
 	"$QUIRE" quantize "$DEMO" -o "$T/x.quire" --scheme "$s" --dry-run --json >"$T/plan" 2>&1 || unknown="$unknown $s"
 done
 is "every listed scheme is one" "$unknown" ""
-is "what holds a codec" "$(sed -n 's/^  q4_k  *4.5  *256  //p; s/^  int3-g64  *3.25  *64  //p' "$T/schemes" | tr '\n' ';')" "gguf (llama.cpp), quire;quire;"
+is "what holds a codec" "$(sed -n 's/^  q4_k  *4.5  *256  //p; s/^  int3-g64  *3.25  *64  //p' "$T/schemes" | tr '\n' ';')" "gguf (llama.cpp), quire;quire, gptq (GPTQModel, vLLM);"
 exits 2 "a scheme misspelt" "$QUIRE" quantize "$DEMO" -o "$T/x.quire" --scheme Q4_KM
 says "a scheme misspelt: the nearest" "unknown scheme 'Q4_KM'; did you mean Q4_K_M\?"
 exits 2 "a codec misspelt" "$QUIRE" quantize "$DEMO" -o "$T/x.quire" --tensor attn_v=q8

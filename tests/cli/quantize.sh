@@ -56,7 +56,7 @@ exits 4 "missing recipe" "$QUIRE" quantize "$DEMO" -o "$T/none/x.gguf" -s Q8_0 -
 exits 5 "quantized already" "$QUIRE" quantize "$T/Q8_0.quire" -o "$T/none/x.gguf" -s Q4_K_M
 says "quantized already: message" "Q8_0\.quire: tensor .* is stored as q8_0 already"
 exits 5 "a folder cannot hold blocks" "$QUIRE" quantize "$DEMO" -o "$T/none/x" -s Q4_K_M
-says "a folder: message" "would be q[468]_[k0], which hf cannot hold; write --to gguf or quire$"
+says "a folder: message" "would be q[468]_[k0], which hf cannot hold; nearest: int[48]-[a-z0-9-]*; write --to gguf or quire$"
 # rows of 40 and blocks of 256 or 32: one line says so; the advice names what holds the codec
 G=$ROOT/tests/golden/model/llama-linear
 succeeds "rows that blocks do not divide" "$QUIRE" quantize "$G" -o "$T/none/x.quire" -s int4-g32 --dry-run
@@ -68,7 +68,7 @@ is "a line each" "$(wc -l <"$T/err")" 2
 succeeds "no fallback, no word" "$QUIRE" quantize "$DEMO" -o "$T/none/x.quire" -s Q4_K_M --dry-run
 is "no fallback, no word: nothing" "$(wc -c <"$T/err")" 0
 exits 5 "GGUF cannot hold groups" "$QUIRE" quantize "$DEMO" -o "$T/none/x.gguf" -s int4-g128
-says "GGUF cannot hold groups: what does" "would be int[48]-g128, which gguf cannot hold; write --to quire or hf$"
+says "GGUF cannot hold groups: what does" "would be int[48]-g128, which gguf cannot hold; nearest: q[48]_0; write --to quire or gptq or hf$"
 # a folder's codes are described by config.json: without one, nobody could read them
 mkdir "$T/bare" && cp "$DEMO/model.safetensors" "$T/bare/"
 for dry in "" --dry-run; do

@@ -26,6 +26,9 @@ static uint8_t bytes[MAX_BYTES], again[MAX_BYTES], codes[COLS];
 static size_t row_length(const struct codec *c, unsigned k)
 {
 	static const size_t ragged[] = { 1, 2, 31, 33, 63, 127, 129, 300, COLS };
+	/* groups with a bias share their functions, whose search is slow: a few stand for all */
+	if (c->group_bias)
+		return k || c->block > 32 || (c->bits != 4 && (c->bits != 6 || c->group_scale)) ? 0 : 3 * c->block / 2;
 	if (k == 0)
 		return c->block ? c->block : 96;
 	if (k == 1)
@@ -532,7 +535,7 @@ static unsigned documented(char *line)
 		} else if (k->kind == CODEC_GROUP) {
 			assert_int_equal(k->bits, a);
 			if (k->block)
-				assert_int_equal(k->block_bytes, b + k->has_offset);
+				assert_int_equal(k->block_bytes, b + (k->has_offset && !k->group_bias));
 		} else {
 			assert_int_equal(k->block_bytes, a);
 			assert_string_equal(k->safetensors, type);

@@ -9,7 +9,7 @@
 #include "base/json.h"
 #include "base/rng.h"
 #include "codec/codec.h"
-#include "formats/ct.h"
+#include "formats/codes.h"
 #include "formats/file.h"
 #include "formats/proof.h"
 #include "formats/safetensors.h"
@@ -18,80 +18,70 @@
 
 static struct err e;
 
-static struct tensor matrix(const char *codec, uint64_t rows, uint64_t cols)
-{
-	struct tensor t = { .name = "model.layers.0.mlp.up_proj.weight", .codec = codec_find(codec), .ndim = 2, .dim = { rows, cols } };
-	assert_non_null(t.codec);
-	assert_int_equal(tensor_measure(&t, &e), 0);
-	return t;
-}
-
 /* The format's worked examples: -8 -7 -1 0 1 2 6 7 in 4 bits, -128 -1 0 127 in 8. */
 static void packs_as_the_format_says(void **state)
 {
 	static const uint8_t u4[32] = { 0, 1, 7, 8, 9, 10, 14, 15 }, u8[4] = { 0, 127, 128, 255 };
-	struct block_params p = { .d = 0x3c00 };
-	struct ct_layout l;
-	uint8_t bytes[64], packed[64], scale[8];
+	struct codes x = { .layout = &codes_ct_packed, .rows = 1, .cols = 32, .group = 32, .groups = 1, .bits = 4 };
+	uint8_t packed[64] = { 0 };
 	(void)state;
-	struct tensor t = matrix("int4-g32", 1, 32);
-	t.codec->pack(t.codec, &p, u4, 32, bytes);
-	assert_int_equal(ct_layout_of(&t, &l, &e), 0);
-	assert_int_equal(l.words, 4);
-	ct_split(&l, bytes, packed, scale, NULL);
+	codes_ct_packed.put_codes(&x, u4, 0, 1, packed);
 	assert_int_equal(load_u32(packed), 0xFEA98710);
 	assert_int_equal(load_u32(packed + 4), 0);
-	assert_int_equal(load_u16(scale), 0x3c00);
-	t = matrix("int8-row", 1, 4);
-	t.codec->pack(t.codec, &p, u8, 4, bytes);
-	assert_int_equal(ct_layout_of(&t, &l, &e), 0);
-	ct_split(&l, bytes, packed, scale, NULL);
+	x.cols = 4;
+	x.bits = 8;
+	codes_ct_packed.put_codes(&x, u8, 0, 1, packed);
 	assert_int_equal(load_u32(packed), 0xFF807F00);
 }
 
 /* Zero points -8 -4 -2 -1 0 1 3 7 of eight rows share one word. */
 static void packs_zero_points_along_rows(void **state)
 {
-	static const uint8_t zeros[8] = { 0, 4, 6, 7, 8, 9, 11, 15 }, codes[32];
-	struct tensor t = matrix("int4-g32-zp", 8, 32);
-	struct ct_layout l;
-	uint8_t bytes[8 * 19], packed[8 * 16], scale[16], zero[4];
+	static const uint8_t zeros[8] = { 0, 4, 6, 7, 8, 9, 11, 15 };
+	struct codes x = { .layout = &codes_ct_packed, .rows = 8, .cols = 32, .group = 32, .groups = 1, .bits = 4 };
+	uint8_t zero[4] = { 0 };
 	(void)state;
-	for (size_t r = 0; r < 8; r++) {
-		struct block_params p = { .d = 0x3c00, .mn = { zeros[r] } };
-		t.codec->pack(t.codec, &p, codes, 32, bytes + r * 19);
-	}
-	assert_int_equal(ct_layout_of(&t, &l, &e), 0);
-	assert_int_equal(l.zero_words, 1);
-	ct_split(&l, bytes, packed, scale, zero);
+	codes_ct_packed.put_zeros(&x, zeros, 0, 0, 8, zero);
 	assert_int_equal(load_u32(zero), 0xFB987640);
 }
 
-static void joins_what_it_split(void **state)
+/* Whatever the layout, the width and the shape. */
+static void unpacks_what_it_packed(void **state)
 {
-	static const char *const codecs[] = { "int4-g32", "int4-g64-zp", "int8-g32-zp-bf16", "int8-row", "int4-row-zp", "int4-row" };
-	static uint8_t bytes[9 * 600], again[9 * 600], packed[9 * 600], scale[9 * 40], zero[9 * 160];
+	static const struct {
+		const struct codes_layout *layout;
+		int bits, end;
+		uint64_t rows, cols, group;
+	} rows[] = {
+		{ &codes_ct_packed, 4, 4, 9, 128, 32 }, { &codes_ct_packed, 8, 8, 70, 131, 131 }, { &codes_ct_packed, 2, 3, 65, 96, 32 },
+		{ &codes_ct_int8, 8, 8, 9, 33, 33 }, { &codes_gptq, 2, 4, 96, 64, 32 }, { &codes_gptq, 8, 8, 32, 64, 64 },
+		{ &codes_awq, 4, 4, 72, 40, 20 }, { &codes_mlx, 2, 6, 67, 64, 32 }, { &codes_mlx, 8, 8, 3, 32, 32 },
+	};
+	static uint8_t codes[96 * 131], again[96 * 131], words[4 * 96 * 131], zeros[96], more[96];
 	struct rng rng = { 5 };
 	(void)state;
-	for (size_t i = 0; i < sizeof codecs / sizeof *codecs; i++)
-		for (uint64_t cols = 128; cols < 140; cols += 7) {
-			struct tensor t = { .name = "x.weight", .codec = codec_find(codecs[i]), .ndim = 2, .dim = { 9, cols } };
-			struct ct_layout l;
-			float x[140];
-			assert_int_equal(tensor_measure(&t, &e), 0);
-			if (t.codec->block && cols % t.codec->block) {
-				assert_int_equal(ct_layout_of(&t, &l, &e), ERR_UNSUPPORTED);
-				continue;
+	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+		for (int bits = rows[i].bits; bits <= rows[i].end; bits++) {
+			const struct codes_layout *l = rows[i].layout;
+			struct codes x = { .layout = l, .rows = rows[i].rows, .cols = rows[i].cols, .group = rows[i].group, .bits = bits,
+					   .less = l == &codes_gptq };
+			x.groups = (x.cols + x.group - 1) / x.group;
+			for (size_t k = 0; k < x.rows * x.cols; k++)
+				codes[k] = (uint8_t)rng_below(&rng, 1u << bits);
+			memset(words, 0, sizeof words);
+			for (uint64_t r = 0; r < x.rows; r += CODES_TILE)
+				l->put_codes(&x, codes + r * x.cols, r, x.rows - r < CODES_TILE ? (size_t)(x.rows - r) : CODES_TILE, words);
+			for (uint64_t r = 0; r < x.rows; r += CODES_TILE)
+				l->codes(&x, words, r, x.rows - r < CODES_TILE ? (size_t)(x.rows - r) : CODES_TILE, again + r * x.cols);
+			assert_memory_equal(codes, again, x.rows * x.cols);
+			memset(words, 0, sizeof words);
+			for (uint64_t g = 0; g < x.groups && l->put_zeros; g++) {
+				for (size_t k = 0; k < 64 && k < x.rows; k++)
+					zeros[k] = (uint8_t)(1 + rng_below(&rng, (1u << bits) - 1));
+				l->put_zeros(&x, zeros, g, 0, x.rows < 64 ? (size_t)x.rows : 64, words);
+				l->zeros(&x, words, g, 0, x.rows < 64 ? (size_t)x.rows : 64, more);
+				assert_memory_equal(zeros, more, x.rows < 64 ? x.rows : 64);
 			}
-			for (size_t r = 0; r < 9; r++) {
-				for (size_t k = 0; k < cols; k++)
-					x[k] = (float)rng_unit(&rng) - 0.3f;
-				t.codec->encode(t.codec, x, bytes + r * t.nbytes / 9, cols);
-			}
-			assert_int_equal(ct_layout_of(&t, &l, &e), 0);
-			ct_split(&l, bytes, packed, scale, zero);
-			ct_join(&l, packed, scale, zero, again);
-			assert_memory_equal(bytes, again, t.nbytes);
 		}
 }
 
@@ -168,10 +158,9 @@ static void refuses_what_does_not_fit(void **state)
 	refused("{\"num_bits\": 4, \"symmetric\": false, \"strategy\": \"group\", \"group_size\": 32}", "[2,4]", 2, 32, ERR_INPUT,
 		"no group of quantization_config");
 	refused("{\"num_bits\": 4, \"strategy\": \"group\", \"group_size\": 16}", "[2,4]", 2, 32, ERR_INPUT, "no group of");
-	refused("{\"num_bits\": 3, \"strategy\": \"group\", \"group_size\": 32}", "[2,4]", 2, 32, ERR_UNSUPPORTED, "4 or 8 bits");
-	refused("{\"num_bits\": 4, \"strategy\": \"group\", \"group_size\": 32, \"actorder\": \"group\"}", "[2,4]", 2, 32, ERR_UNSUPPORTED,
-		"actorder");
-	refused("{\"num_bits\": 4, \"strategy\": \"tensor\"}", "[2,4]", 2, 32, ERR_UNSUPPORTED, "strategies");
+	refused("{\"num_bits\": 9, \"strategy\": \"group\", \"group_size\": 32}", "[2,4]", 2, 32, ERR_UNSUPPORTED, "2 to 8 bits");
+	refused("{\"num_bits\": 4, \"strategy\": \"tensor\"}", "[2,4]", 2, 32, ERR_INPUT, "no group of");
+	refused("{\"num_bits\": 4, \"strategy\": \"block\"}", "[2,4]", 2, 32, ERR_UNSUPPORTED, "strategies");
 }
 
 /* ---- proof */
@@ -194,10 +183,11 @@ static void write_sealed(struct written *w, const char *name, const char *scheme
 	assert_int_equal(checkpoint_open("examples/demo", &w->in, &e), 0);
 	assert_int_equal(checkpoint_config(w->in, &config, &e), 0);
 	assert_int_equal(recipe_new(scheme, &w->recipe, &e), 0);
-	if (format_for_output(w->path)->suffix == NULL)
-		recipe_folder(w->recipe, true);
+	const struct format *format = format_find(name) ? format_find(name) : format_for_output(w->path);
+	if (format->suffix == NULL)
+		recipe_folder(w->recipe, &(struct recipe_folder){ format->holds, !format->f16_scales, format->ends });
 	assert_int_equal(plan_make(&w->plan, &(struct plan_request){ .config = &config, .source = w->in->source, .recipe = w->recipe, .method = method }, &e), 0);
-	if (format_for_output(w->path)->create(w->path, &(struct write_request){ w->in, &config, &w->plan, &o }, &w->sink, &e))
+	if (format->create(w->path, &(struct write_request){ w->in, &config, &w->plan, &o }, &w->sink, &e))
 		fail_msg("%s", e.message);
 	assert_int_equal(proof_new(&w->plan, w->sink, &w->proof, &e), 0);
 	assert_int_equal(plan_execute(&w->plan, w->in->source, proof_sink(w->proof), NULL, NULL, &e), 0);
@@ -224,7 +214,8 @@ static void written_release(struct written *w)
 static void proves_what_was_written(void **state)
 {
 	static const char *const cases[][2] = { { "x.quire", "int4-g64-zp" }, { "x.gguf", "q4_k" }, { "folder", "int4-g128-zp" },
-						{ "rows", "int8-row" } };
+						{ "rows", "int8-row" }, { "bytes", "W8A8" }, { "gptq", "int4-g32" },
+						{ "awq", "int4-g64" }, { "mlx", "int6-g32-bias" } };
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
 		struct written w;
@@ -403,7 +394,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(packs_as_the_format_says),
 		cmocka_unit_test(packs_zero_points_along_rows),
-		cmocka_unit_test(joins_what_it_split),
+		cmocka_unit_test(unpacks_what_it_packed),
 		cmocka_unit_test_setup_teardown(reads_a_folder, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(refuses_what_does_not_fit, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(proves_what_was_written, scratch_setup, scratch_teardown),

@@ -23,11 +23,13 @@
 static struct err e;
 
 /* Tensors of random bytes: every code, every scale, infinities and NaN among them. */
+enum { MOST_NOISE = 600 };
+
 struct noise {
 	struct tensor_source source;
-	struct tensor tensors[400];
-	char names[400][64];
-	uint8_t *data[400];
+	struct tensor tensors[MOST_NOISE];
+	char names[MOST_NOISE][64];
+	uint8_t *data[MOST_NOISE];
 };
 
 static int noise_get(struct tensor_source *s, size_t i, struct tensor_bytes *out, struct err *unused)
@@ -42,7 +44,7 @@ static void add(struct noise *x, const struct codec *c, uint32_t ndim, const uin
 {
 	size_t i = x->source.count;
 	struct tensor *t = &x->tensors[i];
-	assert_true(i < 400);
+	assert_true(i < MOST_NOISE);
 	snprintf(x->names[i], sizeof x->names[i], "%s \"%zu\" \xc3\xa9", c->name, i);
 	*t = (struct tensor){ .name = x->names[i], .codec = c, .ndim = ndim };
 	memcpy(t->dim, dim, ndim * sizeof *dim);
@@ -169,7 +171,7 @@ static void every_codec_decodes(void **state)
 		if (quire_read_open(&q, scratch("a.quire")))
 			fail_msg("%s %s", q.culprit, q.error);
 		assert_int_equal(q.tensor_count, x->source.count);
-		bool seen[400] = { false };
+		bool seen[MOST_NOISE] = { false };
 		unsigned codecs = 0, planed = 0;
 		for (size_t i = 0; i < q.tensor_count; i++) {
 			const struct quire_read_tensor *t = quire_read_find(&q, x->names[i]);
