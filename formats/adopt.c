@@ -129,7 +129,7 @@ static struct held holds_parts(const struct tensor_source *s, const struct arch 
 	char buf[96];
 	struct held h = { NULL, 0 };
 	h.of = stored_find(a, name, false, &h.layer);
-	if (!h.of && a->stored && with_prefix(a, name, buf, sizeof buf) && !source_find(s, buf))
+	if (!h.of && (a->stored || a->also_stored) && with_prefix(a, name, buf, sizeof buf) && !source_find(s, buf))
 		h.of = stored_find(a, buf, false, &h.layer);
 	return h;
 }
@@ -149,6 +149,12 @@ static const char *adopted_name(const struct tensor_source *s, const struct arch
 	if (r != ROLE_UNKNOWN || !with_prefix(a, name, buf, size))
 		return name;
 	return role_from_hf(a, buf, &layer) != ROLE_UNKNOWN && !source_find(s, buf) ? buf : name;
+}
+
+/* More tensors than the stored one that is taken apart. */
+static size_t parts_in(const struct held *h, const struct config *c)
+{
+	return h->of ? stored_count(h->of) * (h->of->experts ? c->experts : 1) : 0;
 }
 
 static bool anything_to_do(const struct tensor_source *s, const struct arch *a, enum head head)
@@ -180,16 +186,21 @@ static int add_fact(struct checkpoint *c, size_t dropped, struct err *e)
 static int view_parts(struct checkpoint *c, struct adopted *v, const struct config *config, size_t i, const struct held *held,
 		      struct err *e)
 {
-	const struct tensor *t = &v->stored->tensors[i];
 	struct part parts[STORED_PARTS];
+	struct tensor t;
 	char name[96];
-	int rc = parts_of(held->of, t, &config->layer[held->layer], parts, e);
-	for (unsigned k = 0; k < stored_count(held->of) && !rc; k++) {
+	unsigned n = stored_count(held->of);
+	int rc = part_expert(held->of, &v->stored->tensors[i], config->experts, &t, e);
+	if (!rc)
+		rc = parts_of(held->of, &t, &config->layer[held->layer], parts, e);
+	for (size_t k = 0; k < parts_in(held, config) && !rc; k++) {
 		size_t at = v->base.count++;
+		enum role r = held->of->part[k % n];
 		v->at[at] = i;
-		v->part[at] = parts[k];
-		v->tensors[at] = part_tensor(&parts[k], t);
-		v->tensors[at].name = arena_strdup(&c->arena, role_hf_name(config->arch, held->of->part[k], held->layer, name));
+		v->part[at] = parts[k % n];
+		v->part[at].before = k / n * t.nbytes;
+		v->tensors[at] = part_tensor(&parts[k % n], &t);
+		v->tensors[at].name = arena_strdup(&c->arena, role_hf_name(config->arch, r, role_place(r, held->layer, (uint32_t)(k / n)), name));
 		if (!v->tensors[at].name)
 			return err_nomem(e);
 	}
@@ -200,7 +211,11 @@ static int view(struct checkpoint *c, const struct config *config, enum head hea
 {
 	struct tensor_source *s = c->source;
 	const struct arch *a = config->arch;
-	size_t most = s->count * (a->stored ? STORED_PARTS : 1) + 1, dropped = 0;
+	size_t most = s->count + 1, dropped = 0;
+	for (size_t i = 0; i < s->count; i++) {
+		const struct held held = holds_parts(s, a, s->tensors[i].name);
+		most += parts_in(&held, config);
+	}
 	struct adopted *v = arena_alloc(&c->arena, sizeof *v);
 	struct tensor *tensors = arena_array(&c->arena, most, sizeof *tensors);
 	if (!v || !tensors || !(v->at = arena_array(&c->arena, most, sizeof *v->at)) ||

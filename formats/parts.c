@@ -17,6 +17,20 @@ static int shape_wrong(const struct tensor *t, struct err *e)
 	return err_set(e, ERR_INPUT, "tensor '%.200s' of %s cannot be taken apart", t->name, tensor_shape_text(t, shape));
 }
 
+int part_expert(const struct stored *s, const struct tensor *t, uint32_t experts, struct tensor *out, struct err *e)
+{
+	*out = *t;
+	if (!s->experts)
+		return ERR_OK;
+	if (t->ndim != 3 || !experts || t->dim[0] != experts || t->nbytes % experts)
+		return shape_wrong(t, e);
+	out->ndim = 2;
+	out->dim[0] = t->dim[1];
+	out->dim[1] = t->dim[2];
+	out->nbytes = t->nbytes / experts;
+	return ERR_OK;
+}
+
 int parts_of(const struct stored *s, const struct tensor *t, const struct layer_config *l, struct part out[STORED_PARTS], struct err *e)
 {
 	uint64_t first[STORED_PARTS + 1] = { 0 };
@@ -89,8 +103,9 @@ int part_take(const struct part *p, const struct tensor *t, struct tensor_bytes 
 	if (!p->count)
 		return ERR_OK;
 	uint64_t row = t->nbytes / p->rows;
-	if (bytes->size / row < p->all)
+	if (bytes->size < p->before || (bytes->size - p->before) / row < p->all)
 		return err_set(e, ERR_INPUT, "tensor '%.200s' is part of one with too few bytes", t->name);
+	bytes->data += p->before;
 	if (!p->transposed && !p->group.rows) {
 		bytes->data += p->first * row;
 		bytes->size = (size_t)t->nbytes;

@@ -17,8 +17,11 @@ struct part {
 	uint64_t all;            /* rows of all parts */
 	struct part_group group;
 	bool transposed;
+	uint64_t before;         /* bytes of other experts, which the tensor holds too */
 };
 
+/* Of a tensor of all experts that of one; as it is where it holds no experts. ERR_INPUT: it is not of so many. */
+int part_expert(const struct stored *s, const struct tensor *t, uint32_t experts, struct tensor *out, struct err *e);
 /* ERR_INPUT for a shape that cannot be such a tensor's, ERR_UNSUPPORTED for a type whose rows or values cannot be moved. */
 int parts_of(const struct stored *s, const struct tensor *t, const struct layer_config *l, struct part out[STORED_PARTS], struct err *e);
 /* Shape and size of a part; without a name. */

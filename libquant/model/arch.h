@@ -146,6 +146,7 @@ struct arch {
 	const struct config_key *keys; /* NULL, or ended by KEY_END: rows beside the common ones, or in their place (keys.h) */
 	const struct role_name *names; /* NULL, or ended by ROLE_UNKNOWN */
 	const struct stored *stored; /* NULL, or ended by one without names: tensors of files that hold several (stored.h) */
+	const struct stored *also_stored; /* the same, of folders that other programs write: read, and never written */
 	const struct role_layout *gguf_layouts; /* the same, of what does not lie as it does elsewhere */
 	bool gelu_is_tanh;           /* config.json's "gelu" always meant the tanh form here */
 	const struct mixture *mixture; /* NULL: no experts */

@@ -197,12 +197,18 @@ static bool is_end(const struct stored *s)
 	return !s->hf && !s->gguf;
 }
 
-const struct stored *stored_find(const struct arch *a, const char *name, bool gguf, uint32_t *layer)
+static const struct stored *find_in(const struct stored *s, const char *name, bool gguf, uint32_t *layer)
 {
-	for (const struct stored *s = a->stored; s && !is_end(s); s++)
+	for (; s && !is_end(s); s++)
 		if (stored_pattern(s, gguf) && match(stored_pattern(s, gguf), name, layer))
 			return s;
 	return NULL;
+}
+
+const struct stored *stored_find(const struct arch *a, const char *name, bool gguf, uint32_t *layer)
+{
+	const struct stored *s = find_in(a->stored, name, gguf, layer);
+	return s ? s : find_in(a->also_stored, name, gguf, layer);
 }
 
 const struct stored *stored_of(const struct arch *a, enum role r, bool gguf, unsigned *part)

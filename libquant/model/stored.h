@@ -13,6 +13,7 @@ struct stored {
 	bool heads;                   /* hf: the rows of a head lie together, those of each part one after the other */
 	bool groups;                  /* the same of a KV head and the query heads that read it, which there may be several of */
 	bool transposed;              /* hf: [in, out] */
+	bool experts;                 /* hf: that of each expert, one behind the other: [experts, rows, columns] */
 };
 #define STORED_ONE(role) { role, ROLE_UNKNOWN, ROLE_UNKNOWN }
 #define STORED_QKV { ROLE_Q, ROLE_K, ROLE_V }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Tiny random mixtures of experts and what Hugging Face computes with them (f32), for tests/unit/test_experts.c.
 
-usage: make_experts.py [OUTDIR]     needs torch and transformers; seeds are fixed
+usage: make_experts.py [OUTDIR [CASE...]]     needs torch and transformers; seeds are fixed
 
 qwen3-moe-text has the vocabulary of examples/demo, for tests/cli/experts.sh; its last expert is seldom chosen.
 
-Folders are saved by transformers itself, so names and keys are those that real checkpoints have.
+Folders are saved by transformers itself, so names and keys are those that real checkpoints have; *-fused as it has the tensors in
+memory.
 """
 import json
 import os
@@ -28,6 +29,7 @@ CASES = {
     "mixtral": (MixtralConfig, MixtralForCausalLM, dict(intermediate_size=64, num_local_experts=4, num_experts_per_tok=2)),
     "qwen3-moe-text": (Qwen3MoeConfig, Qwen3MoeForCausalLM, dict(
         QWEN, vocab_size=1024, num_experts_per_tok=2, max_position_embeddings=256, tie_word_embeddings=True)),
+    "mixtral-fused": (MixtralConfig, MixtralForCausalLM, dict(intermediate_size=48, num_local_experts=4, num_experts_per_tok=2)),
 }
 
 
@@ -46,7 +48,7 @@ def make(name, seed, root):
         logits = model(tokens).logits
     folder = os.path.join(root, name)
     os.makedirs(folder, exist_ok=True)
-    model.half().save_pretrained(folder)
+    model.half().save_pretrained(folder, save_original_format=not name.endswith("fused"))
     os.remove(os.path.join(folder, "generation_config.json"))
     path = os.path.join(folder, "config.json")
     with open(path) as f:
@@ -66,4 +68,5 @@ def make(name, seed, root):
 if __name__ == "__main__":
     out = sys.argv[1] if len(sys.argv) > 1 else os.path.join(os.path.dirname(os.path.abspath(__file__)), "model")
     for i, case in enumerate(CASES):
-        make(case, 500 + i, out)
+        if case in (sys.argv[2:] or CASES):
+            make(case, 500 + i, out)

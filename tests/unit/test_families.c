@@ -254,6 +254,10 @@ static void what_does_not_fit(void **state)
 	ok(open_with("gpt-neox", "\"attention_bias\"", "\"attention_bias\"", "plain"));
 	assert_int_equal(open_with("gpt-neox", "\"attention_bias\"", "\"num_key_value_heads\": 2, \"attention_bias\"", "kv"), ERR_UNSUPPORTED);
 	assert_non_null(strstr(e.message, "fewer heads"));
+	ok(open_with("mixtral-fused", "\"num_local_experts\": 4", "\"num_local_experts\": 4", "fused"));
+	assert_int_equal(open_with("mixtral-fused", "\"num_local_experts\": 4", "\"num_local_experts\": 5", "five"), ERR_INPUT);
+	assert_non_null(strstr(e.message, "cannot be taken apart"));
+	assert_int_equal(open_with("mixtral-fused", "\"intermediate_size\": 48", "\"intermediate_size\": 44", "slim"), ERR_INPUT);
 	assert_int_equal(open_with("gpt2", "\"n_embd\": 40", "\"n_embd\": 36", "narrow"), ERR_INPUT);
 	assert_int_equal(open_with("gpt2", "\"n_head\": 4", "\"num_key_value_heads\": 2, \"n_head\": 4", "kv2"), ERR_INPUT);
 	assert_non_null(strstr(e.message, "wrong shapes"));

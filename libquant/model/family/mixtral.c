@@ -1,4 +1,5 @@
 #include "model/family/family.h"
+#include "model/stored.h"
 
 #define MOE "model.layers.%u.block_sparse_moe."
 
@@ -8,6 +9,14 @@ static const struct role_name names[] = {
 	{ ROLE_EXPERT_UP, MOE "experts.%u.w3.weight", "blk.%u.ffn_up_exps.weight" },
 	{ ROLE_EXPERT_DOWN, MOE "experts.%u.w2.weight", "blk.%u.ffn_down_exps.weight" },
 	{ ROLE_UNKNOWN, NULL, NULL },
+};
+
+/* As newer transformers has them in memory, and writes them when it is told to. */
+static const struct stored fused[] = {
+	{ "model.layers.%u.mlp.experts.gate_up_proj", NULL, { ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_UNKNOWN }, .experts = true },
+	{ "model.layers.%u.mlp.experts.down_proj", NULL, STORED_ONE(ROLE_EXPERT_DOWN), .experts = true },
+	{ "model.layers.%u.mlp.gate.weight", NULL, STORED_ONE(ROLE_ROUTER), .heads = false },
+	{ .hf = NULL },
 };
 
 static void layer(struct build *b)
@@ -21,7 +30,7 @@ static const struct mixture mixture = { .default_experts = 8, .default_used = 2,
 const struct arch family_mixtral = {
 	.name = "mixtral", .hf_class = "MixtralForCausalLM", .gguf = "llama", .gguf_layouts = layouts_rope_pairs, .names = names,
 	.gguf_loader = { .o_bias = true, .mlp_bias = true, .head_dim = true },
-	.norm = NORM_RMS, .act = ACT_SILU, .layer = layer, .mixture = &mixture,
+	.norm = NORM_RMS, .act = ACT_SILU, .layer = layer, .mixture = &mixture, .also_stored = fused,
 	.window = WINDOW_ALL, .default_window = 0, .default_kv_heads = 8,
 	.default_eps = 1e-5f, .default_theta = 1000000,
 	.default_context = 131072, .default_bos = 1, .default_eos = 2,
