@@ -276,7 +276,7 @@ static int list_tensors(struct checkpoint *c, struct reader *r, struct err *e)
 		for (size_t i = 0; i < part->g.tensor_count; i++) {
 			const struct gguf_tensor *g = &part->g.tensors[i];
 			/* becomes rope_scaling in config.json */
-			if (r->m.arch && !strcmp(g->name, "rope_freqs.weight"))
+			if (r->m.arch && gguf_rope_tensor(g->name))
 				continue;
 			uint32_t experts = experts_in(r, g), k = 0, layer;
 			const struct stored *s = holds_parts(r, g, &layer);

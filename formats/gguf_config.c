@@ -183,24 +183,80 @@ static void put_llama3(struct json_writer *w, const struct rope *r)
 	jw_end_object(w);
 }
 
+const char *const gguf_rope_tensors[ROPE_TENSORS] = { "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight" };
+
+bool gguf_rope_tensor(const char *name)
+{
+	for (int i = 0; i < ROPE_TENSORS; i++)
+		if (!strcmp(name, gguf_rope_tensors[i]))
+			return true;
+	return false;
+}
+
+/* Its values, in room for twice as many; NULL, and why in e. */
+static float *read_vector(const struct gguf_tensor *t, const uint8_t *data, struct err *e)
+{
+	if (t->ndim != 1 || strcmp(t->codec->name, "f32") || t->dim[0] < 1 || t->dim[0] > 1 << 16) {
+		err_set(e, ERR_INPUT, "tensor '%s' is not a vector of f32", t->name);
+		return NULL;
+	}
+	float *d = malloc(2 * (size_t)t->dim[0] * sizeof *d);
+	if (!d)
+		err_nomem(e);
+	for (size_t i = 0; d && i < t->dim[0]; i++) {
+		uint32_t u = load_u32(data + 4 * i);
+		memcpy(&d[i], &u, 4);
+	}
+	return d;
+}
+
+static int put_factors(const struct gguf_model *m, struct json_writer *w, const char *key, const char *name, struct err *e)
+{
+	const uint8_t *data;
+	const struct gguf_tensor *t = gguf_model_tensor(m, name, &data);
+	if (!t)
+		return err_set(e, ERR_INPUT, "tensor '%s' is missing", name);
+	float *d = read_vector(t, data, e);
+	if (d)
+		config_print_floats(w, key, d, (size_t)t->dim[0]);
+	free(d);
+	return d ? ERR_OK : e->code;
+}
+
+/* The divisors of short and of long texts become rope_scaling. */
+static int put_longrope(const struct gguf_model *m, struct json_writer *w, struct err *e)
+{
+	uint64_t original;
+	double attn = 1;
+	bool known = gguf_uint(gguf_model_key(m, "rope.scaling.original_context_length"), 0, &original);
+	if (known && m->arch->default_original_context)
+		jw_uint(w, "original_max_position_embeddings", original);
+	gguf_float(gguf_model_key(m, "rope.scaling.attn_factor"), 0, &attn);
+	jw_object(w, "rope_scaling");
+	jw_string(w, "rope_type", "longrope");
+	config_print_float(w, "attention_factor", (float)attn);
+	if (known)
+		jw_uint(w, "original_max_position_embeddings", original);
+	int rc = put_factors(m, w, "short_factor", gguf_rope_tensors[1], e);
+	if (!rc)
+		rc = put_factors(m, w, "long_factor", gguf_rope_tensors[2], e);
+	jw_end_object(w);
+	return rc;
+}
+
 /* rope_freqs.weight becomes the llama3 parameters that explain it, or quire's own rope_divisors. */
 static int put_divisors(const struct gguf_model *m, struct json_writer *w, const struct gguf_tensor *t, const uint8_t *data,
 			struct err *e)
 {
 	double theta = 10000;
 	uint64_t context = 0, original = 0;
-	if (t->ndim != 1 || strcmp(t->codec->name, "f32") || t->dim[0] < 1 || t->dim[0] > 1 << 16)
-		return err_set(e, ERR_INPUT, "tensor '%s' is not a vector of f32", t->name);
-	size_t n = (size_t)t->dim[0];
-	float *d = malloc(2 * n * sizeof *d);
+	float *d = read_vector(t, data, e); /* with room for as many again */
 	if (!d)
-		return err_nomem(e);
+		return e->code;
+	size_t n = (size_t)t->dim[0];
 	bool plain = true;
-	for (size_t i = 0; i < n; i++) {
-		uint32_t u = load_u32(data + 4 * i);
-		memcpy(&d[i], &u, 4);
+	for (size_t i = 0; i < n; i++)
 		plain &= d[i] == 1;
-	}
 	gguf_float(gguf_model_key(m, "rope.freq_base"), 0, &theta);
 	gguf_uint(gguf_model_key(m, "context_length"), 0, &context);
 	gguf_uint(gguf_model_key(m, "rope.scaling.original_context_length"), 0, &original);
@@ -235,6 +291,8 @@ static int put_scaling(const struct gguf_model *m, struct json_writer *w, struct
 	const struct gguf_tensor *t = gguf_model_tensor(m, "rope_freqs.weight", &data);
 	if (t)
 		return put_divisors(m, w, t, data, e);
+	if (gguf_model_tensor(m, gguf_rope_tensors[1], NULL))
+		return put_longrope(m, w, e);
 	const char *s = gguf_string(gguf_model_key(m, "rope.scaling.type"), &len);
 	if (s && len < sizeof type && !memchr(s, '\0', len) && utf8_valid(s, len))
 		snprintf(type, sizeof type, "%.*s", (int)len, s);

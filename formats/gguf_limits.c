@@ -93,10 +93,11 @@ int gguf_expressible(const struct config *c, struct notes *n, struct err *e)
 			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for layer %u without positions", i);
 	}
 	/* only the loaders of the families with interleaved rotation look for rope_freqs.weight */
-	if ((r->divisors || r->scaling == ROPE_LLAMA3) && role_gguf_layout(c->arch, ROLE_Q) != LAYOUT_ROPE_PAIRS)
+	bool longrope = r->scaling == ROPE_LONGROPE, by_dimension = (r->divisors && !longrope) || r->scaling == ROPE_LLAMA3;
+	if (by_dimension && role_gguf_layout(c->arch, ROLE_Q) != LAYOUT_ROPE_PAIRS)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF cannot hold frequency scaling by dimension for %s", c->arch->name);
-	if (r->scaling == ROPE_LONGROPE || (r->divisors && r->attention_factor != 1))
-		return err_set(e, ERR_UNSUPPORTED, "writing longrope positions to GGUF is not supported");
+	if (longrope && !c->arch->gguf_loader.longrope)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program runs %s with positions of type longrope", c->arch->gguf);
 	if (r->scaling == ROPE_YARN && !r->truncate)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for yarn without truncation");
 	int rc = loads(c, e);

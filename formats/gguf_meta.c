@@ -50,6 +50,11 @@ static void put_scaling(struct gguf_writer *w, const struct config *c)
 {
 	const struct rope *r = &c->rope;
 	char key[160];
+	if (r->scaling == ROPE_LONGROPE) {
+		/* the divisors are tensors */
+		put_count(w, c, "rope.scaling.original_context_length", r->original_context);
+		put_float(w, c, "rope.scaling.attn_factor", r->attention_factor);
+	}
 	if (r->scaling != ROPE_LINEAR && r->scaling != ROPE_YARN)
 		return;
 	const char *type = r->scaling == ROPE_LINEAR ? "linear" : "yarn";

@@ -53,6 +53,10 @@ int gguf_write_pre(struct json_writer *w, const struct gguf *g, const struct pre
 
 /* The other way. Divisors of llama3 frequency scaling, [dims / 2]. */
 void gguf_rope_divisors(const struct rope *r, float *out);
+/* Tensors that say how positions turn: keys of config.json. rope_freqs.weight, and those of longrope. */
+enum { ROPE_TENSORS = 3 };
+extern const char *const gguf_rope_tensors[ROPE_TENSORS];
+bool gguf_rope_tensor(const char *name);
 /* ERR_UNSUPPORTED for a model that no program would load from GGUF, or that it cannot say; notes for what runs otherwise. */
 int gguf_expressible(const struct config *c, struct notes *n, struct err *e);
 int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e);

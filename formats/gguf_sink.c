@@ -169,27 +169,38 @@ static int add_parts(struct gguf_writer *w, struct slot **slot, size_t left, siz
 	return rc;
 }
 
-/* Gives every tensor its place. */
-static int place_tensors(struct sink *k, struct gguf_writer *w, uint64_t *divisors_at, struct err *e)
+/* Is gguf_rope_tensors[i] written? */
+static bool has_rope_tensor(const struct rope *r, int i)
 {
-	struct slot freqs = { .name = "rope_freqs.weight", .layer = UINT32_MAX }, **order;
+	bool longrope = r->scaling == ROPE_LONGROPE;
+	return i ? longrope : r->scaling == ROPE_LLAMA3 || (r->divisors && !longrope);
+}
+
+/* Gives every tensor its place. */
+static int place_tensors(struct sink *k, struct gguf_writer *w, uint64_t rope_at[ROPE_TENSORS], struct err *e)
+{
+	struct slot rope[ROPE_TENSORS], **order;
 	const struct rope *r = &k->config->rope;
 	size_t count = 0;
 	int rc = 0;
-	order = malloc((k->plan->count + 1) * sizeof *order);
+	order = malloc((k->plan->count + ROPE_TENSORS) * sizeof *order);
 	if (!order)
 		return err_nomem(e);
 	for (size_t i = 0; i < k->plan->count; i++)
 		if (k->slot[i].name[0])
 			order[count++] = &k->slot[i];
-	if (r->scaling == ROPE_LLAMA3 || r->divisors)
-		order[count++] = &freqs;
+	for (int i = 0; i < ROPE_TENSORS; i++) {
+		rope[i] = (struct slot){ .layer = UINT32_MAX, .index = (size_t)i };
+		snprintf(rope[i].name, sizeof rope[i].name, "%s", gguf_rope_tensors[i]);
+		if (has_rope_tensor(r, i))
+			order[count++] = &rope[i];
+	}
 	qsort(order, count, sizeof *order, by_place);
 	for (size_t i = 0, n; i < count && !rc; i += n) {
 		n = 1;
-		if (order[i] == &freqs) {
-			const struct tensor divisors = { .name = freqs.name, .codec = codec_find("f32"), .ndim = 1, .dim = { r->dims / 2 } };
-			rc = gguf_add_tensor(w, &divisors, divisors_at, e);
+		if (!order[i]->item) {
+			const struct tensor divisors = { .name = order[i]->name, .codec = codec_find("f32"), .ndim = 1, .dim = { r->dims / 2 } };
+			rc = gguf_add_tensor(w, &divisors, &rope_at[order[i]->index], e);
 			continue;
 		}
 		const struct tensor *t = &order[i]->item->out;
@@ -296,7 +307,7 @@ static int put_metadata(struct gguf_writer *w, const struct checkpoint *src, con
 	return rc;
 }
 
-static int write_divisors(struct sink *k, uint64_t offset, struct err *e)
+static int write_divisors(struct sink *k, int which, uint64_t offset, struct err *e)
 {
 	const struct rope *r = &k->config->rope;
 	size_t n = r->dims / 2;
@@ -305,7 +316,7 @@ static int write_divisors(struct sink *k, uint64_t offset, struct err *e)
 	int rc = d && raw ? 0 : err_nomem(e);
 	if (!rc) {
 		if (r->divisors)
-			memcpy(d, r->divisors, n * sizeof *d);
+			memcpy(d, which == 2 ? r->far : r->divisors, n * sizeof *d);
 		else
 			gguf_rope_divisors(r, d);
 		for (size_t i = 0; i < n; i++) {
@@ -320,7 +331,7 @@ static int write_divisors(struct sink *k, uint64_t offset, struct err *e)
 	return rc;
 }
 
-static int write_front(struct sink *k, struct gguf_writer *w, uint64_t divisors_at, struct err *e)
+static int write_front(struct sink *k, struct gguf_writer *w, const uint64_t rope_at[ROPE_TENSORS], struct err *e)
 {
 	struct strbuf header = { 0 };
 	static const uint8_t zeros[GGUF_ALIGNMENT];
@@ -333,8 +344,9 @@ static int write_front(struct sink *k, struct gguf_writer *w, uint64_t divisors_
 	/* the padding of the last tensor, which nothing else writes; gaps before it read as zeros */
 	if (!rc && w->data_bytes)
 		rc = out_pwrite(k->file, zeros, sizeof zeros, k->end - sizeof zeros, e);
-	if (!rc && divisors_at != UINT64_MAX)
-		rc = write_divisors(k, divisors_at, e);
+	for (int i = 0; i < ROPE_TENSORS && !rc; i++)
+		if (has_rope_tensor(&k->config->rope, i))
+			rc = write_divisors(k, i, rope_at[i], e);
 	return rc;
 }
 
@@ -476,7 +488,7 @@ static void sink_close(struct tensor_sink *base)
 static int prepare(struct sink *k, const char *path, const struct checkpoint *src, const struct write_options *o, struct err *e)
 {
 	struct gguf_writer w = { .notes = o ? o->notes : NULL };
-	uint64_t divisors_at = UINT64_MAX;
+	uint64_t rope_at[ROPE_TENSORS] = { 0 };
 	/* between GGUF files, what quire does not know is carried over */
 	bool keep = src && src->format == &format_gguf;
 	int rc = 0;
@@ -487,11 +499,11 @@ static int prepare(struct sink *k, const char *path, const struct checkpoint *sr
 	if (!rc)
 		rc = put_metadata(&w, src, k->config, o, e);
 	if (!rc)
-		rc = place_tensors(k, &w, &divisors_at, e);
+		rc = place_tensors(k, &w, rope_at, e);
 	if (!rc && path)
 		rc = out_open(path, &k->file, e);
 	if (!rc && path)
-		rc = write_front(k, &w, divisors_at, e);
+		rc = write_front(k, &w, rope_at, e);
 	gguf_writer_release(&w);
 	return rc;
 }

@@ -100,7 +100,7 @@ int attention_mass(struct model *model, const struct windows *text, size_t windo
 	m.scratch = malloc((size_t)thread_count() * text->ctx * text->ctx * sizeof(float));
 	m.sum = malloc(s.batch * heads * sizeof *m.sum);
 	if (!rc)
-		rc = m.q && m.k && m.scratch && m.sum ? phase_table_fill(&m.table, model, 0, text->ctx, e) : err_nomem(e);
+		rc = m.q && m.k && m.scratch && m.sum ? phase_table_fill(&m.table, model, 0, text->ctx, text->ctx, e) : err_nomem(e);
 	for (uint32_t i = 0; i < c->layers && !rc; i++) {
 		struct model_tap tap = { .qkv = see_qkv, .arg = &m };
 		double total = 0;

@@ -116,6 +116,7 @@ struct gguf_loader {
 	bool only_tied;              /* the head is the embedding, whatever else is stored */
 	bool only_own;               /* the head is never the embedding */
 	bool partial;                /* positions in a part of a head */
+	bool longrope;               /* the two lists of divisors of longrope */
 	bool betas;                  /* reads those of yarn */
 	uint32_t unturned;           /* every so-manieth layer has no positions; 0: all have */
 };
@@ -141,6 +142,8 @@ struct arch {
 	bool learned_positions;      /* ROLE_POSITIONS, and nothing is turned */
 	bool equal_heads;            /* its class has as many KV heads as heads */
 	bool partial_rotary;         /* partial_rotary_factor is honoured */
+	uint32_t default_original_context; /* original_max_position_embeddings is a key of the class itself; 0: it is not */
+	bool only_longrope;          /* its class knows no other scaling of positions, and that one under older names too */
 	enum turning_rule turning;
 	bool temper;                 /* queries grow with their position: rope.temper */
 	const struct config_key *keys; /* NULL, or ended by KEY_END: rows beside the common ones, or in their place (keys.h) */

@@ -33,6 +33,8 @@ struct rope {
 	 * `rope_divisors`, in the arena.
 	 */
 	const float *divisors;
+	/* longrope: as many of texts that get longer than original_context; divisors are of those that do not */
+	const float *far;
 };
 
 struct layer_config {

@@ -53,12 +53,10 @@ static void print_rope(const struct config *c, struct json_writer *w, bool param
 	}
 	if (r->dims != c->head_dim)
 		config_key_print(c, config_key_of(c->arch, offsetof(struct config, rope.part)), w);
-	if (!r->divisors)
-		return;
-	jw_array(w, "rope_divisors");
-	for (uint32_t i = 0; i < r->dims / 2; i++)
-		config_print_float(w, NULL, r->divisors[i]);
-	jw_end_array(w);
+	if (c->arch->default_original_context && r->scaling != ROPE_NONE)
+		jw_uint(w, "original_max_position_embeddings", r->original_context);
+	if (r->divisors && r->scaling != ROPE_LONGROPE)
+		config_print_floats(w, "rope_divisors", r->divisors, r->dims / 2);
 }
 
 static void print_windows(const struct config *c, struct json_writer *w, uint32_t window, bool all)

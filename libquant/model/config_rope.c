@@ -37,8 +37,9 @@ static int number(const struct source *s, const char *key, double absent, float 
 static int original_context(const struct source *s, struct config *c)
 {
 	const struct json *j = json_get(s->root, "original_max_position_embeddings");
-	int64_t v = c->context;
-	if (json_is_null(j))
+	uint32_t own = c->arch->default_original_context;
+	int64_t v = own ? own : c->context;
+	if (json_is_null(j) && !own)
 		j = json_get(s->dict, "original_max_position_embeddings");
 	if (!json_is_null(j) && (!json_int(j, &v) || v < 1 || v > INT32_MAX))
 		return err_set(s->err, ERR_INPUT, "config.json: original_max_position_embeddings is not a length");
@@ -93,6 +94,39 @@ static int parse_yarn(const struct source *s, struct config *c)
 	return number(s, "attention_factor", a, &r->attention_factor);
 }
 
+/* n numbers above 0, in the arena. */
+static int numbers(const struct source *s, const struct json *list, const char *key, struct config *c, const float **out)
+{
+	size_t n = c->rope.dims / 2, i = 0;
+	if (json_kind(list) != JSON_ARRAY || json_count(list) != n)
+		return err_set(s->err, ERR_INPUT, "config.json: %s is not a list of %zu numbers", key, n);
+	float *d = arena_array(&c->arena, n, sizeof *d);
+	if (!d)
+		return err_nomem(s->err);
+	for (const struct json *j = json_first(list); j; j = json_next(j), i++) {
+		double v;
+		if (!json_number(j, &v) || !(v > 1e-12 && v < 1e12))
+			return err_set(s->err, ERR_INPUT, "config.json: %s[%zu] is not a number above 0", key, i);
+		d[i] = (float)v;
+	}
+	*out = d;
+	return ERR_OK;
+}
+
+static int parse_longrope(const struct source *s, struct config *c)
+{
+	struct rope *r = &c->rope;
+	int rc = original_context(s, c);
+	if (c->arch->local_theta)
+		return err_set(s->err, ERR_UNSUPPORTED, "config.json: rope type \"longrope\" is not supported for %s", c->arch->name);
+	if (rc || (rc = number(s, "factor", (double)c->context / r->original_context, &r->factor)) ||
+	    (rc = numbers(s, json_get(s->dict, "short_factor"), "rope short_factor", c, &r->divisors)) ||
+	    (rc = numbers(s, json_get(s->dict, "long_factor"), "rope long_factor", c, &r->far)))
+		return rc;
+	double a = r->factor <= 1 ? 1 : sqrt(1 + log(r->factor) / log(r->original_context));
+	return number(s, "attention_factor", a, &r->attention_factor);
+}
+
 static const struct {
 	const char *name;
 	enum rope_scaling scaling;
@@ -102,6 +136,7 @@ static const struct {
 	{ "linear", ROPE_LINEAR, parse_linear },
 	{ "llama3", ROPE_LLAMA3, parse_llama3 },
 	{ "yarn", ROPE_YARN, parse_yarn },
+	{ "longrope", ROPE_LONGROPE, parse_longrope },
 };
 enum { TYPES = sizeof types / sizeof *types };
 
@@ -110,22 +145,9 @@ static int parse_divisors(const struct source *s, struct config *c)
 	const struct json *list = json_get(s->root, "rope_divisors");
 	if (json_is_null(list))
 		return ERR_OK;
-	size_t n = c->rope.dims / 2, i = 0;
-	if (json_kind(list) != JSON_ARRAY || json_count(list) != n)
-		return err_set(s->err, ERR_INPUT, "config.json: rope_divisors is not a list of %zu numbers", n);
 	if (c->rope.scaling != ROPE_NONE)
 		return err_set(s->err, ERR_INPUT, "config.json: rope_divisors and a rope type exclude each other");
-	float *d = arena_array(&c->arena, n, sizeof *d);
-	if (!d)
-		return err_nomem(s->err);
-	for (const struct json *j = json_first(list); j; j = json_next(j), i++) {
-		double v;
-		if (!json_number(j, &v) || !(v > 1e-12 && v < 1e12))
-			return err_set(s->err, ERR_INPUT, "config.json: rope_divisors[%zu] is not a number above 0", i);
-		d[i] = (float)v;
-	}
-	c->rope.divisors = d;
-	return ERR_OK;
+	return numbers(s, list, "rope_divisors", c, &c->rope.divisors);
 }
 
 /* The object may say a value again that has a key of its own. */
@@ -194,6 +216,14 @@ static int parse_temper(const struct source *s, struct config *c)
 	return original_context(s, c);
 }
 
+/* NULL: none that the class knows. */
+static const char *type_of(const struct arch *a, const char *name)
+{
+	if (!name || !a->only_longrope || !strcmp(name, "default") || !strcmp(name, "longrope"))
+		return name;
+	return !strcmp(name, "su") || !strcmp(name, "yarn") ? "longrope" : NULL;
+}
+
 int config_parse_rope(struct config *c, const struct json *root, struct err *e)
 {
 	if (c->arch->learned_positions) {
@@ -223,7 +253,7 @@ int config_parse_rope(struct config *c, const struct json *root, struct err *e)
 		return rc;
 	if (c->arch->temper && (rc = parse_temper(&s, c)))
 		return rc;
-	const char *type = json_is_null(name) ? "default" : json_string(name);
+	const char *type = type_of(c->arch, json_is_null(name) ? "default" : json_string(name));
 	for (int i = 0; type && i < TYPES; i++)
 		if (!strcmp(type, types[i].name)) {
 			c->rope.scaling = types[i].scaling;
@@ -233,8 +263,9 @@ int config_parse_rope(struct config *c, const struct json *root, struct err *e)
 			return rc ? rc : parse_divisors(&s, c);
 		}
 	return err_set(e, ERR_UNSUPPORTED,
-		       "config.json: rope type \"%.60s\" is not supported (supported: default, linear, llama3, yarn)",
-		       type ? type : "?");
+		       "config.json: rope type \"%.60s\" is not supported (supported: %s)",
+		       type ? type : json_string(name) ? json_string(name) : "?",
+		       c->arch->only_longrope ? "default, longrope" : "default, linear, llama3, yarn, longrope");
 }
 
 void config_print_float(struct json_writer *w, const char *key, float v)
@@ -249,6 +280,14 @@ void config_print_float(struct json_writer *w, const char *key, float v)
 	if (v == floorf(v) && fabsf(v) < 1e9f)
 		snprintf(text, sizeof text, "%.1f", (double)v);
 	jw_raw(w, key, text);
+}
+
+void config_print_floats(struct json_writer *w, const char *key, const float *v, size_t n)
+{
+	jw_array(w, key);
+	for (size_t i = 0; i < n; i++)
+		config_print_float(w, NULL, v[i]);
+	jw_end_array(w);
 }
 
 void config_print_rope(const struct config *c, struct json_writer *w, bool with_theta)
@@ -269,6 +308,11 @@ void config_print_rope(const struct config *c, struct json_writer *w, bool with_
 	if (r->scaling == ROPE_LLAMA3) {
 		config_print_float(w, "low_freq_factor", r->low_freq);
 		config_print_float(w, "high_freq_factor", r->high_freq);
+	}
+	if (r->scaling == ROPE_LONGROPE) {
+		config_print_float(w, "attention_factor", r->attention_factor);
+		config_print_floats(w, "short_factor", r->divisors, r->dims / 2);
+		config_print_floats(w, "long_factor", r->far, r->dims / 2);
 	}
 	if (r->scaling == ROPE_YARN) {
 		config_print_float(w, "beta_fast", r->beta_fast);

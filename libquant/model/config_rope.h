@@ -10,6 +10,7 @@ int config_parse_rope(struct config *c, const struct json *root, struct err *e);
 void config_print_rope(const struct config *c, struct json_writer *w, bool with_theta);
 /* The shortest decimal that reads back as this float. */
 void config_print_float(struct json_writer *w, const char *key, float v);
+void config_print_floats(struct json_writer *w, const char *key, const float *v, size_t n);
 const char *activation_name(enum activation a);
 bool activation_find(const char *name, enum activation *out);
 

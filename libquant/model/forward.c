@@ -528,7 +528,7 @@ int model_layer(struct model_run *r, uint32_t layer, float *hidden, const struct
 	if (!p.n)
 		return ERR_OK;
 	if ((rc = make_room(r, &b, e)) || (rc = reserve(r, r->stride, e)) ||
-	    (rc = phase_table_fill(&r->phases, r->m, p.start, p.len, e)))
+	    (rc = phase_table_fill(&r->phases, r->m, p.start, p.len, p.cache ? kv_capacity(p.cache) : p.len, e)))
 		return rc;
 	unsigned part = tap ? tap->part : 0, end = b.part[part ? part : b.parts];
 	for (unsigned i = b.part[part ? part - 1 : 0]; i < end && !rc && !p.stopped; i++) {

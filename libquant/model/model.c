@@ -187,6 +187,9 @@ static int load_all(struct model *m, struct err *e)
 	const struct rope local = { .theta = c->local_theta, .dims = r.dims, .attention_factor = 1 };
 	if (c->local_theta > 0)
 		rope_frequencies(&local, m->inv_freq + r.dims / 2);
+	r.divisors = r.far;
+	if (r.far)
+		rope_frequencies(&r, m->inv_freq + r.dims / 2);
 	return ERR_OK;
 }
 

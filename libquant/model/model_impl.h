@@ -9,7 +9,7 @@ struct model {
 	struct weight *weight;   /* by site_id */
 	float **vector;
 	struct tensor *replaced; /* what model_replace put in, by site_id */
-	float *inv_freq;         /* [rope.dims / 2], and as many again of layers that turn with local_theta */
+	float *inv_freq;         /* [rope.dims / 2], and as many again of layers that turn with local_theta, or of long texts */
 	float rope_scale;
 	bool streaming;
 	struct kv_codecs kv;

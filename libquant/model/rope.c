@@ -98,10 +98,12 @@ void rope_rotate_back(float *x, size_t heads, size_t head_dim, size_t half, cons
 		}
 }
 
-int phase_table_fill(struct phase_table *t, const struct model *m, size_t first, size_t n, struct err *e)
+int phase_table_fill(struct phase_table *t, const struct model *m, size_t first, size_t n, size_t reach, struct err *e)
 {
+	const struct rope *r = &m->config->rope;
+	bool far = r->far && reach > r->original_context;
 	size_t half = m->config->rope.dims / 2, tables = m->config->local_theta > 0 ? 2 : 1, size;
-	if (t->model == m && t->count >= n && t->first == first)
+	if (t->model == m && t->count >= n && t->first == first && t->far == far)
 		return ERR_OK;
 	phase_table_release(t);
 	if (__builtin_mul_overflow(n, tables * half, &size) || size > SIZE_MAX / sizeof(float) / 2)
@@ -115,7 +117,8 @@ int phase_table_fill(struct phase_table *t, const struct model *m, size_t first,
 	t->model = m;
 	t->first = first;
 	t->count = n;
-	rope_table(&(struct rope_angles){ m->inv_freq, half, m->rope_scale }, first, n, t->cosine, t->sine);
+	t->far = far;
+	rope_table(&(struct rope_angles){ m->inv_freq + (far ? half : 0), half, m->rope_scale }, first, n, t->cosine, t->sine);
 	if (tables > 1)
 		rope_table(&(struct rope_angles){ m->inv_freq + half, half, 1 }, first, n, t->cosine + n * half, t->sine + n * half);
 	return ERR_OK;

@@ -3,7 +3,7 @@
 /*
  * Rotary positions (Su et al., arXiv:2104.09864), half-split pairing as in
  * Hugging Face files: dimension j turns with j + dims/2. Scalings: linear,
- * llama3 (Llama 3.1), YaRN (arXiv:2309.00071).
+ * llama3 (Llama 3.1), YaRN (arXiv:2309.00071), LongRoPE (arXiv:2402.13753).
  */
 #include <stddef.h>
 
@@ -32,10 +32,15 @@ void rope_rotate_back(float *x, size_t heads, size_t head_dim, size_t half, cons
 struct phase_table {
 	const struct model *model;
 	size_t first, count;
+	bool far;                    /* longrope: of texts that get longer than those it was trained on */
 	float *cosine, *sine;        /* [count, rope dims / 2]; behind these, those of layers that turn with local_theta */
 };
-/* Of positions first ... first + n - 1; does nothing when the table holds these. The model must outlive it. ERR_NOMEM. */
-int phase_table_fill(struct phase_table *t, const struct model *m, size_t first, size_t n, struct err *e);
+/*
+ * Of positions first ... first + n - 1; does nothing when the table holds these. reach: how long the text may get, at least
+ * first + n; longrope turns every position of a text by that, so keys that are kept must all have had the same. The model must
+ * outlive it. ERR_NOMEM.
+ */
+int phase_table_fill(struct phase_table *t, const struct model *m, size_t first, size_t n, size_t reach, struct err *e);
 void phase_table_release(struct phase_table *t);
 
 /* A layer's, [count, rope dims / 2], borrowed from the table; NULL: it has no positions. */

@@ -31,7 +31,7 @@ int tape_new(const struct model *m, const struct config *c, size_t seqs, size_t 
 	if (!t)
 		return err_nomem(e);
 	*t = (struct tape){ .m = m, .c = c, .seqs = seqs, .ctx = ctx };
-	int rc = phase_table_fill(&t->phases, m, 0, ctx, e);
+	int rc = phase_table_fill(&t->phases, m, 0, ctx, ctx, e);
 	if (rc) {
 		tape_free(t);
 		*out = NULL;

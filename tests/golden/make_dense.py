@@ -3,7 +3,7 @@
 
 usage: make_dense.py [CASE...]     needs torch and transformers; seeds are those of the names
 
-A family's cases are CASES of families/NAME.py, with the vocabulary of characters/tokenizer.json. It may have more:
+A family's cases are CASES of families/NAME.py, with the vocabulary of characters/tokenizer.json, so that commands can be run on them. It may have more:
   tensors(case, tensors)   changes them to how they are stored, where the class saves others
   converter(case, config)  for make_families.py: adds to the config what llama.cpp's converter asks for and files lack
 """

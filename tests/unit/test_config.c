@@ -193,6 +193,15 @@ static void rope_types(void **state)
 	assert_true(c.rope.divisors[3] == 4.5f);
 	config_release(&c);
 	refuses("llama", "\"rope_divisors\":[1,2,3]", ERR_INPUT, "list of 4");
+	/* yarn is what the first phi3 called longrope; of the two contexts the class reads its own, whose default is 4096 */
+	c = good("phi3", "\"max_position_embeddings\":131072,\"rope_scaling\":{\"type\":\"yarn\",\"short_factor\":[1,1,1,1],"
+			 "\"long_factor\":[2,2,2,2],\"original_max_position_embeddings\":77}");
+	assert_true(c.rope.scaling == ROPE_LONGROPE && c.rope.original_context == 4096 && c.rope.far[3] == 2);
+	assert_true(fabsf(c.rope.attention_factor - 1.1902381f) < 1e-6f); /* the root of 1 + ln 32 / ln 4096 */
+	config_release(&c);
+	refuses("phi3", "\"rope_scaling\":{\"type\":\"linear\",\"factor\":2}", ERR_UNSUPPORTED, "supported: default, longrope");
+	refuses("phi3", "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1,1],\"long_factor\":[1,1,1,1]}", ERR_INPUT, "short_factor");
+	refuses("phi3", "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1,1,1]}", ERR_INPUT, "long_factor");
 	refuses("llama", "\"rope_divisors\":[1,2,3,0]", ERR_INPUT, "rope_divisors[3]");
 	refuses("llama", "\"rope_scaling\":{\"type\":\"dynamic\",\"factor\":2}", ERR_UNSUPPORTED, "default, linear, llama3, yarn");
 	refuses("llama", "\"rope_scaling\":{\"type\":7}", ERR_UNSUPPORTED, "rope type");
@@ -316,14 +325,14 @@ static bool same(const struct config *a, const struct config *b)
 		  a->rope.theta == b->rope.theta && a->local_theta == b->local_theta && a->rope.dims == b->rope.dims && a->rope.scaling == b->rope.scaling &&
 		  a->rope.factor == b->rope.factor && a->rope.low_freq == b->rope.low_freq && a->rope.high_freq == b->rope.high_freq &&
 		  a->rope.original_context == b->rope.original_context && a->rope.attention_factor == b->rope.attention_factor &&
-		  a->rope.beta_fast == b->rope.beta_fast && !a->rope.divisors == !b->rope.divisors;
+		  a->rope.beta_fast == b->rope.beta_fast && !a->rope.divisors == !b->rope.divisors && !a->rope.far == !b->rope.far;
 	for (uint32_t i = 0; ok && i < a->layers; i++) {
 		const struct layer_config *x = &a->layer[i], *y = &b->layer[i];
 		ok = x->heads == y->heads && x->kv_heads == y->kv_heads && x->window == y->window && x->kv_source == y->kv_source &&
 		     x->ffn == y->ffn && x->rope == y->rope && x->local == y->local;
 	}
 	for (uint32_t i = 0; ok && a->rope.divisors && i < a->rope.dims / 2; i++)
-		ok = a->rope.divisors[i] == b->rope.divisors[i];
+		ok = a->rope.divisors[i] == b->rope.divisors[i] && (!a->rope.far || a->rope.far[i] == b->rope.far[i]);
 	return ok;
 }
 
@@ -339,6 +348,9 @@ static void printing_round_trips(void **state)
 		{ "llama", "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":8,\"original_max_position_embeddings\":512,\"beta_fast\":16}" },
 		{ "llama", "\"rope_scaling\":{\"type\":\"linear\",\"factor\":1.7}" },
 		{ "llama", "\"rope_divisors\":[1,1.1,3.3,8]" },
+		{ "llama", "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1,1.5,2],\"long_factor\":[1,2,4,8],\"factor\":4}" },
+		{ "phi3", "\"rope_scaling\":{\"type\":\"su\",\"short_factor\":[1,1.5,2],\"long_factor\":[1,4,8]},\"partial_rotary_factor\":0.75,"
+			  "\"original_max_position_embeddings\":512,\"max_position_embeddings\":2048" },
 		{ "llama", "\"kv_heads_per_layer\":[8,4,4,2],\"kv_source_layer\":[0,1,1,3]" },
 		{ "llama", "\"window_per_layer\":[0,8,0,0]" },
 		{ "mistral", "" },

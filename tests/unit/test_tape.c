@@ -263,17 +263,17 @@ static void phases_of_layers(void **state)
 	float scale = rope_frequencies(r, inverse);
 	assert_true(scale > 1.05f);
 	for (size_t first = 0; first < 80; first += 40) {
-		ok(phase_table_fill(&p, t.model, first, CTX, &e));
+		ok(phase_table_fill(&p, t.model, first, CTX, first + CTX, &e));
 		struct phases a = phases_of(&p, 0);
 		rope_table(&(struct rope_angles){ inverse, half, scale }, first + CTX - 1, 1, cosine, sine);
 		assert_memory_equal(a.cosine + (CTX - 1) * half, cosine, half * sizeof *cosine);
 		assert_memory_equal(a.sine + (CTX - 1) * half, sine, half * sizeof *sine);
 		assert_null(phases_of(&p, 1).cosine);
 		assert_null(phases_of(&p, 1).sine);
-		ok(phase_table_fill(&p, t.model, first, CTX - 1, &e));
+		ok(phase_table_fill(&p, t.model, first, CTX - 1, first + CTX, &e));
 		assert_ptr_equal(phases_of(&p, 0).cosine, a.cosine);
 	}
-	assert_int_equal(phase_table_fill(&p, t.model, 0, SIZE_MAX / 8, &e), ERR_NOMEM);
+	assert_int_equal(phase_table_fill(&p, t.model, 0, SIZE_MAX / 8, SIZE_MAX / 8, &e), ERR_NOMEM);
 	assert_null(phases_of(&p, 0).cosine);
 	phase_table_release(&p);
 	trained_close(&t);
@@ -402,7 +402,7 @@ static void check_stretch(struct trained *t, uint32_t layer, unsigned from, unsi
 	size_t out_size = TOKENS * b->value[out].width;
 	struct phase_table phases = { 0 };
 	struct given g;
-	ok(phase_table_fill(&phases, t->model, 0, CTX, &e));
+	ok(phase_table_fill(&phases, t->model, 0, CTX, CTX, &e));
 	float *seed = noise(out_size, &rng, 1), *result = some(out_size, sizeof *result);
 	double *wide = doubles(seed, out_size);
 	struct checked c = { .what = what, .out = out, .out_size = out_size, .seed = wide };
