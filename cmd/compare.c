@@ -264,7 +264,8 @@ static double kv_element(const struct compare *c, const struct variant *v)
 {
 	struct kv_codecs kv = model_kv(v->loaded->model);
 	size_t dim = v->loaded->config.head_dim;
-	if (!v->kv && !v->kv_v)
+	const struct kv_choice chosen = variant_kv(v);
+	if (!kv_chosen(&chosen))
 		return c->kv_element;
 	return (double)(kv_codec_bytes(&kv.k, dim) + kv_codec_bytes(&kv.v, dim)) / (2 * (double)dim);
 }

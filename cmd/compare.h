@@ -67,6 +67,11 @@ struct compare {
 	double seconds;                  /* the run that measured, all variants and the reference */
 };
 
+static inline struct kv_choice variant_kv(const struct variant *v)
+{
+	return (struct kv_choice){ v->kv, v->kv_v, v->kv_rotate != NULL };
+}
+
 /* From --schemes, --plan and the further arguments. ERR_USAGE: nothing to compare, a name twice, an unknown scheme or method. */
 int compare_variants(struct compare *c, const char *const *files, size_t count, struct err *e);
 /* Checks --stats and finds the method that goes with it; before compare_variants. */

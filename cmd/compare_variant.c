@@ -262,12 +262,13 @@ static void add_text(struct sha256 *h, const char *s)
 
 static int open_variant(struct variant *v, const char *path, struct err *e)
 {
+	const struct kv_choice chosen = variant_kv(v);
 	struct kv_codecs kv;
 	v->loaded = calloc(1, sizeof *v->loaded);
 	int rc = v->loaded ? loaded_open(v->loaded, path, e) : err_nomem(e);
-	if (rc || !(v->kv || v->kv_v))
+	if (rc || !kv_chosen(&chosen))
 		return rc;
-	rc = kv_codecs_find(v->kv, v->kv_v, v->kv_rotate != NULL, v->loaded->config.head_dim, &kv, e);
+	rc = kv_codecs_find(&chosen, v->loaded->config.head_dim, &kv, e);
 	if (!rc)
 		model_set_kv(v->loaded->model, kv);
 	return rc;

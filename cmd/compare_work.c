@@ -11,11 +11,8 @@ static int run_id(const struct compare *c, const struct variant *v, struct run_i
 {
 	int rc = run_id_make(id, v->loaded, NULL, &c->w, c->protocol, e);
 	memcpy(id->reference, c->identity, IDENTITY_SIZE); /* worked out once for all */
-	if (v->kv || v->kv_v) {
-		snprintf(id->kv, sizeof id->kv, "%.20s", v->kv ? v->kv : "f32");
-		snprintf(id->kv_v, sizeof id->kv_v, "%.20s", v->kv_v ? v->kv_v : id->kv);
-		id->kv_rotate = v->kv_rotate != NULL;
-	}
+	const struct kv_choice kv = variant_kv(v);
+	run_id_kv(id, &kv);
 	return rc;
 }
 

@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "base/rng.h"
-#include "cmd/command.h"
+#include "cmd/groups.h"
 #include "formats/checkpoint.h"
 #include "formats/file.h"
 #include "formats/generation.h"
@@ -18,8 +18,8 @@ struct generate_options {
 	int64_t tokens, top_k, seed;
 	double temperature, top_p;
 	struct string_list stop;
-	bool no_prompt, no_special, kv_rotate;
-	const char *kv_cache, *kv_cache_v;
+	bool no_prompt, no_special;
+	struct kv_choice kv;
 };
 
 static const struct generate_options generate_defaults = { .tokens = 128, .seed = 1, .temperature = -1, .top_p = 1 };
@@ -31,9 +31,7 @@ static const struct option_row generate_rows[] = {
 	{ "top-p", 0, OPT_DOUBLE, "P", "sample from the likeliest tokens that together have probability P", offsetof(struct generate_options, top_p) },
 	{ "seed", 0, OPT_INT, "N", "seed of the sampling (default 1)", offsetof(struct generate_options, seed) },
 	{ "stop", 0, OPT_LIST, "TEXT", "end before TEXT; may be given several times", offsetof(struct generate_options, stop) },
-	{ "kv-cache", 0, OPT_STRING, "f16|q8_0|q4_0|int8|int4", "codec that keys and values are stored in (default: f32)", offsetof(struct generate_options, kv_cache) },
-	{ "kv-cache-v", 0, OPT_STRING, "CODEC", "codec of the values, when it differs from the keys'", offsetof(struct generate_options, kv_cache_v) },
-	{ "kv-rotate", 0, OPT_FLAG, NULL, "rotate keys and values by a Hadamard matrix per head before coding", offsetof(struct generate_options, kv_rotate) },
+	KV_OPTIONS(offsetof(struct generate_options, kv), "keys and values"),
 	{ "no-prompt", 0, OPT_FLAG, NULL, "print only what is new", offsetof(struct generate_options, no_prompt) },
 	{ "no-special", 0, OPT_FLAG, NULL, "put no BOS before the prompt", offsetof(struct generate_options, no_special) },
 	/* older spellings, still taken */
@@ -293,7 +291,7 @@ static int prepare(struct generation *g, const char *text, size_t len, size_t *l
 	if (!g->run)
 		return e->code;
 	struct kv_codecs kv;
-	if (kv_codecs_find(g->o->kv_cache, g->o->kv_cache_v, g->o->kv_rotate, c->head_dim, &kv, e))
+	if (kv_codecs_find(&g->o->kv, c->head_dim, &kv, e))
 		return e->code;
 	g->cache = kv_cache_new_in(c, n + *limit, kv, e);
 	return g->cache ? ERR_OK : e->code;

@@ -8,16 +8,17 @@
 #include "calib/judge/verify_part.h"
 #include "calib/judge/report.h"
 #include "calib/run/text.h"
-#include "cmd/command.h"
+#include "cmd/groups.h"
 
 struct verify_options {
 	struct common common;
 	const char *data, *against, *protocol, *baseline, *save_baseline, *undecided, *junit, *shard, *output, *draft_length;
-	const char *kv_cache, *kv_cache_v, *attribute;
+	const char *attribute;
+	struct kv_choice kv;
 	int64_t ctx, chunks;
 	double limit[GATE_COUNT]; /* NaN: no gate */
 	double confidence, draft_cost;
-	bool unchanged, merge, github, noise, by_position, copy_test, check_decode, kv_rotate, force;
+	bool unchanged, merge, github, noise, by_position, copy_test, check_decode, force;
 };
 
 static const struct verify_options defaults = {
@@ -36,9 +37,7 @@ static const struct option_row rows[] = {
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", AT(ctx) },
 	{ "windows", 'n', OPT_INT, "N", "use the first N windows only (default: all)", AT(chunks) },
 	{ "protocol", 0, OPT_STRING, "llama|full", "llama: the second half of a window counts (default); full: all", AT(protocol) },
-	{ "kv-cache", 0, OPT_STRING, "f16|q8_0|q4_0|int8|int4", "codec that MODEL's keys and values are stored in (default: f32)", AT(kv_cache) },
-	{ "kv-cache-v", 0, OPT_STRING, "CODEC", "codec of the values, when it differs from the keys'", AT(kv_cache_v) },
-	{ "kv-rotate", 0, OPT_FLAG, NULL, "rotate keys and values by a Hadamard matrix per head before coding", AT(kv_rotate) },
+	KV_OPTIONS(AT(kv), "MODEL's keys and values"),
 	{ "max-ppl-ratio", 0, OPT_DOUBLE, "R", "gate: perplexity over the reference's, at most", LIMIT(GATE_PPL_RATIO) },
 	{ "max-kl", 0, OPT_DOUBLE, "K", "gate: mean KL in nats, at most", LIMIT(GATE_KL) },
 	{ "max-kl-p99", 0, OPT_DOUBLE, "K", "gate: 99th percentile of KL, at most", LIMIT(GATE_KL_P99) },
@@ -233,7 +232,7 @@ static int load(struct run *r, const char *path, struct err *e)
 		warn_notes(&r->model.checkpoint->notes);
 	if (!rc && o->against)
 		warn_notes(&r->reference.checkpoint->notes);
-	if (!rc && !(rc = kv_codecs_find(o->kv_cache, o->kv_cache_v, o->kv_rotate, r->model.config.head_dim, &kv, e)))
+	if (!rc && !(rc = kv_codecs_find(&o->kv, r->model.config.head_dim, &kv, e)))
 		model_set_kv(r->model.model, kv);
 	if (!rc)
 		rc = text_tokens(r->model.tokenizer, o->data, &r->ids, e);
@@ -258,12 +257,7 @@ static void put_names(struct run *r, const char *path)
 	snprintf(id->model_name, sizeof id->model_name, "%s", path);
 	snprintf(id->data_name, sizeof id->data_name, "%s", o->data);
 	snprintf(id->reference_name, sizeof id->reference_name, "%s", reference);
-	if (o->kv_cache || o->kv_cache_v) {
-		const char *keys = o->kv_cache ? o->kv_cache : "f32";
-		snprintf(id->kv, sizeof id->kv, "%.20s", keys);
-		snprintf(id->kv_v, sizeof id->kv_v, "%.20s", o->kv_cache_v ? o->kv_cache_v : keys);
-		id->kv_rotate = o->kv_rotate;
-	}
+	run_id_kv(id, &o->kv);
 }
 
 static int match_baseline(struct run *r, struct err *e)

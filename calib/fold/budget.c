@@ -39,7 +39,7 @@ int budget_cache_find(const char *name, size_t dim, struct budget_cache *out, st
 	snprintf(k, sizeof k, "%.*s", (int)n, name);
 	*out = (struct budget_cache){ 0 };
 	snprintf(out->name, sizeof out->name, "%s", name);
-	int rc = kv_codecs_find(k, plus ? plus + 1 : NULL, false, dim, &out->codecs, e);
+	int rc = kv_codecs_find(&(struct kv_choice){ k, plus ? plus + 1 : NULL, false }, dim, &out->codecs, e);
 	out->element = rc ? 0 : (double)(kv_codec_bytes(&out->codecs.k, dim) + kv_codec_bytes(&out->codecs.v, dim)) / (2 * (double)dim);
 	return rc;
 }

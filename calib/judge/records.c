@@ -1,5 +1,6 @@
 #include "calib/judge/records.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -131,6 +132,15 @@ int run_id_older(const struct run_id *kept, const struct tokenizer *t, bool *old
 	int rc = *kept->merges ? ERR_OK : hash_tokenizer(t, 1, hash, e);
 	*older = !rc && !*kept->merges && !strcmp(kept->tokenizer, hash);
 	return rc;
+}
+
+void run_id_kv(struct run_id *id, const struct kv_choice *kv)
+{
+	if (!kv_chosen(kv))
+		return;
+	snprintf(id->kv, sizeof id->kv, "%.20s", kv->k ? kv->k : "f32");
+	snprintf(id->kv_v, sizeof id->kv_v, "%.20s", kv->v ? kv->v : id->kv);
+	id->kv_rotate = kv->rotate;
 }
 
 int run_id_match(const struct run_id *kept, const struct run_id *now, const char *kept_name, struct err *e)

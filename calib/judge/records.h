@@ -47,6 +47,8 @@ int run_same_tokenizer(const struct tokenizer *a, const struct tokenizer *b, boo
 /* Fills everything but names and range; reference may be NULL. */
 int run_id_make(struct run_id *id, const struct loaded *model, const struct loaded *reference, const struct windows *w,
 		enum protocol p, struct err *e);
+/* Codecs that the model's cache was run in, if any were chosen. */
+void run_id_kv(struct run_id *id, const struct kv_choice *kv);
 /*
  * ERR_NOT_COMPARABLE with the first thing that differs, in this order: tokenizer, vocabulary, protocol, context, windows,
  * tokens. Models are not compared: that they may differ is the point. kept: the name of the kept run, for the message.

@@ -29,14 +29,14 @@ int kv_codec_find(const char *name, bool rotate, size_t dim, struct kv_codec *ou
 	return ERR_OK;
 }
 
-int kv_codecs_find(const char *k, const char *v, bool rotate, size_t dim, struct kv_codecs *out, struct err *e)
+int kv_codecs_find(const struct kv_choice *c, size_t dim, struct kv_codecs *out, struct err *e)
 {
 	*out = (struct kv_codecs){ 0 };
-	int rc = k ? kv_codec_find(k, rotate, dim, &out->k, e) : ERR_OK;
-	v = v ? v : k;
+	int rc = c->k ? kv_codec_find(c->k, c->rotate, dim, &out->k, e) : ERR_OK;
+	const char *v = c->v ? c->v : c->k;
 	if (!rc && v)
-		rc = kv_codec_find(v, rotate, dim, &out->v, e);
-	if (!rc && rotate && !v)
+		rc = kv_codec_find(v, c->rotate, dim, &out->v, e);
+	if (!rc && c->rotate && !v)
 		rc = err_set(e, ERR_USAGE, "rotation is for a KV cache in a codec; name one");
 	return rc;
 }

@@ -27,8 +27,16 @@ struct kv_codecs {
  * ERR_UNSUPPORTED when its blocks do not divide rows of dim elements, or dim is odd and the row is to be turned.
  */
 int kv_codec_find(const char *name, bool rotate, size_t dim, struct kv_codec *out, struct err *e);
-/* What a command line says: names of both, NULL for none; values are stored as keys are unless told otherwise. */
-int kv_codecs_find(const char *k, const char *v, bool rotate, size_t dim, struct kv_codecs *out, struct err *e);
+/* What a command line says of both. */
+struct kv_choice {
+	const char *k, *v;         /* names, NULL: none; values are stored as keys are unless told otherwise */
+	bool rotate;
+};
+static inline bool kv_chosen(const struct kv_choice *c)
+{
+	return c->k || c->v;
+}
+int kv_codecs_find(const struct kv_choice *c, size_t dim, struct kv_codecs *out, struct err *e);
 bool kv_codec_plain(const struct kv_codec *c); /* f32 as it is */
 size_t kv_codec_bytes(const struct kv_codec *c, size_t dim); /* of a row */
 /* Rows of dim elements, one after another; uses thread_for. scratch holds dim floats per worker. */

@@ -100,7 +100,7 @@ static void decoding_agrees_with_prefill(void **state)
 	float *plain = prefill(demo.model, ids.id, LEN);
 	for (int i = 0; i < CASES; i++) {
 		struct kv_codecs kv;
-		ok(kv_codecs_find(cases[i].k, cases[i].v, cases[i].rotate, demo.config.head_dim, &kv, &e));
+		ok(kv_codecs_find(&(struct kv_choice){ cases[i].k, cases[i].v, cases[i].rotate }, demo.config.head_dim, &kv, &e));
 		model_set_kv(demo.model, kv);
 		float *whole = prefill(demo.model, ids.id, LEN);
 		double change = rms_distance(whole, plain, n);
@@ -123,7 +123,7 @@ static void decoding_agrees_with_prefill(void **state)
 static size_t bytes(const char *k, const char *v, size_t capacity)
 {
 	struct kv_codecs kv;
-	ok(kv_codecs_find(k, v, false, demo.config.head_dim, &kv, &e));
+	ok(kv_codecs_find(&(struct kv_choice){ k, v, false }, demo.config.head_dim, &kv, &e));
 	struct kv_cache *cache = kv_cache_new_in(&demo.config, capacity, kv, &e);
 	assert_non_null(cache);
 	size_t n = kv_cache_bytes(cache);
@@ -153,7 +153,7 @@ static void shared_layers_in_a_codec(void **state)
 	struct token_ids ids;
 	tokens_of(&ids);
 	struct kv_codecs kv;
-	ok(kv_codecs_find("q8_0", NULL, false, demo.config.head_dim, &kv, &e));
+	ok(kv_codecs_find(&(struct kv_choice){ "q8_0", NULL, false }, demo.config.head_dim, &kv, &e));
 	size_t all = bytes("q8_0", NULL, 100), n = LEN * demo.config.vocab;
 	demo.config.layer[2].kv_source = 1;
 	demo.config.layer[4].kv_source = 1;
@@ -182,7 +182,7 @@ static void windows_in_a_codec(void **state)
 	struct kv_codecs kv;
 	for (int i = 0; i < LONG; i++)
 		id[i] = (int32_t)rng_below(&rng, demo.config.vocab);
-	ok(kv_codecs_find("q8_0", "f16", false, demo.config.head_dim, &kv, &e));
+	ok(kv_codecs_find(&(struct kv_choice){ "q8_0", "f16", false }, demo.config.head_dim, &kv, &e));
 	for (uint32_t i = 1; i < demo.config.layers; i++)
 		demo.config.layer[i].window = 20;
 	model_set_kv(demo.model, kv);
@@ -244,7 +244,7 @@ static void threads_do_not_change_bits(void **state)
 	struct token_ids ids;
 	tokens_of(&ids);
 	struct kv_codecs kv;
-	ok(kv_codecs_find("q4_0", NULL, true, demo.config.head_dim, &kv, &e));
+	ok(kv_codecs_find(&(struct kv_choice){ "q4_0", NULL, true }, demo.config.head_dim, &kv, &e));
 	model_set_kv(demo.model, kv);
 	thread_set(1);
 	float *one = prefill(demo.model, ids.id, LEN), *one_cached = decode(demo.model, ids.id, LEN, 9, kv);
@@ -265,16 +265,16 @@ static void what_is_refused(void **state)
 {
 	(void)state;
 	struct kv_codecs kv;
-	assert_int_equal(kv_codecs_find("q4_k", NULL, false, 32, &kv, &e), ERR_UNSUPPORTED);
+	assert_int_equal(kv_codecs_find(&(struct kv_choice){ "q4_k", NULL, false }, 32, &kv, &e), ERR_UNSUPPORTED);
 	assert_non_null(strstr(e.message, "whole blocks of 256"));
-	assert_int_equal(kv_codecs_find("q8_0", NULL, false, 80, &kv, &e), ERR_UNSUPPORTED);
-	assert_int_equal(kv_codecs_find("i8", NULL, false, 32, &kv, &e), ERR_USAGE);
-	assert_int_equal(kv_codecs_find("q99", NULL, false, 32, &kv, &e), ERR_USAGE);
-	assert_int_equal(kv_codecs_find("q8_0", "q99", false, 32, &kv, &e), ERR_USAGE);
-	assert_int_equal(kv_codecs_find("int8", NULL, true, 33, &kv, &e), ERR_UNSUPPORTED);
-	assert_int_equal(kv_codecs_find(NULL, NULL, true, 32, &kv, &e), ERR_USAGE);
-	ok(kv_codecs_find("int8", NULL, true, 80, &kv, &e));
-	ok(kv_codecs_find(NULL, NULL, false, 33, &kv, &e));
+	assert_int_equal(kv_codecs_find(&(struct kv_choice){ "q8_0", NULL, false }, 80, &kv, &e), ERR_UNSUPPORTED);
+	assert_int_equal(kv_codecs_find(&(struct kv_choice){ "i8", NULL, false }, 32, &kv, &e), ERR_USAGE);
+	assert_int_equal(kv_codecs_find(&(struct kv_choice){ "q99", NULL, false }, 32, &kv, &e), ERR_USAGE);
+	assert_int_equal(kv_codecs_find(&(struct kv_choice){ "q8_0", "q99", false }, 32, &kv, &e), ERR_USAGE);
+	assert_int_equal(kv_codecs_find(&(struct kv_choice){ "int8", NULL, true }, 33, &kv, &e), ERR_UNSUPPORTED);
+	assert_int_equal(kv_codecs_find(&(struct kv_choice){ NULL, NULL, true }, 32, &kv, &e), ERR_USAGE);
+	ok(kv_codecs_find(&(struct kv_choice){ "int8", NULL, true }, 80, &kv, &e));
+	ok(kv_codecs_find(&(struct kv_choice){ NULL, NULL, false }, 33, &kv, &e));
 }
 
 /* Rotation is its own inverse for any even size. */
