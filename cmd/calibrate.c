@@ -7,31 +7,25 @@
 #include "calib/run/text.h"
 #include "calib/stats/resume_file.h"
 #include "cmd/calibration.h"
-#include "cmd/command.h"
+#include "cmd/groups.h"
 #include "formats/file.h"
 
 struct calibrate_options {
 	struct common common;
-	struct string_list data;
+	struct text_choice text;
 	const char *output, *collect, *shard, *to, *from;
-	int64_t samples, ctx, tokens, seed;
+	int64_t tokens;
 	bool merge, resume, dry_run, force;
 };
 
-/* Whole numbers that JSON keeps; and a window that fits in memory many times. */
-enum { CTX_MAX = 1 << 24 };
-#define SEED_MAX ((int64_t)1 << 53)
-static const struct calibrate_options defaults = { .samples = OPT_NOT_GIVEN, .tokens = OPT_NOT_GIVEN, .ctx = OPT_NOT_GIVEN, .seed = OPT_NOT_GIVEN };
+static const struct calibrate_options defaults = { .text = TEXT_NOT_GIVEN, .tokens = OPT_NOT_GIVEN };
 
 #define AT(f) offsetof(struct calibrate_options, f)
 static const struct option_row rows[] = {
-	{ "data", 'd', OPT_INPUTS, "TEXT", "text, JSON lines (*.jsonl), or either gzip'ed; may be repeated", AT(data) },
 	{ "output", 'o', OPT_OUT_STATS, "STATS", "file to write (required)", AT(output) },
 	{ "collect", 0, OPT_STRING, "imatrix|full|kv", "full adds second moments; kv: of keys and values, for fold (default: imatrix)", AT(collect) },
-	{ "windows", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 128)", AT(samples) },
-	{ "tokens", 0, OPT_INT, "N", "the same as a number of tokens", AT(tokens) },
-	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", AT(ctx) },
-	{ "seed", 0, OPT_INT, "N", "which windows are chosen (default: 0)", AT(seed) },
+	TEXT_OPTIONS(AT(text), 'n', "text, JSON lines (*.jsonl), or either gzip'ed; may be repeated", "the text", "128"),
+	{ "tokens", 0, OPT_INT, "N", "as many windows as have so many tokens", AT(tokens) },
 	{ "shard", 0, OPT_STRING, "I/N", "do part I of N only, I from 1; merge the parts later", AT(shard) },
 	{ "merge", 0, OPT_FLAG, NULL, "arguments are statistics or importance matrices: add them up", AT(merge) },
 	{ "resume", 0, OPT_FLAG, NULL, "go on where an interrupted run with this output stopped", AT(resume) },
@@ -39,16 +33,13 @@ static const struct option_row rows[] = {
 	{ "to", 0, OPT_STRING, "quire|imatrix", "imatrix: llama.cpp's form (default: by suffix .gguf or .dat)", AT(to) },
 	{ "force", 'f', OPT_FLAG, NULL, "overwrite what is no statistics; forget an interrupted run", AT(force) },
 	{ "dry-run", 0, OPT_FLAG, NULL, "say what it would take: tokens, memory, disk", AT(dry_run) },
-	/* older spellings, still taken */
-	{ "samples", 0, OPT_INT, "N", NULL, AT(samples) },
-	{ "seed", 's', OPT_INT, "N", NULL, AT(seed) },
+	{ "seed", 's', OPT_INT, "N", NULL, AT(text.seed) }, /* an older spelling, still taken */
 };
 
 /* Does the command line choose what to run, and where from? */
 static bool has_choices(const struct calibrate_options *o)
 {
-	return o->collect || o->shard || o->resume || o->dry_run || o->samples != OPT_NOT_GIVEN || o->tokens != OPT_NOT_GIVEN ||
-	       o->ctx != OPT_NOT_GIVEN || o->seed != OPT_NOT_GIVEN;
+	return o->collect || o->shard || o->resume || o->dry_run || o->tokens != OPT_NOT_GIVEN || text_chosen(&o->text);
 }
 
 static int parse_shard(const char *text, struct collect_options *c, struct err *e)
@@ -83,11 +74,6 @@ static int choose_form(const struct calibrate_options *o, bool *foreign, struct 
 	return ERR_OK;
 }
 
-static bool is_negative(int64_t n)
-{
-	return n < 0 && n != OPT_NOT_GIVEN;
-}
-
 static int choose(const struct calibrate_options *o, const struct config *config, struct collect_options *c, struct err *e)
 {
 	int rc = parse_shard(o->shard, c, e);
@@ -97,20 +83,21 @@ static int choose(const struct calibrate_options *o, const struct config *config
 		k++;
 	if (!rc && k == collect_row_count)
 		rc = err_set(e, ERR_USAGE, "unknown kind '%.40s'; use imatrix, full or kv", kind);
-	if (!rc && (is_negative(o->ctx) || o->ctx > CTX_MAX || is_negative(o->tokens) || is_negative(o->seed) || o->seed > SEED_MAX ||
-		    is_negative(o->samples)))
-		rc = err_set(e, ERR_USAGE, "--ctx, --tokens, --windows and --seed must not be negative (nor --ctx above %d)", CTX_MAX);
-	if (!rc && o->tokens >= 0 && o->samples >= 0)
+	if (!rc)
+		rc = text_check(&o->text, e);
+	if (!rc && o->tokens < 0 && o->tokens != OPT_NOT_GIVEN)
+		rc = err_set(e, ERR_USAGE, "--tokens must not be negative");
+	if (!rc && o->tokens >= 0 && o->text.windows >= 0)
 		rc = err_set(e, ERR_USAGE, "give --windows or --tokens, not both");
 	if (rc)
 		return rc;
 	c->collect = collect_rows[k].collect;
-	c->seed = o->seed < 0 ? 0 : (uint64_t)o->seed;
+	c->seed = text_seed(&o->text);
 	c->resume = o->resume;
 	c->work = o->output;
 	c->tool = "quire " QUIRE_VERSION;
-	c->ctx = calibration_ctx(config, o->ctx > 0 ? (size_t)o->ctx : 0);
-	c->samples = o->samples >= 0 ? (size_t)o->samples : CALIBRATION_SAMPLES;
+	c->ctx = calibration_ctx(config, text_ctx(&o->text));
+	c->samples = text_windows(&o->text, CALIBRATION_SAMPLES);
 	if (o->tokens > 0)
 		c->samples = (size_t)o->tokens / c->ctx ? (size_t)o->tokens / c->ctx : 1;
 	if (config->context && c->ctx > config->context)
@@ -271,7 +258,7 @@ static int calibrate(const struct calibrate_options *o, const char *model, const
 	if (!rc && (rc = collect_plan_make(&g.p, &g.l, &ids, hash, &g.c, e)) == ERR_INPUT)
 		err_prefix(e, "%s", count == 1 ? texts[0] : model);
 	token_ids_release(&ids);
-	if (!rc && g.c.samples && g.p.text_windows < g.c.samples && (o->samples > 0 || o->tokens > 0))
+	if (!rc && g.c.samples && g.p.text_windows < g.c.samples && (o->text.windows > 0 || o->tokens > 0))
 		note(&o->common, "the text has %zu windows, fewer than the %zu asked for; all are used", g.p.text_windows, g.c.samples);
 	if (!rc)
 		warn_rank(&g.p);
@@ -288,7 +275,7 @@ static int merge(const struct calibrate_options *o, const char *const *args, siz
 {
 	struct stats *s;
 	struct strbuf out = { 0 };
-	if (o->data.count || o->from || o->to || has_choices(o))
+	if (o->text.data.count || o->from || o->to || has_choices(o))
 		return err_set(e, ERR_USAGE, "--merge takes statistics files and --output only");
 	int rc = stats_merge(args, count, o->output, e);
 	if (!rc)
@@ -330,11 +317,11 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	if (o->merge)
 		return merge(o, args, count, e);
 	/* texts after the model count as well, so that --data *.txt does what it looks like */
-	const char **texts = calloc(o->data.count + count, sizeof *texts);
+	const char **texts = calloc(o->text.data.count + count, sizeof *texts);
 	if (!texts)
 		return err_nomem(e);
-	for (size_t i = 0; i < o->data.count; i++)
-		texts[n++] = o->data.item[i];
+	for (size_t i = 0; i < o->text.data.count; i++)
+		texts[n++] = o->text.data.item[i];
 	for (size_t i = 1; i < count; i++)
 		texts[n++] = args[i];
 	int rc;

@@ -32,7 +32,7 @@ static int gather(struct calibrated *c, const struct produce *p, const struct co
 		  const struct collect_plan *plan, struct err *e)
 {
 	struct out_scratch *file;
-	int rc = out_scratch(p->output, &file, e);
+	int rc = out_scratch(p->out.path, &file, e);
 	if (rc)
 		return rc;
 	progress_start(p->common, "calibrate", "tokens", (uint64_t)plan->text.count * plan->text.ctx * l->config.layers);
@@ -70,7 +70,7 @@ static int from_texts(struct calibrated *c, const struct produce *p, struct err 
 		c->ctx = plan.text.ctx;
 		c->gathering = plan.memory;
 		note(p->common, "calibrates on %llu tokens: %zu windows of %zu", (unsigned long long)c->tokens, plan.text.count, plan.text.ctx);
-		if (!p->dry_run)
+		if (!p->out.dry_run)
 			rc = gather(c, p, &o, &l, &plan, e);
 	}
 	collect_plan_release(&plan);

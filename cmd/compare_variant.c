@@ -343,8 +343,8 @@ static int make(struct compare *c, struct variant *v, struct err *e)
 	struct common quiet = c->o->common;
 	quiet.json = false;
 	quiet.quiet = true;
-	struct produce p = { .common = &quiet, .input = v->fold.count ? v->folded : v->from ? v->from : c->model, .output = v->path,
-			     .no_source_hash = true, .proof = true };
+	struct produce p = { .common = &quiet, .input = v->fold.count ? v->folded : v->from ? v->from : c->model, .out = { .path = v->path, .no_source_hash = true },
+			     .proof = true };
 	struct calibration calibration;
 	double start = now();
 	int rc = v->fold.count && !file_exists(v->folded) ? fold_make(c, v, e) : ERR_OK;

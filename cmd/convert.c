@@ -6,22 +6,16 @@
 
 struct convert_options {
 	struct common common;
-	const char *output, *to, *dtype;
-	uint64_t shard_size;
-	bool compress, dry_run, force, no_source_hash;
+	struct output_choice out;
+	const char *dtype;
 };
 
 #define FIELD(name) offsetof(struct convert_options, name)
 static const struct option_row convert_rows[] = {
-	{ "output", 'o', OPT_OUTPUT, "PATH", "where to write; the suffix says the format", FIELD(output) },
-	{ "to", 0, OPT_STRING, "FORMAT", "gguf, quire, safetensors, gptq, awq, mlx or hf, whatever the suffix", FIELD(to) },
+	OUTPUT_PATH(FIELD(out)),
 	{ "dtype", 0, OPT_STRING, "keep|f32|f16|bf16", "store weights in this type (default: keep)", FIELD(dtype) },
-	{ "shard-size", 0, OPT_SIZE, "SIZE", "Hugging Face: start a new file after this many bytes", FIELD(shard_size) },
-	{ "compress", 0, OPT_FLAG, NULL, ".quire: store floats as deflated byte planes, losslessly", FIELD(compress) },
-	{ "dry-run", 0, OPT_FLAG, NULL, "print what would be written, and its size", FIELD(dry_run) },
-	{ "force", 'f', OPT_FLAG, NULL, "overwrite an existing file", FIELD(force) },
-	{ "no-source-hash", 0, OPT_FLAG, NULL, ".quire: leave the sha256 of the source files out", FIELD(no_source_hash) },
-	{ "dry-run", 'n', OPT_FLAG, NULL, NULL, FIELD(dry_run) }, /* an older spelling */
+	OUTPUT_OPTIONS(FIELD(out), "gguf, quire, safetensors, gptq, awq, mlx or hf", "print what would be written, and its size"),
+	{ "dry-run", 'n', OPT_FLAG, NULL, NULL, FIELD(out.dry_run) }, /* an older spelling */
 };
 
 static int convert_run(const void *options, const char *const *args, size_t count, struct err *e)
@@ -33,9 +27,7 @@ static int convert_run(const void *options, const char *const *args, size_t coun
 	if (dtype && (!c || c->kind != CODEC_FLOAT))
 		return err_set(e, ERR_USAGE, "--dtype takes keep, f32, f16 or bf16, not '%.40s'%s", dtype,
 			       c ? "; to quantize use 'quire quantize'" : "");
-	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .keep = !dtype,
-			     .dry_run = o->dry_run, .compress = o->compress, .no_source_hash = o->no_source_hash,
-			     .shard_size = o->shard_size, .cannot_hold = "--dtype bf16 (or f16, f32) decodes it", .proof = true };
+	struct produce p = { .common = &o->common, .input = args[0], .out = o->out, .keep = !dtype, .cannot_hold = "--dtype bf16 (or f16, f32) decodes it", .proof = true };
 	int rc = recipe_new(dtype, &p.recipe, e);
 	if (rc)
 		return rc;

@@ -21,22 +21,21 @@
 
 struct fold_command_options {
 	struct common common;
-	const char *output, *to, *kv_heads, *layers, *method, *group, *share_layers, *share_method, *kv_budget, *kv_cache, *stats;
-	struct string_list data;
-	int64_t samples, ctx, seed, steps, window, full_every;
+	struct output_choice out;
+	struct text_choice text;
+	const char *kv_heads, *layers, *method, *group, *share_layers, *share_method, *kv_budget, *kv_cache, *stats;
+	int64_t steps, window, full_every;
 	double max_kl;
-	uint64_t shard_size;
-	bool compress, dry_run, force, no_source_hash;
 };
 
 /* 64k tokens of windows of 256 and up: what the closed forms need, and several times what a small layer's refit reads. */
 enum { FEW = 4, DEFAULT_SAMPLES = 256, DEFAULT_STEPS = 150 };
-static const struct fold_command_options defaults = { .method = "refit", .share_method = "joint", .samples = DEFAULT_SAMPLES,
+static const struct fold_command_options defaults = { .method = "refit", .share_method = "joint", .text = TEXT_NOT_GIVEN,
 						      .steps = DEFAULT_STEPS, .full_every = -1 };
 
 #define FIELD(name) offsetof(struct fold_command_options, name)
 static const struct option_row rows[] = {
-	{ "output", 'o', OPT_OUTPUT, "PATH", "where to write; the suffix says the format", FIELD(output) },
+	OUTPUT_PATH(FIELD(out)),
 	{ "kv-heads", 'k', OPT_STRING, "N|N,N,...", "KV heads to keep, in every layer or one count per layer", FIELD(kv_heads) },
 	{ "layers", 0, OPT_STRING, "FROM-TO", "only these layers, counted from 0", FIELD(layers) },
 	{ "method", 0, OPT_STRING, "refit|pca|align|medoid|weighted|mean", "how heads are merged (default: refit)", FIELD(method) },
@@ -48,21 +47,12 @@ static const struct option_row rows[] = {
 	{ "kv-cache", 0, OPT_STRING, "auto|f16|q8_0|q8_0+q4_0", "what the cache may be stored in (default: f16)", FIELD(kv_cache) },
 	{ "sliding-window", 0, OPT_INT, "W", "sliding windows of W tokens on all layers but some", FIELD(window) },
 	{ "full-every", 0, OPT_INT, "N", "one layer of N keeps full attention (default: 4)", FIELD(full_every) },
-	{ "data", 'd', OPT_INPUTS, "TEXT", "text to calibrate on; may be repeated (all but mean need one)", FIELD(data) },
+	TEXT_OPTIONS(FIELD(text), 'n', "text to calibrate on; may be repeated (all but mean need one)", "the text", "256"),
 	{ "stats", 0, OPT_INPUT, "STATS", "statistics of kind kv; without a text, theirs is used", FIELD(stats) },
-	{ "windows", 'n', OPT_INT, "N", "windows chosen from the text; 0: all of it (default: 256)", FIELD(samples) },
-	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", FIELD(ctx) },
-	{ "seed", 0, OPT_INT, "N", "which windows are chosen, and their order (default: 0)", FIELD(seed) },
 	{ "steps", 0, OPT_INT, "N", "refit: steps of gradient descent per layer (default: 150)", FIELD(steps) },
-	{ "to", 0, OPT_STRING, "hf|gguf|quire|safetensors", "the format, whatever the suffix", FIELD(to) },
-	{ "shard-size", 0, OPT_SIZE, "SIZE", "Hugging Face: start a new file after this many bytes", FIELD(shard_size) },
-	{ "compress", 0, OPT_FLAG, NULL, ".quire: store floats as deflated byte planes, losslessly", FIELD(compress) },
-	{ "dry-run", 0, OPT_FLAG, NULL, "print what would be written, and the cache's size; needs no text", FIELD(dry_run) },
-	{ "force", 'f', OPT_FLAG, NULL, "overwrite an existing file", FIELD(force) },
-	{ "no-source-hash", 0, OPT_FLAG, NULL, ".quire: leave the sha256 of the source files out", FIELD(no_source_hash) },
+	OUTPUT_OPTIONS(FIELD(out), "hf, gguf, quire or safetensors", "print what would be written, and the cache's size; needs no text"),
 	/* older spellings, still taken */
-	{ "samples", 0, OPT_INT, "N", NULL, FIELD(samples) },
-	{ "seed", 's', OPT_INT, "N", NULL, FIELD(seed) },
+	{ "seed", 's', OPT_INT, "N", NULL, FIELD(text.seed) },
 	{ "window", 0, OPT_INT, "W", NULL, FIELD(window) },
 };
 
@@ -138,7 +128,7 @@ static int plan_heads(struct work *w, struct err *e)
 
 static bool has_text(const struct fold_command_options *o)
 {
-	return o->data.count || o->stats;
+	return o->text.data.count || o->stats;
 }
 
 static int read_text(struct work *w, struct err *e)
@@ -147,15 +137,15 @@ static int read_text(struct work *w, struct err *e)
 	const struct config *c = &w->in.config;
 	struct token_ids ids = { 0 };
 	char hash[65];
-	size_t ctx = calibration_ctx(c, (size_t)o->ctx);
-	if (!o->data.count && o->ctx && (size_t)o->ctx != stats_info(w->stats)->ctx)
-		return err_set(e, ERR_USAGE, "--ctx %lld: the windows of %.300s have %zu tokens; give --data for others", (long long)o->ctx,
-			       o->stats, stats_info(w->stats)->ctx);
-	if (!o->data.count)
+	size_t ctx = calibration_ctx(c, text_ctx(&o->text));
+	if (!o->text.data.count && text_ctx(&o->text) && ctx != stats_info(w->stats)->ctx)
+		return err_set(e, ERR_USAGE, "--ctx %zu: the windows of %.300s have %zu tokens; give --data for others", ctx, o->stats,
+			       stats_info(w->stats)->ctx);
+	if (!o->text.data.count)
 		return stats_windows(w->stats, &w->text, e);
 	if (c->context && ctx > c->context)
 		warn("windows of %zu tokens are longer than the context of %u the model was made for", ctx, c->context);
-	int rc = texts_tokens(w->in.tokenizer, o->data.item, o->data.count, &ids, hash, e);
+	int rc = texts_tokens(w->in.tokenizer, o->text.data.item, o->text.data.count, &ids, hash, e);
 	if (!rc)
 		rc = windows_cut(&w->text, ids.id, ids.count,
 				 &(struct window_options){ .ctx = ctx, .bos = tokenizer_bos(w->in.tokenizer) }, e);
@@ -170,7 +160,7 @@ static int choose_text(struct work *w, struct err *e)
 	if (rc)
 		return rc;
 	size_t ctx = w->text.ctx;
-	struct rng r = { (uint64_t)o->seed };
+	struct rng r = { text_seed(&o->text) };
 	for (size_t i = w->text.count; i > 1; i--) {
 		int32_t *a = w->text.tokens + (i - 1) * ctx, *b = w->text.tokens + (size_t)rng_below(&r, i) * ctx;
 		for (size_t k = 0; a != b && k < ctx; k++) {
@@ -179,8 +169,9 @@ static int choose_text(struct work *w, struct err *e)
 			b[k] = t;
 		}
 	}
-	if (o->samples && w->text.count > (size_t)o->samples)
-		w->text.count = (size_t)o->samples;
+	size_t most = text_windows(&o->text, DEFAULT_SAMPLES);
+	if (most && w->text.count > most)
+		w->text.count = most;
 	/* an eighth; of few windows a quarter, for one or two say little */
 	w->held = w->text.count / 8 < FEW ? (w->text.count / 4 < FEW ? w->text.count / 4 : FEW) : w->text.count / 8;
 	if (w->text.count < 8)
@@ -207,7 +198,7 @@ static int fold_by(struct work *w, enum fold_method method, const struct refit_o
 	const struct fold_command_options *o = w->o;
 	bool search = o->group ? !strcmp(o->group, "search") : w->method->moments;
 	/* of a refit nothing is to come from the windows that judge it, unless the text is another one */
-	bool stats = w->stats && (o->data.count || w->method->method != FOLD_REFIT);
+	bool stats = w->stats && (o->text.data.count || w->method->method != FOLD_REFIT);
 	struct fold_options f = { .method = method, .search = search, .stats = stats ? w->stats : NULL, .refit = *refit, .residual = 1, .ffn = true };
 	*a = (struct attempt){ .out = overlay_new(w->in.checkpoint->source, e), .report = calloc(w->to.layers, sizeof *a->report) };
 	if (!a->out || !a->report)
@@ -300,7 +291,7 @@ static const char *who_loads(const struct config *c)
 /* Were closed forms judged on what they were made from? */
 static bool in_sample(const struct work *w)
 {
-	return w->stats && !w->o->data.count && w->changed && w->method->method != FOLD_REFIT;
+	return w->stats && !w->o->text.data.count && w->changed && w->method->method != FOLD_REFIT;
 }
 
 static void say_text(const struct work *w, struct strbuf *out)
@@ -389,16 +380,18 @@ static int check_options(struct work *w, const struct produce *p, struct err *e)
 			       "--share-layers MAP, a sliding window: --sliding-window W, or a size: --kv-budget BYTES@TOKENS");
 	if (!o->kv_heads && o->layers)
 		return err_set(e, ERR_USAGE, "--layers is for --kv-heads");
-	if (o->samples < 0 || o->ctx < 0 || o->seed < 0 || o->steps < 0 || o->steps > 1000000 || o->ctx > 1 << 20)
-		return err_set(e, ERR_USAGE, "--windows, --ctx, --seed and --steps must not be negative (nor out of all proportion)");
+	if (text_check(&o->text, e))
+		return e->code;
+	if (o->steps < 0 || o->steps > 1000000)
+		return err_set(e, ERR_USAGE, "--steps takes 0 to 1000000");
 	if (o->group && strcmp(o->group, "search") && strcmp(o->group, "neighbour"))
 		return err_set(e, ERR_USAGE, "unknown grouping '%.40s'; use search or neighbour", o->group);
 	int rc = fold_method_find(o->method, &w->method, e);
 	if (!rc)
-		rc = sharing_options(&w->sharing, &(struct sharing_options){ o->share_layers, o->share_method, o->max_kl, has_text(o), o->dry_run,
+		rc = sharing_options(&w->sharing, &(struct sharing_options){ o->share_layers, o->share_method, o->max_kl, has_text(o), o->out.dry_run,
 									     &o->common }, e);
 	if (!rc)
-		rc = windowing_options(&w->windowing, o->window, o->full_every, has_text(o) || o->dry_run, e);
+		rc = windowing_options(&w->windowing, o->window, o->full_every, has_text(o) || o->out.dry_run, e);
 	if (!rc)
 		rc = budgeting_options(&w->budget, &(struct budgeting_options){ o->kv_budget, o->kv_cache, has_text(o),
 										!o->kv_heads && !o->share_layers,
@@ -426,24 +419,24 @@ static int make(struct work *w, struct err *e)
 	struct refit_options refit = refit_defaults;
 	int rc = ERR_OK;
 	refit.steps = (int)o->steps;
-	refit.seed = (uint64_t)o->seed + 1;
-	if (!w->changed || o->dry_run)
+	refit.seed = text_seed(&o->text) + 1;
+	if (!w->changed || o->out.dry_run)
 		rc = attention_weights_shapes(&w->in.config, &w->folded, w->in.checkpoint->source, &w->out, e);
 	else if (!has_text(o) && (w->method->moments || (o->group && !strcmp(o->group, "search"))))
 		rc = err_set(e, ERR_USAGE, "%s %s needs a text to calibrate on: --data TEXT (or --stats STATS)", w->method->moments ? "method" : "--group",
 			     w->method->moments ? w->method->name : "search");
-	if (!rc && !w->text.count && has_text(o) && (!o->dry_run || w->sharing.automatic) && (w->changed || w->sharing.spec || w->windowing.window))
+	if (!rc && !w->text.count && has_text(o) && (!o->out.dry_run || w->sharing.automatic) && (w->changed || w->sharing.spec || w->windowing.window))
 		rc = choose_text(w, e);
 	/* a budget is planned for the windows, which are chosen by then */
 	if (!rc && w->windowing.window && !w->budget.plan.cache)
 		rc = choose_windows(w, e);
-	if (!rc && w->changed && !o->dry_run)
+	if (!rc && w->changed && !o->out.dry_run)
 		rc = fold(w, &refit, e);
 	if (!rc && w->sharing.spec) {
 		struct fold_job job = fold_job(w, overlay_source(w->out), &w->to);
 		rc = sharing_make(&w->sharing, &job, &w->to, &refit, e);
 	}
-	if (!rc && w->held && !o->dry_run)
+	if (!rc && w->held && !o->out.dry_run)
 		rc = measure(w, e);
 	return rc;
 }
@@ -485,7 +478,7 @@ static int check_format(const struct work *w, const struct produce *p, struct er
 	uint32_t last = w->to.layers - 1, source = layer[last].kv_source;
 	const struct format *f;
 	struct notes before = { 0 }, after = { 0 };
-	int rc = produce_format(p->output, p->to, &f, e);
+	int rc = produce_format(p->out.path, p->out.to, &f, e);
 	if (rc || !f || !f->describes)
 		return rc;
 	for (uint32_t i = 0; i <= last && w->windowing.window; i++)
@@ -530,9 +523,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	struct notes left = { 0 };
 	const struct fold_command_options *o = options;
 	struct work w = { .o = o };
-	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .keep = true,
-			     .dry_run = o->dry_run, .compress = o->compress, .no_source_hash = o->no_source_hash,
-			     .shard_size = o->shard_size, .say = say, .say_arg = &w, .proof = true };
+	struct produce p = { .common = &o->common, .input = args[0], .out = o->out, .keep = true, .say = say, .say_arg = &w, .proof = true };
 	struct timespec t0, t1;
 	(void)count;
 	clock_gettime(CLOCK_MONOTONIC, &t0);

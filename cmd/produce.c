@@ -67,11 +67,11 @@ static int check_writable(const struct state *s, struct err *e)
 	const struct produce *p = s->p;
 	struct out_dir *folder;
 	int rc;
-	if (p->dry_run)
+	if (p->out.dry_run)
 		return ERR_OK;
 	if (s->format->suffix)
-		rc = out_check(p->output, e);
-	else if (!(rc = out_dir_open(p->output, &folder, e)))
+		rc = out_check(p->out.path, e);
+	else if (!(rc = out_dir_open(p->out.path, &folder, e)))
 		out_dir_abort(folder);
 	return !rc && p->report ? out_check(p->report, e) : rc;
 }
@@ -79,11 +79,11 @@ static int check_writable(const struct state *s, struct err *e)
 static int check_output(const struct state *s, struct err *e)
 {
 	const struct produce *p = s->p;
-	if (!p->output)
-		return p->dry_run ? ERR_OK : err_set(e, ERR_USAGE, "give the output with -o");
-	if (p->compress && !s->format->deflates)
+	if (!p->out.path)
+		return p->out.dry_run ? ERR_OK : err_set(e, ERR_USAGE, "give the output with -o");
+	if (p->out.compress && !s->format->deflates)
 		return err_set(e, ERR_USAGE, "--compress is for .quire files");
-	if (p->shard_size && s->format->suffix)
+	if (p->out.shard_size && s->format->suffix)
 		return err_set(e, ERR_USAGE, "--shard-size is for Hugging Face folders");
 	return check_writable(s, e);
 }
@@ -300,7 +300,7 @@ static int write_options(struct state *s, struct write_options *o, struct err *e
 	const struct produce *p = s->p;
 	const char *before = p->keep ? source_fact(s->in, "recipe") : NULL;
 	*o = (struct write_options){ .recipe = before ? before : recipe_name(p->recipe), .tool_version = "quire " QUIRE_VERSION,
-				     .compress = p->compress, .shard_size = p->shard_size,
+				     .compress = p->out.compress, .shard_size = p->out.shard_size,
 				     .notes = &s->notes, .same_values = p->keep && !p->source && !p->config };
 	o->gguf_file_type = p->keep ? -1 : recipe_file_type(p->recipe);
 	return p->keep ? main_file_type(&s->plan, &o->gguf_file_type, e) : ERR_OK;
@@ -332,9 +332,9 @@ static int foresee(struct state *s, struct err *e)
 		return e->code;
 	for (size_t i = 0; i < s->in->notes.count; i++)
 		notes_add(&s->notes, "%s", s->in->notes.line[i]);
-	if (s->format && (s->p->dry_run || s->p->calibration) &&
+	if (s->format && (s->p->out.dry_run || s->p->calibration) &&
 	    s->format->create(NULL, &(struct write_request){ s->in, described(s), &s->plan, &o }, &none, e))
-		return err_prefix(e, "%.600s", s->p->output ? s->p->output : s->p->input);
+		return err_prefix(e, "%.600s", s->p->out.path ? s->p->out.path : s->p->input);
 	tell(s);
 	if (s->p->notes)
 		tell_method(s, s->p->notes);
@@ -347,12 +347,12 @@ static int open_output(struct state *s, struct err *e)
 	if (write_options(s, &o, e))
 		return e->code;
 	const struct write_request wanted = { s->in, described(s), &s->plan, &o };
-	if (!s->p->no_source_hash && s->format->keeps_origin) {
+	if (!s->p->out.no_source_hash && s->format->keeps_origin) {
 		if (source_hash_start(s->p->input, &s->hash, e))
 			return e->code;
 		o.facts = source_hash_facts(s->hash, &o.fact_count);
 	}
-	int rc = s->format->create(s->p->output, &wanted, &s->sink, e);
+	int rc = s->format->create(s->p->out.path, &wanted, &s->sink, e);
 	if (!rc)
 		tell(s);
 	return rc;
@@ -394,7 +394,7 @@ static int examine(struct state *s, struct err *e)
 	progress_start(p->common, "proof", "bytes", 0);
 	if (s->proof ? proof_check(s->proof, path, source, &s->proved, &terminal, e) || proof_tokenizer(s->in, path, &s->cut, e)
 		     : proof_checksums(path, &terminal, e))
-		rc = err_prefix(e, "%.600s: not kept, since it is not what was meant", p->output);
+		rc = err_prefix(e, "%.600s: not kept, since it is not what was meant", p->out.path);
 	progress_end();
 	if (!rc && s->proved.constant)
 		warn("%llu of %llu blocks came out as one value where the source's were not; the first: %s",
@@ -424,7 +424,7 @@ static void outcome_json(const struct state *s, const struct outcome *o, struct 
 {
 	struct json_writer w = { .out = out, .indent = 2 };
 	jw_document(&w, "quire-output/1");
-	jw_string(&w, "output", s->p->output);
+	jw_string(&w, "output", s->p->out.path);
 	jw_string(&w, "format", s->format->name);
 	jw_string(&w, "recipe", recipe_name(s->p->recipe));
 	jw_uint(&w, "tensors", s->plan.count);
@@ -491,7 +491,7 @@ static void outcome_text(const struct state *s, const struct outcome *o, struct 
 	char size[32];
 	if (s->p->say)
 		s->p->say(s->p->say_arg, out, NULL);
-	safe_text(out, s->p->output);
+	safe_text(out, s->p->out.path);
 	strbuf_printf(out, ": %zu tensors, %s, %.3f bits per weight, %.1f s", s->plan.count,
 		      size_text(o->file ? o->file : s->plan.bytes, size), o->bits, o->seconds);
 	if (s->p->common->verbose)
@@ -512,7 +512,7 @@ static int summary(const struct state *s, struct err *e)
 	struct outcome o = { .seconds = s->p->seconds + now() - s->start, .bits = plan_bits_per_weight(&s->plan),
 			     .trained = s->calibrated.q ? quantizer_trained(s->calibrated.q) : NULL };
 	struct mapped m;
-	if (!file_is_dir(s->p->output) && !mapped_open(&m, s->p->output, NULL)) {
+	if (!file_is_dir(s->p->out.path) && !mapped_open(&m, s->p->out.path, NULL)) {
 		o.file = m.size;
 		mapped_close(&m);
 	}
@@ -528,14 +528,14 @@ static int summary(const struct state *s, struct err *e)
 int produce_check(const struct produce *p, struct err *e)
 {
 	struct state s = { .p = p };
-	int rc = produce_format(p->output, p->to, &s.format, e);
+	int rc = produce_format(p->out.path, p->out.to, &s.format, e);
 	return rc ? rc : check_output(&s, e);
 }
 
 int produce(const struct produce *p, struct err *e)
 {
 	struct state s = { .p = p, .start = now() };
-	int rc = produce_format(p->output, p->to, &s.format, e);
+	int rc = produce_format(p->out.path, p->out.to, &s.format, e);
 	if (!rc)
 		rc = check_output(&s, e);
 	if (!rc)
@@ -556,7 +556,7 @@ int produce(const struct produce *p, struct err *e)
 		rc = calibrated_plan(&s.calibrated, p, &s.config, s.in, &s.plan, e);
 	if (!rc && s.calibrated.q)
 		tell_method(&s, quantizer_notes(s.calibrated.q));
-	if (!rc && p->dry_run)
+	if (!rc && p->out.dry_run)
 		rc = print_plan(&s, e);
 	else if (!rc && !(rc = write_all(&s, e)) && !(rc = examine(&s, e)))
 		rc = summary(&s, e);

@@ -5,20 +5,19 @@
 #include <stdint.h>
 
 #include "algo/quantize.h"
-#include "cmd/command.h"
+#include "cmd/groups.h"
 #include "formats/checkpoint.h"
 #include "plan/recipe.h"
 
 struct produce {
 	const struct common *common;
-	const char *input, *output;      /* output NULL: only with dry_run */
-	const char *to;                  /* format name, or NULL: by suffix */
+	const char *input;
+	struct output_choice out;
 	struct recipe *recipe;
 	const char *recipe_file;         /* NULL: none */
 	const struct method *method;     /* NULL: nothing is quantized */
 	bool keep;                       /* the recipe keeps the source's codecs */
-	bool allow_requantize, dry_run, compress, no_source_hash;
-	uint64_t shard_size;
+	bool allow_requantize;
 	const char *cannot_hold;         /* advice when the target cannot hold a codec */
 	/* A changed model: other tensors over those of `input`, and the configuration they have; NULL: as they are. */
 	struct tensor_source *source;

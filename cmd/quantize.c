@@ -8,69 +8,59 @@
 
 struct quantize_options {
 	struct common common;
-	const char *output, *to, *scheme, *method, *recipe;
-	const char *stats, *report;
-	struct string_list tensor, data;
-	int64_t samples, ctx, seed, distill;
-	bool keep_channels, compress, dry_run, force, requantize, no_source_hash, no_proof;
+	struct output_choice out;
+	struct text_choice text;
+	const char *scheme, *method, *recipe, *stats, *report;
+	struct string_list tensor;
+	int64_t distill;
+	bool keep_channels, requantize, no_proof;
 };
-static const struct quantize_options defaults = { .samples = OPT_NOT_GIVEN, .ctx = OPT_NOT_GIVEN, .seed = OPT_NOT_GIVEN, .distill = -1 };
+static const struct quantize_options defaults = { .text = TEXT_NOT_GIVEN, .distill = -1 };
 
 #define FIELD(name) offsetof(struct quantize_options, name)
 static const struct option_row quantize_rows[] = {
-	{ "output", 'o', OPT_OUTPUT, "PATH", "where to write; the suffix says the format", FIELD(output) },
+	OUTPUT_PATH(FIELD(out)),
 	{ "scheme", 's', OPT_STRING, "SCHEME", "preset (Q4_K_M, ...) or codec (int4-g128, ...): quire help schemes", FIELD(scheme) },
 	{ "method", 'm', OPT_STRING, "rtn|search|imatrix|awq|gptq|best", "default: best with statistics, else search",
 	  FIELD(method) },
 	{ "stats", 0, OPT_INPUT, "STATS", "statistics of calibrate, or an importance matrix of llama.cpp", FIELD(stats) },
-	{ "data", 'd', OPT_INPUTS, "TEXT", "calibrate on this text first, instead of --stats; repeatable", FIELD(data) },
-	{ "windows", 0, OPT_INT, "N", "windows chosen from --data; 0: all of it (default: 128)", FIELD(samples) },
-	{ "ctx", 'c', OPT_INT, "N", "tokens per window of --data (default: 512 or the model's)", FIELD(ctx) },
-	{ "seed", 0, OPT_INT, "N", "which windows of --data are chosen (default: 0)", FIELD(seed) },
+	TEXT_OPTIONS(FIELD(text), 0, "calibrate on this text first, instead of --stats; repeatable", "--data", "128"),
 	{ "distill", 0, OPT_INT, "N", "best: training passes; 0: none (default: 12, fewer if slow)", FIELD(distill) },
 	{ "keep-channels", 0, OPT_FLAG, NULL, "best: channels stay in their order and scale (for adapters)", FIELD(keep_channels) },
 	{ "recipe", 0, OPT_INPUT, "FILE", "lines PATTERN = CODEC, on top of the scheme", FIELD(recipe) },
 	{ "tensor", 't', OPT_LIST, "PATTERN=CODEC", "codec for tensors or roles by name; repeatable, the last wins", FIELD(tensor) },
-	{ "to", 0, OPT_STRING, "FORMAT", "gguf, quire, safetensors, gptq, awq, mlx or hf, whatever the suffix", FIELD(to) },
-	{ "compress", 0, OPT_FLAG, NULL, ".quire: store remaining floats as deflated byte planes", FIELD(compress) },
-	{ "dry-run", 0, OPT_FLAG, NULL, "print every tensor's codec and size, and write nothing", FIELD(dry_run) },
 	{ "report", 0, OPT_OUT_REPORT, "FILE", "write errors per tensor, worst first: .json or .html", FIELD(report) },
 	{ "no-proof", 0, OPT_FLAG, NULL, "do not read the result back to compare it", FIELD(no_proof) },
-	{ "force", 'f', OPT_FLAG, NULL, "overwrite an existing file", FIELD(force) },
 	{ "requantize", 0, OPT_FLAG, NULL, "accept tensors that are quantized already", FIELD(requantize) },
-	{ "no-source-hash", 0, OPT_FLAG, NULL, ".quire: leave the sha256 of the source files out", FIELD(no_source_hash) },
-	/* older spellings, still taken */
-	{ "samples", 0, OPT_INT, "N", NULL, FIELD(samples) },
-	{ "dry-run", 'n', OPT_FLAG, NULL, NULL, FIELD(dry_run) },
+	OUTPUT_OPTIONS(FIELD(out), "gguf, quire, safetensors, gptq, awq, mlx or hf", "print every tensor's codec and size, and write nothing"),
+	{ "dry-run", 'n', OPT_FLAG, NULL, NULL, FIELD(out.dry_run) }, /* an older spelling */
 };
 
 /* A plain method, or a calibrated one with its statistics. */
 static int find_method(const struct quantize_options *o, struct produce *p, struct calibration *c, struct err *e)
 {
-	bool have = o->stats || o->data.count;
+	bool have = o->stats || o->text.data.count;
 	const char *name = o->method ? o->method : have ? NULL : "search";
 	const struct quantizer_row *row = name ? quantizer_find(name) : NULL;
 	p->method = method_find(row || !name ? "imatrix" : name);
 	if (!p->method)
 		return method_unknown(name, e);
-	if (o->stats && o->data.count)
+	if (o->stats && o->text.data.count)
 		return err_set(e, ERR_USAGE, "give --stats or --data, not both");
 	if (name && !row && have)
 		return err_set(e, ERR_USAGE, "method %s uses no statistics; leave --stats and --data out", name);
 	if (row && !have)
 		return err_set(e, ERR_USAGE, "method %s needs statistics of the model: --stats FILE (see quire calibrate) or --data TEXT", name);
-	bool samples = o->samples != OPT_NOT_GIVEN, ctx = o->ctx != OPT_NOT_GIVEN, seed = o->seed != OPT_NOT_GIVEN;
-	if (!o->data.count && (samples || ctx || seed))
+	if (!o->text.data.count && text_chosen(&o->text))
 		return err_set(e, ERR_USAGE, "--windows, --ctx and --seed choose from --data, and there is none");
-	if ((samples && o->samples < 0) || (ctx && o->ctx < 0) || (seed && o->seed < 0))
-		return err_set(e, ERR_USAGE, "--windows, --ctx and --seed must not be negative");
+	if (text_check(&o->text, e))
+		return e->code;
 	if (o->distill < -1 || o->distill > MOST_PASSES)
 		return err_set(e, ERR_USAGE, "--distill takes 0 to %d passes", MOST_PASSES);
 	if ((o->distill > 0 || o->keep_channels) && (!have || (row && !row->needs_tokens)))
 		return err_set(e, ERR_USAGE, "%s goes with method best and statistics", o->keep_channels ? "--keep-channels" : "--distill");
-	*c = (struct calibration){ .row = row, .stats = o->stats, .texts = o->data.item, .text_count = o->data.count,
-				   .samples = samples ? (size_t)o->samples : CALIBRATION_SAMPLES,
-				   .ctx = ctx ? (size_t)o->ctx : 0, .seed = seed ? (uint64_t)o->seed : 0,
+	*c = (struct calibration){ .row = row, .stats = o->stats, .texts = o->text.data.item, .text_count = o->text.data.count,
+				   .samples = text_windows(&o->text, CALIBRATION_SAMPLES), .ctx = text_ctx(&o->text), .seed = text_seed(&o->text),
 				   .options = { .passes = (int)o->distill, .keep_channels = o->keep_channels } };
 	p->calibration = have ? c : NULL;
 	return ERR_OK;
@@ -82,10 +72,8 @@ static int quantize_run(const void *options, const char *const *args, size_t cou
 	(void)count;
 	if (!o->scheme && !o->recipe && !o->tensor.count)
 		return err_set(e, ERR_USAGE, "say what to quantize to: --scheme SCHEME, --recipe FILE or --tensor PATTERN=CODEC");
-	struct produce p = { .common = &o->common, .input = args[0], .output = o->output, .to = o->to, .recipe_file = o->recipe,
-			     .allow_requantize = o->requantize,
-			     .dry_run = o->dry_run, .compress = o->compress, .no_source_hash = o->no_source_hash,
-			     .proof = !o->no_proof, .report = o->report };
+	struct produce p = { .common = &o->common, .input = args[0], .out = o->out, .recipe_file = o->recipe,
+			     .allow_requantize = o->requantize, .proof = !o->no_proof, .report = o->report };
 	struct calibration calibration;
 	int rc = find_method(o, &p, &calibration, e);
 	if (!rc && o->report)

@@ -34,7 +34,7 @@ static void as_json(const struct produce *p, const struct calibrated *c, const s
 	struct json_writer w = { .out = out, .indent = 2 };
 	jw_document(&w, "quire-report/1");
 	jw_string(&w, "input", p->input);
-	jw_string(&w, "output", p->output);
+	jw_string(&w, "output", p->out.path);
 	jw_string(&w, "recipe", recipe_name(p->recipe));
 	jw_string(&w, "method", c->row ? c->row->name : p->method->name);
 	jw_array(&w, "warnings");
@@ -130,9 +130,9 @@ static void as_html(const struct produce *p, const struct calibrated *c, const s
 		most = rows[i].after > most ? rows[i].after : most;
 	}
 	strbuf_puts(out, "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content=\"width=device-width\"><title>");
-	escaped(out, path_basename(p->output));
+	escaped(out, path_basename(p->out.path));
 	strbuf_printf(out, "</title><style>%s</style><h1>", style);
-	escaped(out, path_basename(p->output));
+	escaped(out, path_basename(p->out.path));
 	strbuf_printf(out, ": what quantization did to each tensor</h1><p>%zu tensors, recipe ", count);
 	escaped(out, recipe_name(p->recipe));
 	strbuf_printf(out, ", method %s, from ", c->row ? c->row->name : p->method->name);
