@@ -14,6 +14,7 @@
 #include "calib/run/text.h"
 #include "cmd/calibration.h"
 #include "cmd/fold_budget.h"
+#include "cmd/fold_for.h"
 #include "cmd/fold_heads.h"
 #include "cmd/fold_share.h"
 #include "cmd/fold_window.h"
@@ -23,9 +24,10 @@ struct fold_command_options {
 	struct common common;
 	struct output_choice out;
 	struct text_choice text;
-	const char *kv_heads, *layers, *method, *group, *share_layers, *share_method, *kv_budget, *kv_cache, *stats;
+	const char *kv_heads, *layers, *method, *group, *share_layers, *share_method, *kv_budget, *kv_cache, *stats, *runtime;
 	int64_t steps, window, full_every;
 	double max_kl;
+	bool with_code;
 };
 
 /* 64k tokens of windows of 256 and up: what the closed forms need, and several times what a small layer's refit reads. */
@@ -50,6 +52,8 @@ static const struct option_row rows[] = {
 	TEXT_OPTIONS(FIELD(text), 'n', "text to calibrate on; may be repeated (all but mean need one)", "the text", "256"),
 	{ "stats", 0, OPT_INPUT, "STATS", "statistics of kind kv; without a text, theirs is used", FIELD(stats) },
 	{ "steps", 0, OPT_INT, "N", "refit: steps of gradient descent per layer (default: 150)", FIELD(steps) },
+	{ "for", 0, OPT_STRING, "PROGRAM", "as llama.cpp, transformers, vllm or quire loads it", FIELD(runtime) },
+	{ "with-code", 0, OPT_FLAG, NULL, "transformers: with a modeling file where it has no class", FIELD(with_code) },
 	OUTPUT_OPTIONS(FIELD(out), "hf, gguf, quire or safetensors", "print what would be written, and the cache's size; needs no text"),
 	/* older spellings, still taken */
 	{ "seed", 's', OPT_INT, "N", NULL, FIELD(text.seed) },
@@ -73,6 +77,7 @@ struct work {
 	struct sharing sharing;
 	struct windowing windowing;
 	struct budgeting budget;
+	struct written_for written;
 	struct stats *stats;                 /* --stats */
 	struct windows text;
 	size_t held;
@@ -251,7 +256,7 @@ static struct tensor_source *result(const struct work *w)
 static int measure(struct work *w, struct err *e)
 {
 	const struct budget_cache *cache = budgeting_cache(&w->budget);
-	int rc = cost_of(w, &(struct change){ &w->to, result(w), cache ? &cache->codecs : NULL }, &w->cost, e);
+	int rc = cost_of(w, &(struct change){ routed_config(&w->written, &w->to), routed_source(&w->written, result(w)), cache ? &cache->codecs : NULL }, &w->cost, e);
 	w->measured = !rc;
 	return rc;
 }
@@ -264,28 +269,6 @@ static void heads_text(const struct config *c, struct strbuf *out)
 	}
 	for (uint32_t i = 0; i < c->layers; i++)
 		strbuf_printf(out, "%s%u", i ? "," : "", c->layer[i].kv_heads);
-}
-
-static bool windowed(const struct config *c)
-{
-	for (uint32_t i = 0; i < c->layers; i++)
-		if (c->layer[i].window)
-			return true;
-	return false;
-}
-
-static const char *who_loads(const struct config *c)
-{
-	if (sharing_any(c))
-		return "quire itself only: no other runtime has a key for layers that read another layer's KV cache (kv_source_layer)";
-	if (windowed(c))
-		return c->arch->window == WINDOW_FROM_LAYER || c->arch->window == WINDOW_PERIOD
-			       ? "quire itself, and runtimes that take layer_types for this architecture"
-			       : "quire itself only: other runtimes have no key for windows of single layers (window_per_layer)";
-	if (c->arch->equal_heads && c->layer[0].heads != c->layer[0].kv_heads)
-		return "quire itself, and llama.cpp from GGUF: the model's class has as many heads of keys and values as of queries";
-	return uniform(c) ? "everything that loads the original: only the count of KV heads differs"
-			  : "quire itself only: other runtimes have no key for head counts that differ between layers (kv_heads_per_layer)";
 }
 
 /* Were closed forms judged on what they were made from? */
@@ -333,7 +316,7 @@ static void say_text(const struct work *w, struct strbuf *out)
 	if (w->measured)
 		strbuf_printf(out, "excess loss       %.4f +/- %.4f nats a token, KL %.4f (measured on %zu %s windows)\n", w->cost.excess,
 			      w->cost.excess_error, w->cost.kl, w->held, in_sample(w) ? "of the statistics'" : "held-out");
-	strbuf_printf(out, "loaded by         %s\n", who_loads(to));
+	strbuf_printf(out, "loaded by         %s\n", w->written.route.loaded_by);
 }
 
 static void say_heads(const struct config *c, const char *key, struct json_writer *j)
@@ -369,15 +352,17 @@ static void say(void *arg, struct strbuf *text, struct json_writer *j)
 		jw_bool(j, "in_sample", in_sample(w));
 	}
 	jw_bool(j, "uniform", uniform(&w->to));
-	jw_string(j, "loaded_by", who_loads(&w->to));
+	jw_string(j, "loaded_by", w->written.route.loaded_by);
+	jw_string(j, "architecture", routed_config(&w->written, &w->to)->arch->name);
 }
 
 static int check_options(struct work *w, const struct produce *p, struct err *e)
 {
 	const struct fold_command_options *o = w->o;
-	if (!o->kv_heads && !o->share_layers && !o->window && !o->kv_budget)
+	if (!o->kv_heads && !o->share_layers && !o->window && !o->kv_budget && !o->runtime)
 		return err_set(e, ERR_USAGE, "say how many KV heads to keep: --kv-heads N, which layers share a cache: "
-			       "--share-layers MAP, a sliding window: --sliding-window W, or a size: --kv-budget BYTES@TOKENS");
+			       "--share-layers MAP, a sliding window: --sliding-window W, or a size: --kv-budget BYTES@TOKENS; or what it is for: "
+			       "--for PROGRAM");
 	if (!o->kv_heads && o->layers)
 		return err_set(e, ERR_USAGE, "--layers is for --kv-heads");
 	if (text_check(&o->text, e))
@@ -400,6 +385,9 @@ static int check_options(struct work *w, const struct produce *p, struct err *e)
 		w->sharing.goal.bytes = w->budget.bytes;
 		w->sharing.goal.tokens = w->budget.tokens;
 	}
+	const struct format *format = NULL;
+	if (!rc && !(rc = produce_format(p->out.path, p->out.to, &format, e)))
+		rc = written_options(&w->written, o->runtime, o->with_code, format, e);
 	return rc ? rc : produce_check(p, e);
 }
 
@@ -436,6 +424,8 @@ static int make(struct work *w, struct err *e)
 		struct fold_job job = fold_job(w, overlay_source(w->out), &w->to);
 		rc = sharing_make(&w->sharing, &job, &w->to, &refit, e);
 	}
+	if (!rc)
+		rc = written_apply(&w->written, &w->to, result(w), e);
 	if (!rc && w->held && !o->out.dry_run)
 		rc = measure(w, e);
 	return rc;
@@ -471,25 +461,34 @@ static int plan_budget(struct work *w, struct err *e)
 	return rc ? rc : sharing_given(&w->sharing, &w->to, e);
 }
 
-/* What the output cannot say is said before the work, in which it is found which layers change. A window that is not heeded is no fold. */
-static int check_format(const struct work *w, const struct produce *p, struct err *e)
+/*
+ * What the output, or the program it is for, cannot say is said before the work, in which it is found which layers change: as
+ * far as they are not known, some of them. A window that is not heeded is no fold.
+ */
+static int check_format(struct work *w, const struct produce *p, struct err *e)
 {
 	struct layer_config *layer = w->to.layer;
-	uint32_t last = w->to.layers - 1, source = layer[last].kv_source;
+	uint32_t last = w->to.layers - 1;
 	const struct format *f;
 	struct notes before = { 0 }, after = { 0 };
 	int rc = produce_format(p->out.path, p->out.to, &f, e);
-	if (rc || !f || !f->describes)
+	if (rc)
 		return rc;
-	for (uint32_t i = 0; i <= last && w->windowing.window; i++)
+	struct layer_config *known = malloc(w->to.layers * sizeof *known);
+	if (!known)
+		return err_nomem(e);
+	memcpy(known, layer, w->to.layers * sizeof *known);
+	for (uint32_t i = 0; i <= last && w->windowing.window && !w->budget.plan.cache; i++)
 		layer[i].window = (i + 1) % w->windowing.every ? w->windowing.window : 0;
+	for (uint32_t i = 0; i <= last; i++)
+		layer[i].window = layer[layer[i].kv_source].window;
 	if (w->sharing.automatic)
 		layer[last].kv_source = 0;
-	rc = f->describes(&w->to, &after, e);
-	layer[last].kv_source = source;
-	for (uint32_t i = 0; i <= last; i++)
-		layer[i].window = w->in.config.layer[i].window;
-	if (!rc && w->windowing.window && !f->describes(&w->in.config, &before, e) && after.count > before.count)
+	rc = written_check(&w->written, &w->to, f, &after, e);
+	memcpy(layer, known, w->to.layers * sizeof *known);
+	free(known);
+	bool asked = !rc && w->windowing.window && !w->written.route.as && f && f->describes;
+	if (asked && !f->describes(&w->in.config, &before, e) && after.count > before.count)
 		rc = err_set(e, ERR_UNSUPPORTED, "%.400s; write a Hugging Face folder or .quire file", after.line[0]);
 	notes_release(&before);
 	notes_release(&after);
@@ -538,7 +537,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		rc = plan_budget(&w, e);
 	if (!rc)
 		rc = check_format(&w, &p, e);
-	if (!rc && !w.changed && !sharing_any(&w.to) && !w.sharing.automatic && !o->window)
+	if (!rc && !w.changed && !sharing_any(&w.to) && !w.sharing.automatic && !o->window && !o->runtime)
 		note(&o->common, "the model has these KV heads already; it is written as it is");
 	if (!rc)
 		rc = make(&w, e);
@@ -546,9 +545,10 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		rc = recipe_new(NULL, &p.recipe, e);
 	if (!rc) {
 		note_left(&w, &left);
+		written_notes(&w.written, &left);
 		p.notes = &left;
-		p.source = result(&w);
-		p.config = &w.to;
+		p.source = routed_source(&w.written, result(&w));
+		p.config = routed_config(&w.written, &w.to);
 		clock_gettime(CLOCK_MONOTONIC, &t1);
 		p.seconds = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec);
 		rc = produce(&p, e);
@@ -559,6 +559,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		fold_report_release(w.report, w.to.layers);
 	if (w.have_to)
 		sharing_release(&w.sharing, &w.to);
+	written_release(&w.written);
 	free(w.windowing.outside);
 	budget_plan_release(&w.budget.plan);
 	overlay_free(w.out);

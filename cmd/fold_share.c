@@ -227,7 +227,7 @@ void sharing_json(const struct sharing *s, const struct config *c, struct json_w
 	jw_string(j, "share_method", s->method->name);
 	if (s->steps.count)
 		jw_double(j, "search_kl", s->steps.kl[s->steps.count - 1]);
-	jw_array(j, "kv_source_layer");
+	jw_array(j, "kv_source_layers");
 	for (uint32_t i = 0; i < c->layers; i++)
 		jw_uint(j, NULL, c->layer[i].kv_source);
 	jw_end_array(j);

@@ -109,6 +109,10 @@ static void put_float(struct json_writer *w, const char *name, const struct gguf
 void gguf_rope_divisors(const struct rope *r, float *out)
 {
 	for (uint32_t i = 0; i < r->dims / 2; i++) {
+		if (!(r->high_freq > 0)) {
+			out[i] = 1;
+			continue;
+		}
 		double wave = 2 * PI * pow(r->theta, 2.0 * i / r->dims);
 		double s = (r->original_context / wave - r->low_freq) / ((double)r->high_freq - r->low_freq);
 		if (wave < (double)r->original_context / r->high_freq)
@@ -395,8 +399,14 @@ static uint64_t head_dim(const struct gguf_model *m)
 
 static void put_flags(const struct gguf_model *m, struct json_writer *w)
 {
+	const struct config_key *norms = config_key_of(m->arch, offsetof(struct config, head_norms));
 	if (m->arch->qkv_bias == BIAS_CONFIG)
-		jw_bool(w, config_key_of(m->arch, offsetof(struct config, qkv_bias))->json, gguf_model_tensor(m, m->arch->stored ? "blk.0.attn_qkv.bias" : "blk.0.attn_q.bias", NULL) != NULL);
+		jw_bool(w, config_key_of(m->arch, offsetof(struct config, qkv_bias))->json,
+			gguf_model_tensor(m, m->arch->stored ? "blk.0.attn_qkv.bias" : "blk.0.attn_q.bias", NULL) != NULL);
+	if (m->arch->o_bias == BIAS_OWN_KEY)
+		jw_bool(w, config_key_of(m->arch, offsetof(struct config, o_bias))->json, gguf_model_tensor(m, "blk.0.attn_output.bias", NULL) != NULL);
+	if (norms)
+		jw_bool(w, norms->json, gguf_model_tensor(m, "blk.0.attn_q_norm.weight", NULL) != NULL);
 	if (m->arch->mlp_bias == BIAS_CONFIG)
 		jw_bool(w, "mlp_bias", gguf_model_tensor(m, "blk.0.ffn_up.bias", NULL) != NULL);
 	jw_bool(w, "tie_word_embeddings", !gguf_model_tensor(m, "output.weight", NULL));
@@ -451,7 +461,7 @@ static void put_row(const struct gguf_model *m, const struct config_key *k, stru
 		if (k->field == offsetof(struct config, kv_heads))
 			put_count(w, k->json, kv ? kv : gguf_model_key(m, "attention.head_count"), "kv_heads_per_layer");
 		else
-			put_count(w, k->json, kv, NULL);
+			put_count(w, k->json, kv, k->field == offsetof(struct config, ffn) ? "ffn_per_layer" : NULL);
 		break;
 	case KEY_ONE_KV:
 		jw_bool(w, k->json, gguf_model_heads(m, 0, true) == 1);
@@ -467,6 +477,7 @@ static void put_row(const struct gguf_model *m, const struct config_key *k, stru
 		if (gguf_bool(kv, &flag))
 			jw_bool(w, k->json, flag);
 		break;
+	case KEY_SAME: jw_uint(w, k->json, k->layer_field ? head_dim(m) : 0); break;
 	default: break;
 	}
 	if (!k->gguf && k->implied)
@@ -487,7 +498,8 @@ static void put_rows(const struct gguf_model *m, bool own, struct json_writer *w
 			jw_uint(w, k->json, hd);
 		else if (k->field != offsetof(struct config, rope.theta))
 			put_row(m, k, w);
-		if (k->field == offsetof(struct config, rope.part) && gguf_uint(gguf_model_key(m, "rope.dimension_count"), 0, &rd) && hd && rd != hd)
+		if (k->field == offsetof(struct config, rope.part) && !gguf_beside(m->arch_name, "rope.dimension_count") &&
+		    gguf_uint(gguf_model_key(m, "rope.dimension_count"), 0, &rd) && hd && rd != hd)
 			jw_double(w, k->json, (double)rd / (double)hd);
 	}
 }
@@ -520,6 +532,8 @@ int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e)
 		put_windows(m, &w);
 		put_flags(m, &w);
 		put_rows(m, true, &w);
+		if (m->arch->differ == DIFFER_SUFFIX)
+			put_count(&w, "num_kv_shared_layers", gguf_model_key(m, "attention.shared_kv_layers"), NULL);
 		put_experts(m, &w);
 		put_tokens(m, &w);
 	} else {
@@ -530,5 +544,7 @@ int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e)
 	}
 	jw_end_object(&w);
 	strbuf_putc(out, '\n');
+	if (!rc && !out->failed)
+		rc = gguf_check_beside(m, out->data, out->len, e);
 	return rc ? rc : out->failed ? err_nomem(e) : 0;
 }

@@ -124,7 +124,7 @@ static int check_vocabulary(const struct gguf_model *m, struct err *e)
 bool gguf_key_of_config(const struct arch *a, const char *suffix)
 {
 	const struct config_key *k;
-	bool found = !strncmp(suffix, "rope.scaling.", 13);
+	bool found = !strncmp(suffix, "rope.scaling.", 13) || gguf_beside(a->gguf, suffix);
 	for (unsigned i = 0; (k = config_key_at(a, i)) && !found; i++)
 		found = k->gguf && !strcmp(k->gguf, suffix);
 	for (size_t i = 0; i < sizeof arch_keys / sizeof *arch_keys && !found; i++)

@@ -5,15 +5,32 @@
 #include <string.h>
 
 #include "formats/gguf_model.h"
+#include "model/config_differ.h"
 #include "model/keys.h"
 
 enum { MOST_LAYERS = 512 };
+
+/* A layer that reads another one's cache: the last ones may, of the last before them, or with a window that before it. */
+static int reads_cache(const struct config *c, bool shares, struct err *e)
+{
+	uint32_t first = c->layers - config_suffix(c);
+	for (uint32_t i = 0; i < c->layers; i++) {
+		uint32_t source = i < first || !shares ? i : first - (c->layer[i].window ? 2 : 1);
+		if (c->layer[i].kv_source != source)
+			return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that layer %u of %s reads the KV cache of layer %u; 'quire fold MODEL --for "
+				       "llama.cpp -o OUT.gguf' writes what can be read so", i, c->arch->gguf, c->layer[i].kv_source);
+	}
+	return 0;
+}
 
 static int loads(const struct config *c, struct err *e)
 {
 	const struct gguf_loader *l = &c->arch->gguf_loader;
 	const struct rope *r = &c->rope;
 	const char *arch = c->arch->gguf;
+	int rc = reads_cache(c, l->shares, e);
+	if (rc)
+		return rc;
 	if ((c->o_bias && !l->o_bias) || (c->mlp_bias && !l->mlp_bias))
 		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with biases of %s", arch,
 			       c->o_bias && !l->o_bias ? "the attention's output (attention_bias)" : "the feed-forward (mlp_bias)");
@@ -40,11 +57,13 @@ static int loads(const struct config *c, struct err *e)
 	if (c->experts && !c->experts_sum_to_one)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for experts whose weights do not add up to one (norm_topk_prob false); "
 			       "write a Hugging Face folder or .quire file");
-	for (uint32_t i = 1; i < c->layers; i++)
+	if (l->unscaled && (r->scaling == ROPE_LINEAR || r->scaling == ROPE_YARN))
+		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program runs %s with layers whose positions are not scaled beside others", arch);
+	for (uint32_t i = 1; i < c->layers && !l->differ; i++)
 		if (c->layer[i].kv_heads != c->layer[0].kv_heads || c->layer[i].heads != c->layer[0].heads ||
 		    c->layer[i].ffn != c->layer[0].ffn)
-			return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with layers of different heads or widths (layer %u); write a "
-				       "Hugging Face folder or .quire file", arch, i);
+			return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with layers of different heads or widths (layer %u); "
+				       "'quire fold MODEL --for llama.cpp -o OUT.gguf' writes an architecture that some program does", arch, i);
 	return 0;
 }
 
@@ -86,15 +105,12 @@ int gguf_expressible(const struct config *c, struct notes *n, struct err *e)
 			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for %s %g of %s", k->json, config_key_value(c, k),
 				       c->arch->name);
 	for (uint32_t i = 0; i < c->layers; i++) {
-		if (c->layer[i].kv_source != i)
-			return err_set(e, ERR_UNSUPPORTED, "GGUF cannot say that layer %u reads the KV cache of layer %u; write a Hugging Face folder or .quire file", i,
-				       c->layer[i].kv_source);
 		if (!config_turning_said(c, i))
 			return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for layer %u without positions", i);
 	}
 	/* only the loaders of the families with interleaved rotation look for rope_freqs.weight */
 	bool longrope = r->scaling == ROPE_LONGROPE, by_dimension = (r->divisors && !longrope) || r->scaling == ROPE_LLAMA3;
-	if (by_dimension && role_gguf_layout(c->arch, ROLE_Q) != LAYOUT_ROPE_PAIRS)
+	if (by_dimension && role_gguf_layout(c->arch, ROLE_Q) != LAYOUT_ROPE_PAIRS && !c->arch->gguf_divisors)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF cannot hold frequency scaling by dimension for %s", c->arch->name);
 	if (longrope && !c->arch->gguf_loader.longrope)
 		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program runs %s with positions of type longrope", c->arch->gguf);

@@ -108,7 +108,7 @@ static int put_row(struct gguf_writer *w, const struct config *c, const struct c
 		break;
 	case KEY_NUMBER: put_float(w, c, k->gguf, config_key_value(c, k)); break;
 	case KEY_LIMIT:
-		if (config_key_value(c, k) > 0)
+		if (config_key_value(c, k) > 0 || k->gguf_required)
 			put_float(w, c, k->gguf, config_key_value(c, k));
 		break;
 	case KEY_FLAG: gguf_put_bool(w, key_of(c, k->gguf, key), config_key_flag(c, k)); break;
@@ -129,7 +129,8 @@ int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e
 		if ((rc = put_row(w, c, config_key_of(c->arch, first[i]), e)))
 			return rc;
 	if (!c->arch->learned_positions) {
-		put_count(w, c, "rope.dimension_count", c->rope.dims);
+		if (!gguf_beside(c->arch->gguf, "rope.dimension_count"))
+			put_count(w, c, "rope.dimension_count", c->rope.dims);
 		put_row(w, c, config_key_of(c->arch, offsetof(struct config, rope.theta)), e);
 		put_scaling(w, c);
 		if (c->rope.temper != 0)
@@ -142,6 +143,7 @@ int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e
 	}
 	if (c->experts && c->arch->mixture->width_key)
 		put_count(w, c, "expert_feed_forward_length", c->expert_ffn);
+	gguf_put_beside(w, c);
 	const struct config_key *k;
 	for (unsigned i = 0; (k = config_key_at(c->arch, i)); i++)
 		if (config_key_own(c->arch, k))

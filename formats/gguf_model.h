@@ -34,6 +34,11 @@ int gguf_model_init(struct gguf_model *m, struct err *e);
 int gguf_check_keys(const struct gguf_model *m, struct err *e);
 /* Is "{arch}.suffix" a hyper-parameter, which config.json says as well? */
 bool gguf_key_of_config(const struct arch *a, const char *suffix);
+/* Is "{arch}.key" one of those that only its loader needs (gguf_beside.c)? */
+bool gguf_beside(const char *arch, const char *key);
+void gguf_put_beside(struct gguf_writer *w, const struct config *c);
+/* text: the config.json made of the other keys. ERR_UNSUPPORTED when one says something else than follows from them. */
+int gguf_check_beside(const struct gguf_model *m, const char *text, size_t len, struct err *e);
 /* "{arch}.suffix" */
 const struct gguf_kv *gguf_model_key(const struct gguf_model *m, const char *suffix);
 const struct gguf_tensor *gguf_model_tensor(const struct gguf_model *m, const char *name, const uint8_t **data);

@@ -170,10 +170,11 @@ static int add_parts(struct gguf_writer *w, struct slot **slot, size_t left, siz
 }
 
 /* Is gguf_rope_tensors[i] written? */
-static bool has_rope_tensor(const struct rope *r, int i)
+static bool has_rope_tensor(const struct config *c, int i)
 {
+	const struct rope *r = &c->rope;
 	bool longrope = r->scaling == ROPE_LONGROPE;
-	return i ? longrope : r->scaling == ROPE_LLAMA3 || (r->divisors && !longrope);
+	return i ? longrope : r->scaling == ROPE_LLAMA3 || (r->divisors && !longrope) || c->arch->gguf_divisors;
 }
 
 /* Gives every tensor its place. */
@@ -192,7 +193,7 @@ static int place_tensors(struct sink *k, struct gguf_writer *w, uint64_t rope_at
 	for (int i = 0; i < ROPE_TENSORS; i++) {
 		rope[i] = (struct slot){ .layer = UINT32_MAX, .index = (size_t)i };
 		snprintf(rope[i].name, sizeof rope[i].name, "%s", gguf_rope_tensors[i]);
-		if (has_rope_tensor(r, i))
+		if (has_rope_tensor(k->config, i))
 			order[count++] = &rope[i];
 	}
 	qsort(order, count, sizeof *order, by_place);
@@ -345,7 +346,7 @@ static int write_front(struct sink *k, struct gguf_writer *w, const uint64_t rop
 	if (!rc && w->data_bytes)
 		rc = out_pwrite(k->file, zeros, sizeof zeros, k->end - sizeof zeros, e);
 	for (int i = 0; i < ROPE_TENSORS && !rc; i++)
-		if (has_rope_tensor(&k->config->rope, i))
+		if (has_rope_tensor(k->config, i))
 			rc = write_divisors(k, i, rope_at[i], e);
 	return rc;
 }

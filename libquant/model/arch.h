@@ -57,7 +57,18 @@ struct role_row {
 extern const struct role_row role_rows[ROLE_COUNT];
 
 enum norm_kind { NORM_RMS, NORM_RMS_PLUS_ONE, NORM_LAYER };
-enum bias_rule { BIAS_NEVER, BIAS_ALWAYS, BIAS_CONFIG, BIAS_AS_QKV /* mlp_bias: one key says both */ };
+enum bias_rule {
+	BIAS_NEVER, BIAS_ALWAYS, BIAS_CONFIG,
+	BIAS_AS_QKV,  /* mlp_bias: one key says both */
+	BIAS_OWN_KEY, /* o_bias: of the output alone */
+};
+
+/* How config.json says that layers differ in KV heads and width, or read another one's cache; see config_differ.c. */
+enum differ_rule {
+	DIFFER_OWN,       /* quire's own lists */
+	DIFFER_BLOCKS,    /* block_configs */
+	DIFFER_SUFFIX,    /* num_kv_shared_layers, and quire's own */
+};
 enum window_rule {
 	WINDOW_NONE,
 	WINDOW_ALL,        /* sliding_window */
@@ -118,6 +129,9 @@ struct gguf_loader {
 	bool partial;                /* positions in a part of a head */
 	bool longrope;               /* the two lists of divisors of longrope */
 	bool betas;                  /* reads those of yarn */
+	bool differ;                 /* layers may differ in KV heads and width */
+	bool shares;                 /* the last layers may read the cache of the last one before them, or with a window that before it */
+	bool unscaled;               /* windowed layers turn by what scales the others, if anything does */
 	uint32_t unturned;           /* every so-manieth layer has no positions; 0: all have */
 };
 
@@ -151,6 +165,8 @@ struct arch {
 	const struct stored *stored; /* NULL, or ended by one without names: tensors of files that hold several (stored.h) */
 	const struct stored *also_stored; /* the same, of folders that other programs write: read, and never written */
 	const struct role_layout *gguf_layouts; /* the same, of what does not lie as it does elsewhere */
+	enum differ_rule differ;
+	bool gguf_divisors;          /* GGUF has divisors of frequencies always, if of 1 */
 	bool gelu_is_tanh;           /* config.json's "gelu" always meant the tanh form here */
 	const struct mixture *mixture; /* NULL: no experts */
 };

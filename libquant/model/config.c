@@ -6,6 +6,7 @@
 
 #include "base/json.h"
 #include "model/arch.h"
+#include "model/config_differ.h"
 #include "model/config_experts.h"
 #include "model/config_rope.h"
 #include "model/keys.h"
@@ -70,7 +71,7 @@ static int check_keys(const struct json *root, struct config *c, struct err *e)
 {
 	const struct arch *a = c->arch;
 	const struct config_key *dim = config_key_of(a, offsetof(struct config, head_dim));
-	bool given = dim->json && !json_is_null(json_get(root, dim->json)), attn = c->qkv_bias;
+	bool given = dim->json && !json_is_null(json_get(root, dim->json)), attn = c->qkv_bias || c->o_bias;
 	if (!given && !a->default_head_dim && c->hidden % c->heads)
 		return err_set(e, ERR_INPUT, "config.json: the width %u is not a multiple of its %u heads", c->hidden, c->heads);
 	if ((uint64_t)c->heads * c->head_dim > MAX_SIZE)
@@ -78,7 +79,7 @@ static int check_keys(const struct json *root, struct config *c, struct err *e)
 	if ((attn && a->qkv_bias == BIAS_NEVER) || (c->mlp_bias && a->mlp_bias == BIAS_NEVER))
 		return err_set(e, ERR_UNSUPPORTED, "config.json: %s is true, but %s has no such biases", attn ? "attention_bias" : "mlp_bias", a->name);
 	c->qkv_bias = bias(a->qkv_bias, attn);
-	c->o_bias = bias(a->o_bias, attn);
+	c->o_bias = a->o_bias == BIAS_OWN_KEY ? c->o_bias : bias(a->o_bias, attn);
 	c->mlp_bias = a->mlp_bias == BIAS_AS_QKV ? attn : bias(a->mlp_bias, c->mlp_bias);
 	if (a->gelu_is_tanh && c->act == ACT_GELU_ERF)
 		c->act = ACT_GELU_TANH;
@@ -129,13 +130,6 @@ static int get_bool(const struct json *root, const char *key, bool absent, bool 
 	return ERR_OK;
 }
 
-static int list_of_layers(const struct json *j, const char *key, const struct config *c, struct err *e)
-{
-	if (json_kind(j) != JSON_ARRAY || json_count(j) != c->layers)
-		return err_set(e, ERR_INPUT, "config.json: %s is not a list of %u entries, one per layer", key, c->layers);
-	return ERR_OK;
-}
-
 /* The window that layers with sliding attention have; 0 when they have none. */
 static int parse_window(const struct json *root, const struct config *c, uint32_t *window, struct err *e)
 {
@@ -160,7 +154,7 @@ static int parse_window(const struct json *root, const struct config *c, uint32_
 static int parse_types(const struct json *types, struct config *c, uint32_t window, struct err *e)
 {
 	uint32_t i = 0;
-	int rc = list_of_layers(types, "layer_types", c, e);
+	int rc = config_list(types, "layer_types", c, e);
 	if (rc)
 		return rc;
 	for (const struct json *j = json_first(types); j; j = json_next(j), i++) {
@@ -183,7 +177,7 @@ static int parse_own_windows(const struct json *own, struct config *c, struct er
 {
 	uint32_t i = 0;
 	int64_t v;
-	int rc = list_of_layers(own, "window_per_layer", c, e);
+	int rc = config_list(own, "window_per_layer", c, e);
 	for (const struct json *j = json_first(own); j && !rc; j = json_next(j), i++)
 		if (!json_int(j, &v) || v < 0 || v > INT32_MAX)
 			rc = err_set(e, ERR_INPUT, "config.json: window_per_layer[%u] is not a count of tokens", i);
@@ -251,45 +245,6 @@ static int parse_windows(const struct json *root, struct config *c, struct err *
 	return ERR_OK;
 }
 
-/* quire's own keys: KV heads of each layer, and the layer whose KV cache each layer reads. */
-static int parse_sharing(const struct json *root, struct config *c, struct err *e)
-{
-	const struct json *heads = json_get(root, "kv_heads_per_layer"), *source = json_get(root, "kv_source_layer"), *j;
-	uint32_t i;
-	int64_t v;
-	int rc;
-	if (!json_is_null(heads)) {
-		if ((rc = list_of_layers(heads, "kv_heads_per_layer", c, e)))
-			return rc;
-		for (i = 0, j = json_first(heads); j; j = json_next(j), i++) {
-			if (!json_int(j, &v) || v < 1 || v > MAX_SIZE)
-				return err_set(e, ERR_INPUT, "config.json: kv_heads_per_layer[%u] is not a count of heads", i);
-			c->layer[i].kv_heads = (uint32_t)v;
-		}
-	}
-	for (i = 0; i < c->layers; i++)
-		if (c->layer[i].heads % c->layer[i].kv_heads)
-			return err_set(e, ERR_INPUT, "config.json: layer %u has %u heads, not a multiple of its %u KV heads", i,
-				       c->layer[i].heads, c->layer[i].kv_heads);
-	if (json_is_null(source))
-		return ERR_OK;
-	if ((rc = list_of_layers(source, "kv_source_layer", c, e)))
-		return rc;
-	for (i = 0, j = json_first(source); j; j = json_next(j), i++) {
-		if (!json_int(j, &v) || v < 0 || v > i)
-			return err_set(e, ERR_INPUT, "config.json: kv_source_layer[%u] is not this layer or one before it", i);
-		struct layer_config *l = &c->layer[i], *s = &c->layer[v];
-		l->kv_source = (uint32_t)v;
-		if (v < i && s->kv_source != v)
-			return err_set(e, ERR_INPUT, "config.json: kv_source_layer[%u] is %lld, which has no KV cache of its own",
-				       i, (long long)v);
-		if (l->kv_heads != s->kv_heads || l->window != s->window)
-			return err_set(e, ERR_INPUT, "config.json: layers %u and %lld share a KV cache but differ in %s", i,
-				       (long long)v, l->window != s->window ? "window" : "KV heads");
-	}
-	return ERR_OK;
-}
-
 static int parse_layers(const struct json *root, struct config *c, struct err *e)
 {
 	int rc;
@@ -303,7 +258,7 @@ static int parse_layers(const struct json *root, struct config *c, struct err *e
 		return rc;
 	if ((rc = parse_windows(root, c, e)) || (rc = config_parse_experts(c, root, e)))
 		return rc;
-	return parse_sharing(root, c, e);
+	return config_parse_differ(c, root, e);
 }
 
 int config_parse(struct config *c, const char *json, size_t len, struct err *e)

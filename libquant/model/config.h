@@ -62,6 +62,7 @@ struct config {
 	float local_theta;              /* of layers with a window, unscaled; 0: all layers turn alike */
 	bool tied;                      /* the output head is the embedding */
 	bool qkv_bias, o_bias, mlp_bias;
+	bool head_norms;                /* queries and keys are normed per head, where its family can do either */
 	uint32_t experts, experts_used, expert_ffn; /* of a mixture: how many, chosen per token, how wide; 0: no mixture */
 	bool experts_sum_to_one;        /* the weights of those chosen are divided by their sum */
 	int32_t bos, eos[8];

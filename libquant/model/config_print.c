@@ -1,6 +1,7 @@
 #include <string.h>
 
 #include "model/arch.h"
+#include "model/config_differ.h"
 #include "model/config_experts.h"
 #include "model/config_rope.h"
 #include "model/keys.h"
@@ -63,6 +64,9 @@ static void print_windows(const struct config *c, struct json_writer *w, uint32_
 {
 	const struct arch *a = c->arch;
 	bool from = a->window == WINDOW_FROM_LAYER, types = window_has_types(a->window);
+	/* a class that takes no null, nor windows that no layer has without being told so */
+	bool told = !window && a->differ == DIFFER_SUFFIX;
+	window = told ? a->default_window : window;
 	bool plain = !window || types || (all && (a->window == WINDOW_ALL || a->window == WINDOW_SWITCHED));
 	if (window_has_switch(a->window))
 		jw_bool(w, "use_sliding_window", window != 0);
@@ -86,22 +90,20 @@ static void print_windows(const struct config *c, struct json_writer *w, uint32_
 
 struct pattern {
 	uint32_t window;
-	bool all_windowed, same_kv, shared;
+	bool all_windowed;
 };
 
 static int find_pattern(const struct config *c, struct pattern *p, struct err *e)
 {
-	*p = (struct pattern){ .all_windowed = true, .same_kv = true };
+	*p = (struct pattern){ .all_windowed = true };
 	for (uint32_t i = 0; i < c->layers; i++) {
 		const struct layer_config *l = &c->layer[i];
-		if ((c->arch->local_theta && l->local != (l->window != 0)) || l->heads != c->layer[0].heads || l->ffn != c->layer[0].ffn || !config_turning_said(c, i) ||
+		if ((c->arch->local_theta && l->local != (l->window != 0)) || l->heads != c->layer[0].heads || !config_turning_said(c, i) ||
 		    (l->window && p->window && l->window != p->window))
-			return err_set(e, ERR_UNSUPPORTED, "config.json: no key says that layer %u differs in its heads, FFN width, "
-				       "positions or window length", i);
+			return err_set(e, ERR_UNSUPPORTED, "config.json: no key says that layer %u differs in its heads, positions "
+				       "or window length", i);
 		p->window = l->window ? l->window : p->window;
 		p->all_windowed &= l->window != 0;
-		p->same_kv &= l->kv_heads == c->layer[0].kv_heads;
-		p->shared |= l->kv_source != i;
 	}
 	return ERR_OK;
 }
@@ -126,18 +128,7 @@ static void print_layers(const struct config *c, const struct pattern *p, const 
 		jw_bool(w, key, most == 1);
 	else
 		jw_uint(w, key, most);
-	if (!p->same_kv) {
-		jw_array(w, "kv_heads_per_layer");
-		for (uint32_t i = 0; i < c->layers; i++)
-			jw_uint(w, NULL, c->layer[i].kv_heads);
-		jw_end_array(w);
-	}
-	if (p->shared) {
-		jw_array(w, "kv_source_layer");
-		for (uint32_t i = 0; i < c->layers; i++)
-			jw_uint(w, NULL, c->layer[i].kv_source);
-		jw_end_array(w);
-	}
+	config_print_differ(c, w);
 	if (c->arch->turning == TURN_LISTED) {
 		jw_array(w, "no_rope_layers");
 		for (uint32_t i = 0; i < c->layers; i++)
@@ -150,8 +141,11 @@ static void print_layers(const struct config *c, const struct pattern *p, const 
 static int copy_others(struct json_writer *w, const struct arch *a, const struct json *base, struct err *e)
 {
 	struct strbuf value = { 0 };
+	/* another family's keys are not this one's */
+	const char *type = json_string(json_get(base, "model_type"));
+	bool same = !type || !strcmp(type, a->name);
 	for (const struct json *j = json_first(base); j; j = json_next(j))
-		if (!config_key_reads(a, json_key(j))) {
+		if (!config_key_reads(a, json_key(j)) && (same || config_key_harmless(json_key(j)))) {
 			strbuf_clear(&value);
 			json_print(j, &value);
 			jw_raw(w, json_key(j), value.data ? value.data : "null");
@@ -204,7 +198,7 @@ int config_print(const struct config *c, const char *base, size_t base_len, stru
 	jw_string(&w, NULL, a->hf_class);
 	jw_end_array(&w);
 	jw_string(&w, "model_type", a->name);
-	print_keys(c, &p, !json_is_null(json_get(old, "rope_parameters")), &w);
+	print_keys(c, &p, a->differ == DIFFER_SUFFIX || !json_is_null(json_get(old, "rope_parameters")), &w);
 	print_tokens(c, &w);
 	rc = copy_others(&w, a, old, e);
 	jw_end_object(&w);

@@ -102,9 +102,10 @@ value op_linear(struct build *b, value x, enum role r)
 
 static value add_norm(struct build *b, enum op_kind kind, value x, enum role r, size_t dim)
 {
-	enum role bias = b->config->arch->norm == NORM_LAYER ? role_rows[r].bias_role : ROLE_UNKNOWN;
+	enum role bias = r < ROLE_COUNT && b->config->arch->norm == NORM_LAYER ? role_rows[r].bias_role : ROLE_UNKNOWN;
 	bool used = b->owner || !of_keys_and_values(r);
-	add_site(b, r, used, 1, dim, 0);
+	if (r < ROLE_COUNT)
+		add_site(b, r, used, 1, dim, 0);
 	if (bias != ROLE_UNKNOWN)
 		add_site(b, bias, used, 1, dim, 0);
 	if (x == NO_VALUE)

@@ -124,7 +124,7 @@ struct build {
 	struct block *block;
 };
 value op_norm(struct build *b, value x, enum role r);
-value op_head_norm(struct build *b, value x, enum role r);
+value op_head_norm(struct build *b, value x, enum role r); /* ROLE_UNKNOWN: without weights */
 /* Keys and values of a layer that reads another one's: NO_VALUE. */
 value op_linear(struct build *b, value x, enum role r);
 value op_rope(struct build *b, value x);

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "model/arch.h"
+#include "model/config_differ.h"
 #include "model/config_experts.h"
 #include "model/config_rope.h"
 
@@ -89,7 +90,8 @@ static const struct config_key common[] = {
 	/* config.c: the class, tokens, windows, quire's own keys for what layers share */
 	LISTED("architectures"), LISTED("model_type"), LISTED("bos_token_id"), LISTED("eos_token_id"),
 	LISTED("sliding_window"), LISTED("use_sliding_window"), LISTED("max_window_layers"), LISTED("layer_types"),
-	LISTED("window_per_layer"), LISTED("kv_heads_per_layer"), LISTED("kv_source_layer"),
+	LISTED("window_per_layer"), LISTED("kv_heads_per_layer"), LISTED("ffn_per_layer"), LISTED("kv_source_layers"),
+	LISTED("kv_source_layer"),
 	/* config_rope.c */
 	LISTED("rope_scaling"), LISTED("rope_parameters"), LISTED("original_max_position_embeddings"), LISTED("rope_divisors"),
 };
@@ -180,7 +182,7 @@ bool config_key_reads(const struct arch *a, const char *key)
 	for (unsigned i = 0; (k = config_key_at(a, i)); i++)
 		if (k->json && !strcmp(k->json, key))
 			return true;
-	return config_experts_key(a, key);
+	return config_experts_key(a, key) || config_differ_key(a, key);
 }
 
 /* null, no, nothing: says that what the key is for is not there */
@@ -193,13 +195,19 @@ static bool says_no(const struct json *j)
 	       ((json_kind(j) == JSON_ARRAY || json_kind(j) == JSON_OBJECT) && !json_count(j));
 }
 
+bool config_key_harmless(const char *key)
+{
+	for (size_t i = 0; i < sizeof harmless / sizeof *harmless; i++)
+		if (matches(harmless[i], key))
+			return true;
+	return *key == '_';
+}
+
 int config_keys_known(const struct arch *a, const struct json *root, struct err *e)
 {
 	for (const struct json *j = json_first(root); j; j = json_next(j)) {
 		const char *key = json_key(j);
-		bool known = *key == '_' || says_no(j) || config_key_reads(a, key);
-		for (size_t i = 0; i < sizeof harmless / sizeof *harmless && !known; i++)
-			known = matches(harmless[i], key);
+		bool known = says_no(j) || config_key_reads(a, key) || config_key_harmless(key);
 		if (!known)
 			return err_set(e, ERR_UNSUPPORTED, "config.json: %.100s is set, which quire's %s does not read; if it changes nothing "
 				       "that the model computes, take it out", key, a->name);
@@ -264,6 +272,21 @@ static int read_act(const struct config_key *k, const struct json *j, enum activ
 		       name ? name : "?");
 }
 
+static uint32_t same_as(const struct config *c, const struct config_key *k)
+{
+	return k->layer_field ? *(const uint32_t *)(const void *)((const char *)c + k->layer_field) : 0;
+}
+
+static int read_same(const struct config *c, const struct config_key *k, const struct json *j, struct err *e)
+{
+	int64_t v = (int64_t)k->absent;
+	if (!json_is_null(j) && !json_int(j, &v))
+		return err_set(e, ERR_INPUT, "config.json: %s is not a whole number", k->json);
+	if (v == same_as(c, k))
+		return ERR_OK;
+	return err_set(e, ERR_UNSUPPORTED, "config.json: %s is %lld; only %u is implemented", k->json, (long long)v, same_as(c, k));
+}
+
 static int read_row(struct config *c, const struct config_key *k, const struct json *root, struct err *e)
 {
 	const struct json *j = k->json ? json_get(root, k->json) : NULL;
@@ -285,6 +308,7 @@ static int read_row(struct config *c, const struct config_key *k, const struct j
 	case KEY_ACT:
 		*(enum activation *)out = (enum activation)absent;
 		return json_is_null(j) ? ERR_OK : read_act(k, j, out, e);
+	case KEY_SAME: return read_same(c, k, j, e);
 	case KEY_END:
 	case KEY_LISTED: break;
 	}
@@ -325,6 +349,7 @@ void config_key_print(const struct config *c, const struct config_key *k, struct
 	case KEY_NUMBER: config_print_float(w, k->json, config_key_value(c, k)); break;
 	case KEY_FLAG: jw_bool(w, k->json, config_key_flag(c, k)); break;
 	case KEY_ACT: jw_string(w, k->json, activation_name(c->act)); break;
+	case KEY_SAME: jw_uint(w, k->json, same_as(c, k)); break;
 	case KEY_ONLY:
 	case KEY_END:
 	case KEY_LISTED: break;

@@ -18,6 +18,7 @@ enum key_kind {
 	KEY_ACT,       /* enum activation */
 	KEY_ONE_KV,    /* a bool: all query heads read one KV head, else each has its own; a count for each layer in GGUF */
 	KEY_ONLY,      /* a bool that must be what it is where the key is missing: the family knows no other */
+	KEY_SAME,      /* a count that must be what layer_field of struct config is, or 0 without one */
 	KEY_LISTED,    /* read by code of its own, or by no class of the family: here only so that it is known */
 };
 #define NO_FIELD SIZE_MAX
@@ -60,6 +61,8 @@ int config_key_number(const struct config_key *k, const struct json *j, float *o
 /* ERR_UNSUPPORTED when a member may change what is computed and no row reads it. */
 int config_keys_known(const struct arch *a, const struct json *root, struct err *e);
 bool config_key_reads(const struct arch *a, const char *key);
+/* Does it leave the computation alone, whatever it says and in any family? */
+bool config_key_harmless(const char *key);
 
 static inline float config_key_value(const struct config *c, const struct config_key *k)
 {

@@ -9,7 +9,7 @@
 
 struct norm {
 	enum norm_kind kind;
-	const float *weight, *bias; /* [n]; bias NULL: none */
+	const float *weight, *bias; /* [n]; weight NULL: ones, not of NORM_LAYER; bias NULL: none */
 	size_t n;
 	float eps;
 };
@@ -46,7 +46,7 @@ static inline void norm_row(const struct norm *a, const float *x, float *y)
 	}
 	float inverse = norm_inverse_rms(a, x);
 	for (size_t i = 0; i < a->n; i++)
-		y[i] = x[i] * inverse * (a->weight[i] + one);
+		y[i] = x[i] * inverse * (a->weight ? a->weight[i] + one : 1);
 }
 
 /* d, the gradient by y, becomes that by x. */
@@ -66,7 +66,7 @@ static inline void norm_row_back(const struct norm *a, const float *x, float *d)
 	}
 	float inverse = norm_inverse_rms(a, x);
 	for (size_t i = 0; i < a->n; i++) {
-		d[i] *= a->weight[i] + one;
+		d[i] *= a->weight ? a->weight[i] + one : 1;
 		dot += d[i] * x[i];
 	}
 	dot *= inverse * inverse / (float)a->n;

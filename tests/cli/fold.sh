@@ -70,8 +70,16 @@ prints "only quire loads it" "loaded by +quire itself only"
 succeeds "and does" "$QUIRE" verify "$T/per" --data "$eval" --ctx 128 --chunks 2
 succeeds "some layers" "$QUIRE" fold "$DEMO" -o "$T/some" --kv-heads 4 --layers 1-2,4 --method mean
 prints "the others keep theirs" "KV heads +8 -> 8,4,4,8,4"
-exits 5 "GGUF has one count" "$QUIRE" fold "$DEMO" -o "$T/per.gguf" --kv-heads 4 --layers 1-2 --method mean
-says "and the message says so" "layers of different heads"
+exits 5 "GGUF of llama has one count" "$QUIRE" convert "$T/some" -o "$T/no.gguf"
+says "and the message says what to do" "fold MODEL --for llama.cpp"
+succeeds "another architecture has many" "$QUIRE" fold "$T/per" -o "$T/per.gguf" --for llama.cpp
+prints "and who loads it is said" "loaded by +llama.cpp, as deci"
+near "and it is the same model" "$(loss "$T/per.gguf")" "$(loss "$T/per")" 0.0001
+exits 5 "transformers' classes have one" "$QUIRE" fold "$T/per" -o "$T/no" --for transformers
+says "but with code of our own" "with-code"
+exits 2 "a program that reads no such files" "$QUIRE" fold "$T/per" -o "$T/no" --for llama.cpp
+exits 2 "an unknown program" "$QUIRE" fold "$T/per" -o "$T/no" --for ollama
+says "and which there are" "one of: quire, llama.cpp, transformers, vllm"
 
 # fold, quantize, verify
 succeeds "quantize what was folded" "$QUIRE" quantize "$T/pca.quire" -o "$T/q.gguf" --scheme Q8_0

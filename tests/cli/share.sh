@@ -7,7 +7,7 @@ fold() { "$QUIRE" fold "$DEMO" --data "$calib" --ctx 64 --samples 16 --steps 3 "
 
 succeeds "plain reuse needs no text" "$QUIRE" fold "$DEMO" -o "$T/reuse.quire" --share-layers pairs --share-method reuse
 prints "the cache it will take" "KV cache, 4k +20.0 MiB -> 12.0 MiB"
-prints "who loads it" "loaded by +quire itself only: .*kv_source_layer"
+prints "who loads it" "loaded by +quire itself only: .*kv_source_layers"
 full=$(cache "$DEMO")
 is "generate: three layers of five keep a cache" "$(($(cache "$T/reuse.quire") * 5))" $((full * 3))
 is "and in a codec" "$(($(cache "$T/reuse.quire" --kv-cache q8_0) * 5 * 128))" $((full * 3 * 34))
@@ -24,7 +24,7 @@ succeeds "joint fit into a folder" fold -o "$T/joint" --share-layers suffix:1 -v
 prints "-v: the owner" "layer 3 +shared K and V: error with all its readers"
 prints "-v: the reader" "layer 4 +reads layer 3, heads .*W_down"
 prints "damage on held-out windows" "excess loss .* 4 held-out windows"
-is "config.json has the map" "$(tr -d ' \n' <"$T/joint/config.json" | grep -o '"kv_source_layer":\[[0-9,]*\]')" '"kv_source_layer":[0,1,2,3,3]'
+is "config.json has the map" "$(tr -d ' \n' <"$T/joint/config.json" | grep -o '"kv_source_layers":\[[0-9,]*\]')" '"kv_source_layers":[0,1,2,3,3]'
 succeeds "heads first, then layers" fold -o "$T/both.quire" --kv-heads 4 --share-layers suffix:1 --json
 is "--json: cache" "$(json "$T/out" kv_bytes_4k)" 8388608
 is "and the program holds as much" "$(($(cache "$T/both.quire") * 10))" $((full * 4))
@@ -32,8 +32,10 @@ succeeds "then quantize" "$QUIRE" quantize "$T/both.quire" -o "$T/q.quire" --sch
 succeeds "then verify" "$QUIRE" verify "$T/q.quire" --data "$calib" --ctx 64 --chunks 2 --against "$DEMO"
 
 exits 5 "quantized before" "$QUIRE" fold "$T/q.quire" -o "$T/no.quire" --share-layers suffix:1 --data "$calib"
-exits 5 "GGUF" fold -o "$T/no.gguf" --share-layers suffix:1
-says "GGUF: says why" "reads the KV cache of layer"
+exits 5 "a map in a GGUF" fold -o "$T/no.gguf" --share-layers pairs
+says "a map in a GGUF: says why" "gemma4 knows one form: the last layers read the last one before them"
+exits 5 "converted to GGUF" "$QUIRE" convert "$T/joint" -o "$T/no.gguf"
+says "converted to GGUF: says what to do" "fold MODEL --for llama.cpp"
 exits 2 "forward reference" fold -o "$T/no.quire" --share-layers 0,2,2,3,4
 says "forward reference: says which" "layer 1 cannot read layer 2: it comes later"
 exits 2 "a reader that is read" fold -o "$T/no.quire" --share-layers 0,0,1,3,4
@@ -103,7 +105,8 @@ says "longer: says both" "the context of this model is 256"
 exits 5 "windows twice" "$QUIRE" fold "$T/w.quire" -o "$T/no.quire" --window 8 --data "$calib"
 exits 2 "--full-every alone" fold -o "$T/no.quire" --kv-heads 4 --full-every 2
 exits 2 "--full-every 0" fold -o "$T/no.quire" --window 16 --full-every 0
-exits 5 "windows in a GGUF" fold -o "$T/no.gguf" --window 16
+succeeds "windows in a GGUF" fold -o "$T/w.gguf" --window 16
+prints "windows in a GGUF: who loads it" "loaded by +llama.cpp, as step35"
 succeeds "windows and shared layers" fold -o "$T/ws.quire" --window 16 --full-every 2 --share-layers pairs
 kind() { sed -n "s/^layer $1 *\\([a-z0-9 ]*\\),.*/\\1/p" "$T/out"; }
 is "windows and shared layers: readers have their owner's" "$(kind 2), $(kind 4)" "$(kind 1), $(kind 3)"

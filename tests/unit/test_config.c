@@ -233,18 +233,18 @@ static void special_tokens(void **state)
 static void shared_kv_caches(void **state)
 {
 	(void)state;
-	struct config c = good("llama", "\"kv_heads_per_layer\":[8,4,4,2],\"kv_source_layer\":[0,1,1,3]");
+	struct config c = good("llama", "\"kv_heads_per_layer\":[8,4,4,2],\"kv_source_layers\":[0,1,1,3]");
 	assert_true(c.layer[2].kv_source == 1 && c.layer[3].kv_heads == 2);
 	assert_true(config_kv_bytes(&c, 10, 2) == 2 * 10 * (8 + 4 + 2) * 8 * 2);
 	assert_false(role_required(&c, ROLE_K, 2));
 	assert_true(role_required(&c, ROLE_K, 3) && role_required(&c, ROLE_Q, 2));
 	config_release(&c);
-	refuses("llama", "\"kv_source_layer\":[1,1,2,3]", ERR_INPUT, "kv_source_layer[0]");
-	refuses("llama", "\"kv_source_layer\":[0,0,1,3]", ERR_INPUT, "no KV cache of its own");
-	refuses("llama", "\"kv_source_layer\":[0,1,-1,3]", ERR_INPUT, "kv_source_layer[2]");
-	refuses("llama", "\"kv_source_layer\":[0,1,2]", ERR_INPUT, "list of 4");
-	refuses("llama", "\"kv_heads_per_layer\":[8,4,4,4],\"kv_source_layer\":[0,0,2,3]", ERR_INPUT, "differ in KV heads");
-	refuses("llama", "\"window_per_layer\":[0,8,0,0],\"kv_source_layer\":[0,0,2,3]", ERR_INPUT, "differ in window");
+	refuses("llama", "\"kv_source_layers\":[1,1,2,3]", ERR_INPUT, "kv_source_layers[0]");
+	refuses("llama", "\"kv_source_layers\":[0,0,1,3]", ERR_INPUT, "no KV cache of its own");
+	refuses("llama", "\"kv_source_layers\":[0,1,-1,3]", ERR_INPUT, "kv_source_layers[2]");
+	refuses("llama", "\"kv_source_layer\":[0,1,2]", ERR_INPUT, "kv_source_layer is not a list of 4");
+	refuses("llama", "\"kv_heads_per_layer\":[8,4,4,4],\"kv_source_layers\":[0,0,2,3]", ERR_INPUT, "differ in KV heads");
+	refuses("llama", "\"window_per_layer\":[0,8,0,0],\"kv_source_layers\":[0,0,2,3]", ERR_INPUT, "differ in window");
 	refuses("llama", "\"kv_heads_per_layer\":[8,3,4,4]", ERR_INPUT, "layer 1 has 8 heads");
 	refuses("llama", "\"kv_heads_per_layer\":[8,0,4,4]", ERR_INPUT, "kv_heads_per_layer[1]");
 }
@@ -351,7 +351,7 @@ static void printing_round_trips(void **state)
 		{ "llama", "\"rope_scaling\":{\"type\":\"longrope\",\"short_factor\":[1,1,1.5,2],\"long_factor\":[1,2,4,8],\"factor\":4}" },
 		{ "phi3", "\"rope_scaling\":{\"type\":\"su\",\"short_factor\":[1,1.5,2],\"long_factor\":[1,4,8]},\"partial_rotary_factor\":0.75,"
 			  "\"original_max_position_embeddings\":512,\"max_position_embeddings\":2048" },
-		{ "llama", "\"kv_heads_per_layer\":[8,4,4,2],\"kv_source_layer\":[0,1,1,3]" },
+		{ "llama", "\"kv_heads_per_layer\":[8,4,4,2],\"kv_source_layers\":[0,1,1,3]" },
 		{ "llama", "\"window_per_layer\":[0,8,0,0]" },
 		{ "mistral", "" },
 		{ "mistral", "\"sliding_window\":null,\"num_key_value_heads\":2" },
@@ -390,7 +390,7 @@ static void no_key_for_it(void **state)
 	struct strbuf out = { 0 };
 	struct config c = good("llama", "");
 	(void)state;
-	c.layer[2].ffn = 32;
+	c.layer[2].heads = 4;
 	assert_int_equal(config_print(&c, NULL, 0, &out, &e), ERR_UNSUPPORTED);
 	config_release(&c);
 	c = good("mistral", "");
