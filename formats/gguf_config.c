@@ -25,12 +25,16 @@ int gguf_model_init(struct gguf_model *m, struct err *e)
 	uint64_t experts = 0;
 	gguf_uint(gguf_model_key(m, "expert_count"), 0, &experts);
 	m->arch = arch_from_gguf(m->arch_name, experts != 0);
-	/* of the architectures that share the name, only mistral has a window in all layers */
-	if (m->arch && gguf_model_key(m, "attention.sliding_window") && !gguf_model_key(m, "attention.sliding_window_pattern") &&
-	    m->arch->window == WINDOW_NONE)
-		for (unsigned i = arch_row_count; i-- > 0;)
-			if (!strcmp(arch_rows[i]->gguf, m->arch_name) && arch_rows[i]->window == WINDOW_ALL && !arch_rows[i]->mixture)
+	/* of the architectures that share a name, one has windows: in all layers (mistral), or in a pattern of them (olmo3) */
+	bool pattern = gguf_model_key(m, "attention.sliding_window_pattern");
+	uint64_t window = 0;
+	gguf_uint(gguf_model_key(m, "attention.sliding_window"), 0, &window);
+	if (m->arch && window && m->arch->window == WINDOW_NONE)
+		for (unsigned i = arch_row_count; i-- > 0;) {
+			enum window_rule w = arch_rows[i]->window;
+			if (!strcmp(arch_rows[i]->gguf, m->arch_name) && (w == WINDOW_PERIOD || (w == WINDOW_ALL && !pattern)) && !arch_rows[i]->mixture)
 				m->arch = arch_rows[i];
+		}
 	return 0;
 }
 
@@ -446,6 +450,9 @@ static void put_implied(const struct gguf_model *m, const struct config_key *k, 
 	gguf_uint(gguf_model_key(m, "embedding_length"), 0, &hidden);
 	c.layers = (uint32_t)layers;
 	c.hidden = (uint32_t)hidden;
+	double theta = 10000;
+	gguf_float(gguf_model_key(m, "rope.freq_base"), 0, &theta);
+	c.rope.theta = (float)theta;
 	if (c.heads)
 		config_key_print_value(k, k->implied(&c), w);
 }
