@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buffers.h"
 #include "base/rng.h"
 #include "calib/quant/latent.h"
 #include "calib/quant/quantizer_impl.h"
@@ -26,6 +27,7 @@ struct layer {
 	struct tape_matrix matrix[ROLE_COUNT]; /* what it computes with, experts' one behind the other; gradients are those of the distiller */
 	struct latent *latent;
 	int count;
+	bool attends;
 	value kv[2];             /* what its attention reads, ... */
 	float *keys[2], *slopes[2]; /* ... and where that lies with its gradient, if other layers read it too; [batch tokens, width] */
 };
@@ -123,47 +125,81 @@ static void gradient_sizes(const struct config *c, size_t most[ROLE_COUNT])
 	}
 }
 
-uint64_t distill_memory(const struct config *c, const struct plan *p, uint64_t tokens, uint64_t ctx)
-{
-	uint64_t batch = distill_defaults.batch * ctx, weights = 0, codes = 0, widest = 0, keys = 0, gradients = 0;
-	size_t most[ROLE_COUNT];
-	for (size_t i = 0; i < p->count; i++) {
-		uint64_t n = tensor_elements(&p->items[i].out);
-		if (!trained(p->items[i].role))
-			continue;
-		weights += 4 * n;
-		widest = n > widest ? n : widest;
-		/* latents with Adam's two moments, parameters of sub-blocks of 16 likewise, and the bytes of the pass that is kept */
-		codes += takes(&p->items[i]) ? 12 * n + 10 * 4 * n / 16 + p->items[i].out.nbytes : 0;
-	}
-	gradient_sizes(c, most);
-	for (int r = 0; r < ROLE_COUNT; r++)
-		gradients += 4 * most[r];
-	for (uint32_t i = 0; i < c->layers; i++)
-		keys += is_read(c, i) ? 4 * 4 * batch * c->layer[i].kv_heads * c->head_dim : 0;
-	/* gradients of a layer and of the latents of its widest matrix; tokens, hidden states of the original, and between layers */
-	tokens *= 1 + distill_defaults.written;
-	return weights + codes + gradients + 3 * 4 * widest + 4 * (c->hidden + 1) * (tokens + (c->layers + 3) * batch) + keys +
-	       tape_memory(c, distill_defaults.batch, ctx) + divergence_memory(c, batch) + own_text_memory(c, ctx);
-}
-
 /* ---- layers */
 
-static int gradients_new(struct distiller *d, const struct plan *p, struct err *e)
+/* What is taken once. */
+enum { BUFFERS = ROLE_COUNT + 10 };
+static size_t buffers_of(struct distiller *d, const struct plan *p, struct buffer out[BUFFERS])
 {
-	size_t most[ROLE_COUNT], flat = 1;
+	size_t most[ROLE_COUNT], flat = 1, n = 0, width = d->c->hidden, batch = d->o->batch * d->text.ctx, tokens = d->text.count * d->text.ctx;
 	gradient_sizes(d->c, most);
-	for (int r = 0; r < ROLE_COUNT; r++) {
-		d->grad[r] = most[r] ? malloc(most[r] * sizeof(float)) : NULL;
-		if (most[r] && !d->grad[r])
-			return err_nomem(e);
-	}
 	for (size_t i = 0; i < p->count; i++)
 		if (takes(&p->items[i]) && tensor_elements(&p->items[i].out) > flat)
 			flat = (size_t)tensor_elements(&p->items[i].out);
-	d->shared.flat = malloc(flat * sizeof(float));
-	d->shared.flat_scales = malloc(2 * flat * sizeof(float));
-	return d->shared.flat && d->shared.flat_scales ? ERR_OK : err_nomem(e);
+	out[n++] = (struct buffer){ &d->text.tokens, tokens, sizeof *d->text.tokens };
+	out[n++] = (struct buffer){ &d->layer, d->c->layers, sizeof *d->layer };
+	out[n++] = (struct buffer){ &d->teacher, tokens * width, sizeof(float) };
+	out[n++] = (struct buffer){ &d->kept, (d->c->layers + 1) * batch * width, sizeof(float) };
+	out[n++] = (struct buffer){ &d->d, batch * width, sizeof(float) };
+	out[n++] = (struct buffer){ &d->wanted, batch * width, sizeof(float) };
+	out[n++] = (struct buffer){ &d->order, d->text.count, sizeof *d->order };
+	out[n++] = (struct buffer){ &d->tokens, batch, sizeof *d->tokens };
+	out[n++] = (struct buffer){ &d->shared.flat, flat, sizeof(float) };
+	out[n++] = (struct buffer){ &d->shared.flat_scales, 2 * flat, sizeof(float) };
+	for (int i = 0; i < ROLE_COUNT; i++)
+		if (most[i])
+			out[n++] = (struct buffer){ &d->grad[i], most[i], sizeof(float) };
+	return n;
+}
+
+/* What is taken for a layer, whose block is made: matrices, and keys and values that other layers read. */
+enum { LAYER_BUFFERS = BLOCK_OPS + 4 };
+static size_t layer_buffers(const struct distiller *d, struct layer *l, uint32_t at, struct buffer out[LAYER_BUFFERS])
+{
+	size_t n = 0, tokens = d->o->batch * d->text.ctx;
+	for (unsigned k = 0; k < l->block.ops; k++)
+		if (l->block.op[k].kind == OP_LINEAR)
+			out[n++] = (struct buffer){ &l->matrix[l->block.op[k].role].w, elements(d->c, &l->block, &l->block.op[k]), sizeof(float) };
+	for (int k = 0; k < 2 && l->attends && is_read(d->c, at); k++) {
+		out[n++] = (struct buffer){ &l->keys[k], tokens * l->block.value[l->kv[k]].width, sizeof(float) };
+		out[n++] = (struct buffer){ &l->slopes[k], tokens * l->block.value[l->kv[k]].width, sizeof(float) };
+	}
+	return n;
+}
+
+static void layer_block(const struct distiller *d, struct layer *l, uint32_t at)
+{
+	block_make(d->c, at, &l->block);
+	l->attends = tape_keys_values(&l->block, d->c, at, l->kv);
+}
+
+/* How many windows are fitted to, held out and written; no more are written than are read. */
+static void count_windows(struct distiller *d, const struct windows *text)
+{
+	const struct distill_options *o = d->o;
+	d->held = held_windows(text, o->held_out);
+	d->fitted = text->count - d->held;
+	d->written = d->held < TELLING ? 0 : d->fitted * (o->written < o->passes ? o->written : o->passes ? o->passes - 1 : 0);
+	d->text.count = text->count + d->written;
+	d->text.ctx = text->ctx;
+}
+
+uint64_t distill_memory(const struct config *c, const struct plan *p, uint64_t tokens, uint64_t ctx)
+{
+	struct distiller d = { .c = c, .o = &distill_defaults };
+	struct buffer b[(int)BUFFERS > (int)LAYER_BUFFERS ? BUFFERS : LAYER_BUFFERS];
+	struct layer l = { .count = 0 };
+	uint64_t sum = 0;
+	count_windows(&d, &(struct windows){ .count = tokens / ctx, .ctx = ctx });
+	sum += buffers_size(b, buffers_of(&d, p, b));
+	for (uint32_t i = 0; i < c->layers; i++) {
+		layer_block(&d, &l, i);
+		sum += buffers_size(b, layer_buffers(&d, &l, i, b));
+	}
+	for (size_t i = 0; i < p->count; i++)
+		sum += takes(&p->items[i]) ? sizeof(struct latent) + latent_memory(&p->items[i]) : 0;
+	sum += model_run_memory(c, d.o->batch * ctx); /* of the original */
+	return sum + tape_memory(c, d.o->batch, ctx) + divergence_memory(c, d.o->batch * ctx) + own_text_memory(c, ctx);
 }
 
 static int layer_latents(struct distiller *d, const struct plan *p, uint32_t at, struct err *e)
@@ -193,13 +229,11 @@ static int layer_latents(struct distiller *d, const struct plan *p, uint32_t at,
 /* The matrices of a linear: one, or each expert's. */
 static int read_matrices(const struct distiller *d, struct layer *l, const struct op *op, uint32_t at, struct err *e)
 {
-	size_t size = elements(d->c, &l->block, op), n = role_places(d->c, op->role), one = size / n;
+	size_t n = role_places(d->c, op->role), one = elements(d->c, &l->block, op) / n;
 	struct tape_matrix *m = &l->matrix[op->role];
 	char name[96];
 	int rc = ERR_OK;
-	*m = (struct tape_matrix){ .w = malloc(size * sizeof *m->w), .cols = l->block.value[op->in[0]].width };
-	if (!m->w)
-		return err_nomem(e);
+	m->cols = l->block.value[op->in[0]].width;
 	for (uint32_t i = 0; i < n && !rc; i++) {
 		float *w = NULL;
 		const struct tensor *meta;
@@ -214,19 +248,12 @@ static int read_matrices(const struct distiller *d, struct layer *l, const struc
 static int layer_open(struct distiller *d, uint32_t at, struct err *e)
 {
 	struct layer *l = &d->layer[at];
-	size_t tokens = d->o->batch * d->text.ctx;
-	int rc = ERR_OK;
-	block_make(d->c, at, &l->block);
-	bool attends = tape_keys_values(&l->block, d->c, at, l->kv);
-	for (unsigned k = 0; k < l->block.ops && !rc; k++) {
+	struct buffer b[LAYER_BUFFERS];
+	layer_block(d, l, at);
+	int rc = buffers_take(b, layer_buffers(d, l, at, b), e);
+	for (unsigned k = 0; k < l->block.ops && !rc; k++)
 		if (l->block.op[k].kind == OP_LINEAR)
 			rc = read_matrices(d, l, &l->block.op[k], at, e);
-	}
-	for (int k = 0; k < 2 && !rc && attends && is_read(d->c, at); k++) {
-		l->keys[k] = malloc(tokens * l->block.value[l->kv[k]].width * sizeof(float));
-		l->slopes[k] = malloc(tokens * l->block.value[l->kv[k]].width * sizeof(float));
-		rc = l->keys[k] && l->slopes[k] ? ERR_OK : err_nomem(e);
-	}
 	return rc;
 }
 
@@ -438,42 +465,24 @@ static int put_results(struct distiller *d, struct err *e)
 	return rc;
 }
 
-/* With room for what will be written. */
-static int copy_text(struct distiller *d, const struct windows *text, struct err *e)
+static int distiller_open(struct distiller *d, const struct plan *p, const struct windows *text, struct err *e)
 {
-	d->text = (struct windows){ .count = text->count + d->written, .ctx = text->ctx };
-	d->text.tokens = malloc(d->text.count * text->ctx * sizeof *d->text.tokens);
-	if (!d->text.tokens)
-		return err_nomem(e);
-	memcpy(d->text.tokens, text->tokens, text->count * text->ctx * sizeof *text->tokens);
-	return ERR_OK;
-}
-
-static int distiller_open(struct distiller *d, const struct plan *p, struct err *e)
-{
-	size_t width = d->c->hidden, tokens = d->text.count * d->text.ctx, batch = d->o->batch * d->text.ctx;
-	int rc = model_open(d->c, d->source, &d->model, e);
+	struct buffer b[BUFFERS];
+	int rc = buffers_take(b, buffers_of(d, p, b), e);
+	if (!rc)
+		memcpy(d->text.tokens, text->tokens, text->count * text->ctx * sizeof *text->tokens);
+	if (!rc)
+		rc = model_open(d->c, d->source, &d->model, e);
 	if (!rc)
 		rc = tape_new(d->model, d->c, d->o->batch, d->text.ctx, &d->tape, e);
 	if (!rc)
 		rc = tape_reserve(d->tape, e);
 	if (!rc)
-		rc = divergence_new(d->model, batch, &d->divergence, e);
-	d->layer = calloc(d->c->layers, sizeof *d->layer);
-	d->teacher = malloc(tokens * width * sizeof(float));
-	d->kept = malloc((d->c->layers + 1) * batch * width * sizeof(float));
-	d->d = malloc(batch * width * sizeof(float));
-	d->wanted = malloc(batch * width * sizeof(float));
-	d->order = malloc(d->text.count * sizeof *d->order);
-	d->tokens = malloc(batch * sizeof *d->tokens);
-	if (!rc && (!d->layer || !d->teacher || !d->kept || !d->d || !d->wanted || !d->order || !d->tokens))
-		rc = err_nomem(e);
+		rc = divergence_new(d->model, d->o->batch * d->text.ctx, &d->divergence, e);
 	for (size_t i = 0; i < d->text.count && !rc; i++)
 		d->order[i < d->fitted ? i : i < d->fitted + d->held ? i + d->written : i - d->held] = i;
 	for (uint32_t i = 0; i < d->c->layers && !rc; i++)
 		rc = layer_open(d, i, e);
-	if (!rc)
-		rc = gradients_new(d, p, e);
 	for (uint32_t i = 0; i < d->c->layers && !rc; i++)
 		rc = layer_latents(d, p, i, e);
 	return rc;
@@ -503,16 +512,11 @@ static void distiller_close(struct distiller *d)
 static int distill_on(struct distiller *d, const struct windows *text, const struct plan *p, struct distill_report *r, struct err *e)
 {
 	const struct distill_options *o = d->o;
-	d->held = held_windows(text, o->held_out);
-	d->fitted = text->count - d->held;
-	/* no more than is read */
-	d->written = d->held < TELLING ? 0 : d->fitted * (o->written < o->passes ? o->written : o->passes ? o->passes - 1 : 0);
+	count_windows(d, text);
 	d->total = (uint64_t)(text->count + 2 * d->written + o->passes * steps_of_pass(d) * batch_of(d)) * text->ctx;
 	d->shared = (struct latent_shared){ .steps = (int)(steps_of_pass(d) * o->passes), .rate = o->rate, .scale_rate = o->scale_rate };
 	*r = (struct distill_report){ 0 };
-	int rc = copy_text(d, text, e);
-	if (!rc)
-		rc = distiller_open(d, p, e);
+	int rc = distiller_open(d, p, text, e);
 	if (!rc)
 		rc = write_text(d, e);
 	if (!rc)

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buffers.h"
 #include "base/thread.h"
 #include "codec/codec.h"
 
@@ -216,6 +217,38 @@ static void pack_rows(void *arg, size_t item, int worker)
 	free(codes);
 }
 
+/* How its rows are cut into blocks. */
+static struct latent shape_of(const struct plan_item *item)
+{
+	const struct codec *c = item->out.codec;
+	struct latent l = { .item = item, .codec = c, .rows = (size_t)tensor_rows(&item->out), .n = (size_t)tensor_cols(&item->out) };
+	l.sub = c->sub ? c->sub : c->block ? c->block : l.n;
+	l.subs = (l.n + l.sub - 1) / l.sub;
+	l.block = c->block ? c->block : l.n;
+	l.blocks = (l.n + l.block - 1) / l.block;
+	return l;
+}
+
+enum { BUFFERS = 6 };
+static void buffers_of(struct latent *l, struct buffer out[BUFFERS])
+{
+	size_t all = l->rows * l->subs;
+	out[0] = (struct buffer){ &l->scale, all, sizeof(float) };
+	out[1] = (struct buffer){ &l->offset, all, sizeof(float) };
+	out[2] = (struct buffer){ &l->scale0, all, sizeof(float) };
+	out[3] = (struct buffer){ &l->offset0, all, sizeof(float) };
+	out[4] = (struct buffer){ &l->turn, 2 * l->rows * l->blocks, sizeof(float) };
+	out[5] = (struct buffer){ &l->u, l->rows * l->n, sizeof(float) };
+}
+
+uint64_t latent_memory(const struct plan_item *item)
+{
+	struct latent l = shape_of(item);
+	struct buffer b[BUFFERS];
+	buffers_of(&l, b);
+	return buffers_size(b, BUFFERS) + 2 * 4 * (uint64_t)l.rows * (l.n + 2 * l.blocks) + item->out.nbytes;
+}
+
 int latent_open(struct latent *l, const struct plan_item *item, struct tensor_source *quantized, struct tensor_source *source,
 		const struct latent_room *room, struct err *e)
 {
@@ -228,22 +261,18 @@ int latent_open(struct latent *l, const struct plan_item *item, struct tensor_so
 	int rc = quantized->get(quantized, source_position(quantized, t), &bytes, e);
 	if (rc)
 		return rc;
-	*l = (struct latent){ .item = item, .codec = t->codec, .bytes = bytes.data, .rows = (size_t)tensor_rows(t), .n = (size_t)tensor_cols(t),
-			      .value = room->value, .grad = room->grad, .stride = room->stride, .shared = shared };
-	l->sub = l->codec->sub ? l->codec->sub : l->codec->block ? l->codec->block : l->n;
-	l->subs = (l->n + l->sub - 1) / l->sub;
-	l->block = l->codec->block ? l->codec->block : l->n;
-	l->blocks = (l->n + l->block - 1) / l->block;
+	*l = shape_of(item);
+	l->bytes = bytes.data;
+	l->value = room->value;
+	l->grad = room->grad;
+	l->stride = room->stride;
+	l->shared = shared;
 	l->reach = level_gap(l->codec) * (float)((1 << l->codec->bits) - 1) / 2;
-	size_t all = l->rows * l->subs, turns = l->rows * l->blocks;
-	l->scale = malloc(all * sizeof *l->scale);
-	l->offset = malloc(all * sizeof *l->offset);
-	l->scale0 = malloc(all * sizeof *l->scale0);
-	l->offset0 = malloc(all * sizeof *l->offset0);
-	l->turn = malloc(2 * turns * sizeof *l->turn);
-	l->u = malloc(l->rows * l->n * sizeof *l->u);
-	if (!l->scale || !l->offset || !l->scale0 || !l->offset0 || !l->turn || !l->u)
-		return err_nomem(e);
+	size_t turns = l->rows * l->blocks;
+	struct buffer b[BUFFERS];
+	buffers_of(l, b);
+	if (buffers_take(b, BUFFERS, e))
+		return e->code;
 	for (size_t i = 0; i < turns; i++) {
 		l->turn[i] = 1;
 		l->turn[turns + i] = 0;

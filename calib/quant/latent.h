@@ -46,6 +46,8 @@ struct latent_room {
  */
 int latent_open(struct latent *l, const struct plan_item *item, struct tensor_source *quantized, struct tensor_source *original,
 		const struct latent_room *room, struct err *e);
+/* Bytes: itself, its moments, and what latent_keep takes. */
+uint64_t latent_memory(const struct plan_item *item);
 void latent_close(struct latent *l);
 /* One step against grad; value gets the new weights. */
 int latent_step(struct latent *l, struct err *e);

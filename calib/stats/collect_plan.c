@@ -82,11 +82,11 @@ static uint64_t peak_memory(const struct collect_plan *p, const struct loaded *l
 {
 	enum { LIBRARIES = 96 << 20, TILE = 256 };
 	const struct config *c = &l->config;
-	uint64_t n = (uint64_t)p->batch * p->text.ctx, q = 0, kv = 0, ffn = 0, layer_bytes = 0, sums = 0;
+	uint64_t n = (uint64_t)p->batch * p->text.ctx, layer_bytes = 0, sums = 0;
 	uint64_t workers = (uint64_t)thread_count();
 	for (uint32_t i = 0; i < c->layers; i++) {
 		const struct layer_config *x = &c->layer[i];
-		uint64_t heads = (uint64_t)x->heads * c->head_dim, pair = (uint64_t)x->kv_heads * c->head_dim, bytes = 0, sum = 0;
+		uint64_t bytes = 0, sum = 0;
 		for (int r = 0; r < ROLE_COUNT; r++)
 			for (uint32_t k = 0; role_rows[r].per_layer && k < role_places(c, (enum role)r); k++)
 				bytes += tensor_bytes_of(l, (enum role)r, role_place((enum role)r, i, k));
@@ -94,16 +94,12 @@ static uint64_t peak_memory(const struct collect_plan *p, const struct loaded *l
 			if (role_layer(p->inputs[k].role, p->inputs[k].layer) == i)
 				sum += 20 * (uint64_t)p->inputs[k].n +
 				       (field_present(FIELD_MOMENT, p->head.collect, p->inputs[k].role) ? 8 * (uint64_t)triangle(p->inputs[k].n) : 0);
-		q = heads > q ? heads : q;
-		kv = pair > kv ? pair : kv;
-		uint64_t wide = x->mixture ? c->expert_ffn + (c->hidden + c->experts) / 2 : x->ffn;
-		ffn = wide > ffn ? wide : ffn;
 		/* layers that read another's KV run together with it */
 		bool shared = x->kv_source != i;
 		layer_bytes = shared ? layer_bytes + bytes : bytes > layer_bytes ? bytes : layer_bytes;
 		sums = shared ? sums + sum : sum > sums ? sum : sums;
 	}
-	uint64_t activations = 4 * n * (3 * (uint64_t)c->hidden + 2 * q + 2 * kv + 2 * ffn);
+	uint64_t activations = model_run_memory(c, (size_t)n) + 4 * n * 3 * (uint64_t)c->hidden;
 	uint64_t text = (uint64_t)p->text_tokens * 24 + (uint64_t)p->text.count * p->text.ctx * 4;
 	uint64_t decode = workers * 4 * (128 * (uint64_t)p->widest + TILE * TILE);
 	return LIBRARIES + activations + text + decode + layer_bytes + sums + tensor_bytes_of(l, ROLE_EMBED, UINT32_MAX);

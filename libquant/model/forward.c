@@ -67,10 +67,9 @@ static int make_room(struct model_run *r, const struct block *b, struct err *e)
 	return ERR_OK;
 }
 
-/* As wide as the widest layer has it, so that memory that is not there is missed now. */
-static int make_rooms(struct model_run *r, struct err *e)
+/* As wide as the widest layer has it. */
+static struct block widest_rooms(const struct config *c)
 {
-	const struct config *c = r->m->config;
 	struct block widest = { 0 }, b;
 	for (uint32_t i = 0; i < c->layers; i++) {
 		block_make(c, i, &b);
@@ -78,7 +77,23 @@ static int make_rooms(struct model_run *r, struct err *e)
 		for (unsigned k = 0; k < b.rooms; k++)
 			widest.room[k] = b.room[k] > widest.room[k] ? b.room[k] : widest.room[k];
 	}
+	return widest;
+}
+
+/* All at once, so that memory that is not there is missed now. */
+static int make_rooms(struct model_run *r, struct err *e)
+{
+	struct block widest = widest_rooms(r->m->config);
 	return make_room(r, &widest, e);
+}
+
+uint64_t model_run_memory(const struct config *c, size_t tokens)
+{
+	struct block widest = widest_rooms(c);
+	uint64_t width = c->hidden + (c->experts != 0);
+	for (unsigned i = 0; i < widest.rooms; i++)
+		width += widest.room[i];
+	return 4 * width * tokens;
 }
 
 struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct err *e)

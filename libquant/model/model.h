@@ -113,6 +113,8 @@ struct model_batch {
 };
 /* Runs one layer in place. Layers that read another layer's KV must run after it, with the same `run`. */
 struct model_run;  /* scratch and, without a cache, the K and V of layers that others read */
+/* Bytes of a run's buffers for so many tokens, but those that workers decode weights to. */
+uint64_t model_run_memory(const struct config *c, size_t tokens);
 /* seqs * len: the most tokens that model_layer will get at once. */
 struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct err *e);
 void model_run_free(struct model_run *r);
