@@ -50,6 +50,8 @@ $(B)/obj/libquant/kernel/avx2.o $(B)/obj/libquant/kernel/%avx2.o: ISA := $(if $(
 $(B)/obj/libquant/kernel/avx512.o $(B)/obj/libquant/kernel/avx512vnni.o $(B)/obj/libquant/kernel/%avx512.o: ISA := $(if $(X86),-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c)
 $(B)/obj/libquant/kernel/avx512vnni.o: ISA += $(if $(X86),-mavx512vnni)
 
+$(B)/obj/libquant/kernel/product_amx.o: ISA := $(if $(X86),-mamx-tile -mamx-bf16 -mavx512bf16 -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma)
+
 # the fuzzer learns little from comparisons in here, and they are the most
 $(B)/obj/libquant/base/%.o $(B)/obj/libquant/codec/%.o: QUIET := $(if $(findstring fuzzer,$(SAN)),-fno-sanitize-coverage=trace-cmp)
 

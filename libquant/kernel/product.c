@@ -5,7 +5,11 @@
 
 /* Slowest first: the best usable row is the last one. */
 static const struct product_row *const rows[] = {
+	&product_split,
 	&product_sgemm,
+#ifdef __x86_64__
+	&product_amx,
+#endif
 };
 enum { ROWS = sizeof rows / sizeof *rows };
 

@@ -80,6 +80,9 @@ static inline void product_gemm(bool ta, bool tb, size_t m, size_t n, size_t k, 
 }
 
 /* The rows. To add one: a file with its row, and lines here and in product.c. */
-extern const struct product_row product_sgemm;
+extern const struct product_row product_sgemm, product_split;
+#ifdef __x86_64__
+extern const struct product_row product_amx;
+#endif
 
 #endif
