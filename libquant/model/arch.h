@@ -93,6 +93,7 @@ enum turning_rule {
 };
 
 /* A tensor name that differs from role_rows; NULL: this architecture has no such tensor in that format. */
+#define AS_ELSEWHERE "" /* the one that role_rows has */
 struct role_name {
 	enum role role;
 	const char *hf, *gguf;

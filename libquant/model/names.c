@@ -60,8 +60,12 @@ const struct role_row role_rows[ROLE_COUNT] = {
 static const char *pattern_of(const struct arch *a, enum role r, bool gguf)
 {
 	for (const struct role_name *n = a ? a->names : NULL; n && n->role != ROLE_UNKNOWN; n++)
-		if (n->role == r)
-			return gguf ? n->gguf : n->hf;
+		if (n->role == r) {
+			const char *own = gguf ? n->gguf : n->hf;
+			if (!own || *own)
+				return own;
+			break;
+		}
 	return gguf ? role_rows[r].gguf : role_rows[r].hf;
 }
 

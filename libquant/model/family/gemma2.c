@@ -4,9 +4,9 @@
 
 /* What is post_attention_layernorm elsewhere is in front of the feed-forward there, and after attention here. */
 static const struct role_name names[] = {
-	{ ROLE_POST_ATTN_NORM, L "post_attention_layernorm.weight", "blk.%u.post_attention_norm.weight" },
-	{ ROLE_FFN_NORM, L "pre_feedforward_layernorm.weight", "blk.%u.ffn_norm.weight" },
-	{ ROLE_POST_FFN_NORM, L "post_feedforward_layernorm.weight", "blk.%u.post_ffw_norm.weight" },
+	{ ROLE_POST_ATTN_NORM, L "post_attention_layernorm.weight", AS_ELSEWHERE },
+	{ ROLE_FFN_NORM, L "pre_feedforward_layernorm.weight", AS_ELSEWHERE },
+	{ ROLE_POST_FFN_NORM, L "post_feedforward_layernorm.weight", AS_ELSEWHERE },
 	{ ROLE_HEAD, "lm_head.weight", NULL },
 	{ ROLE_UNKNOWN, NULL, NULL },
 };

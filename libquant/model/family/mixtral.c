@@ -4,10 +4,10 @@
 #define MOE "model.layers.%u.block_sparse_moe."
 
 static const struct role_name names[] = {
-	{ ROLE_ROUTER, MOE "gate.weight", "blk.%u.ffn_gate_inp.weight" },
-	{ ROLE_EXPERT_GATE, MOE "experts.%u.w1.weight", "blk.%u.ffn_gate_exps.weight" },
-	{ ROLE_EXPERT_UP, MOE "experts.%u.w3.weight", "blk.%u.ffn_up_exps.weight" },
-	{ ROLE_EXPERT_DOWN, MOE "experts.%u.w2.weight", "blk.%u.ffn_down_exps.weight" },
+	{ ROLE_ROUTER, MOE "gate.weight", AS_ELSEWHERE },
+	{ ROLE_EXPERT_GATE, MOE "experts.%u.w1.weight", AS_ELSEWHERE },
+	{ ROLE_EXPERT_UP, MOE "experts.%u.w3.weight", AS_ELSEWHERE },
+	{ ROLE_EXPERT_DOWN, MOE "experts.%u.w2.weight", AS_ELSEWHERE },
 	{ ROLE_UNKNOWN, NULL, NULL },
 };
 

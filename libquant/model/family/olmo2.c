@@ -6,8 +6,8 @@
 static const struct role_name names[] = {
 	{ ROLE_ATTN_NORM, NULL, NULL },
 	{ ROLE_FFN_NORM, NULL, NULL },
-	{ ROLE_POST_ATTN_NORM, L "post_attention_layernorm.weight", "blk.%u.post_attention_norm.weight" },
-	{ ROLE_POST_FFN_NORM, L "post_feedforward_layernorm.weight", "blk.%u.post_ffw_norm.weight" },
+	{ ROLE_POST_ATTN_NORM, L "post_attention_layernorm.weight", AS_ELSEWHERE },
+	{ ROLE_POST_FFN_NORM, L "post_feedforward_layernorm.weight", AS_ELSEWHERE },
 	{ ROLE_UNKNOWN, NULL, NULL },
 };
 

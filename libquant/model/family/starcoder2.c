@@ -3,10 +3,10 @@
 #define L "model.layers.%u."
 
 static const struct role_name names[] = {
-	{ ROLE_UP, L "mlp.c_fc.weight", "blk.%u.ffn_up.weight" },
-	{ ROLE_UP_BIAS, L "mlp.c_fc.bias", "blk.%u.ffn_up.bias" },
-	{ ROLE_DOWN, L "mlp.c_proj.weight", "blk.%u.ffn_down.weight" },
-	{ ROLE_DOWN_BIAS, L "mlp.c_proj.bias", "blk.%u.ffn_down.bias" },
+	{ ROLE_UP, L "mlp.c_fc.weight", AS_ELSEWHERE },
+	{ ROLE_UP_BIAS, L "mlp.c_fc.bias", AS_ELSEWHERE },
+	{ ROLE_DOWN, L "mlp.c_proj.weight", AS_ELSEWHERE },
+	{ ROLE_DOWN_BIAS, L "mlp.c_proj.bias", AS_ELSEWHERE },
 	{ ROLE_UNKNOWN, NULL, NULL },
 };
 
