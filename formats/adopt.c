@@ -192,7 +192,7 @@ static int view_parts(struct checkpoint *c, struct adopted *v, const struct conf
 	unsigned n = stored_count(held->of);
 	int rc = part_expert(held->of, &v->stored->tensors[i], config->experts, &t, e);
 	if (!rc)
-		rc = parts_of(held->of, &t, &config->layer[held->layer], parts, e);
+		rc = parts_of(held->of, &t, config, held->layer, parts, e);
 	for (size_t k = 0; k < parts_in(held, config) && !rc; k++) {
 		size_t at = v->base.count++;
 		enum role r = held->of->part[k % n];

@@ -31,7 +31,7 @@ static bool of_values(const char *key)
 
 static const char *behind_arch(const char *key, const struct config *c)
 {
-	size_t n = c ? strlen(c->arch->gguf) : 0;
+	size_t n = c && c->arch->gguf ? strlen(c->arch->gguf) : 0;
 	return n && !strncmp(key, c->arch->gguf, n) && key[n] == '.' ? key + n + 1 : NULL;
 }
 

@@ -32,7 +32,8 @@ int gguf_model_init(struct gguf_model *m, struct err *e)
 	if (m->arch && window && m->arch->window == WINDOW_NONE)
 		for (unsigned i = arch_row_count; i-- > 0;) {
 			enum window_rule w = arch_rows[i]->window;
-			if (!strcmp(arch_rows[i]->gguf, m->arch_name) && (w == WINDOW_PERIOD || (w == WINDOW_ALL && !pattern)) && !arch_rows[i]->mixture)
+			if (arch_rows[i]->gguf && !strcmp(arch_rows[i]->gguf, m->arch_name) && 
+			    (w == WINDOW_PERIOD || (w == WINDOW_ALL && !pattern)) && !arch_rows[i]->mixture)
 				m->arch = arch_rows[i];
 		}
 	return 0;
@@ -506,7 +507,7 @@ static void put_rows(const struct gguf_model *m, bool own, struct json_writer *w
 		else if (k->field != offsetof(struct config, rope.theta))
 			put_row(m, k, w);
 		if (k->field == offsetof(struct config, rope.part) && !gguf_beside(m->arch_name, "rope.dimension_count") &&
-		    gguf_uint(gguf_model_key(m, "rope.dimension_count"), 0, &rd) && hd && rd != hd)
+		    gguf_uint(gguf_model_key(m, "rope.dimension_count"), 0, &rd) && hd && (rd != hd || k->absent != 1))
 			jw_double(w, k->json, (double)rd / (double)hd);
 	}
 }
@@ -534,7 +535,7 @@ int gguf_config(const struct gguf_model *m, struct strbuf *out, struct err *e)
 		jw_end_array(&w);
 		jw_string(&w, "model_type", m->arch->name);
 		put_rows(m, false, &w);
-		if (!m->arch->learned_positions)
+		if (m->arch->turning != TURN_NONE)
 			rc = put_rope(m, &w, e);
 		put_windows(m, &w);
 		put_flags(m, &w);

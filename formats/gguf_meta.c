@@ -128,7 +128,7 @@ int gguf_put_config(struct gguf_writer *w, const struct config *c, struct err *e
 	for (size_t i = 0; i < sizeof first / sizeof *first; i++)
 		if ((rc = put_row(w, c, config_key_of(c->arch, first[i]), e)))
 			return rc;
-	if (!c->arch->learned_positions) {
+	if (c->arch->turning != TURN_NONE) {
 		if (!gguf_beside(c->arch->gguf, "rope.dimension_count"))
 			put_count(w, c, "rope.dimension_count", c->rope.dims);
 		put_row(w, c, config_key_of(c->arch, offsetof(struct config, rope.theta)), e);

@@ -514,6 +514,9 @@ int gguf_create(const char *path, const struct write_request *r, struct tensor_s
 	*out = NULL;
 	if (!r->config)
 		return err_set(e, ERR_UNSUPPORTED, "%.500s%sGGUF needs to know the architecture of the model", path ? path : "", path ? ": " : "");
+	if (!r->config->arch->gguf)
+		return err_set(e, ERR_UNSUPPORTED, "%.500s%sno program loads %s from GGUF; write a Hugging Face folder or .quire file", path ? path : "",
+			       path ? ": " : "", r->config->arch->name);
 	struct sink *k = calloc(1, sizeof *k);
 	if (!k)
 		return err_nomem(e);

@@ -31,8 +31,10 @@ int part_expert(const struct stored *s, const struct tensor *t, uint32_t experts
 	return ERR_OK;
 }
 
-int parts_of(const struct stored *s, const struct tensor *t, const struct layer_config *l, struct part out[STORED_PARTS], struct err *e)
+int parts_of(const struct stored *s, const struct tensor *t, const struct config *c, uint32_t layer, struct part out[STORED_PARTS],
+	     struct err *e)
 {
+	const struct layer_config *l = &c->layer[layer];
 	uint64_t first[STORED_PARTS + 1] = { 0 };
 	unsigned n = stored_count(s);
 	bool matrix = t->ndim == 2;
@@ -53,6 +55,10 @@ int parts_of(const struct stored *s, const struct tensor *t, const struct layer_
 		out[i] = (struct part){ .count = n, .first = first[i], .rows = mine, .all = rows, .transposed = s->transposed && matrix };
 		if (groups > 1)
 			out[i].group = (struct part_group){ .rows = mine / groups, .before = first[i] / groups, .all = rows / groups };
+		if (s->pairs) {
+			out[i].head = c->head_dim;
+			out[i].turned = c->rope.dims;
+		}
 	}
 	return ERR_OK;
 }
@@ -71,6 +77,9 @@ struct tensor part_tensor(const struct part *p, const struct tensor *stored)
 static uint64_t stored_row(const struct part *p, uint64_t row)
 {
 	const struct part_group *g = &p->group;
+	uint64_t at = p->head ? row % p->head : 0;
+	if (p->head && at < p->turned)
+		return row - at + (at < p->turned / 2 ? 2 * at : 2 * (at - p->turned / 2) + 1);
 	return g->rows ? row / g->rows * g->all + g->before + row % g->rows : p->first + row;
 }
 
@@ -106,7 +115,7 @@ int part_take(const struct part *p, const struct tensor *t, struct tensor_bytes 
 	if (bytes->size < p->before || (bytes->size - p->before) / row < p->all)
 		return err_set(e, ERR_INPUT, "tensor '%.200s' is part of one with too few bytes", t->name);
 	bytes->data += p->before;
-	if (!p->transposed && !p->group.rows) {
+	if (!p->transposed && !p->group.rows && !p->head) {
 		bytes->data += p->first * row;
 		bytes->size = (size_t)t->nbytes;
 		return ERR_OK;
@@ -224,7 +233,7 @@ static int lay_out(struct together *t, const struct config *c, struct err *e)
 			rc = err_nomem(e);
 		struct part parts[STORED_PARTS];
 		if (s && !rc)
-			rc = parts_of(s, &out->out, &c->layer[x->layer], parts, e);
+			rc = parts_of(s, &out->out, c, x->layer, parts, e);
 		for (unsigned k = 0; s && k < stored_count(s) && !rc; k++)
 			t->goes[plan_find(p, s->part[k], x->layer) - p->items] = (struct goes){ t->plan.count, parts[k] };
 		if (!s)

@@ -16,6 +16,7 @@ struct part {
 	uint64_t first, rows;    /* where they begin, one part after the other */
 	uint64_t all;            /* rows of all parts */
 	struct part_group group;
+	uint64_t head, turned;   /* rows of a head whose dimensions lie in pairs, and so many of them; head 0: they do not */
 	bool transposed;
 	uint64_t before;         /* bytes of other experts, which the tensor holds too */
 };
@@ -23,7 +24,8 @@ struct part {
 /* Of a tensor of all experts that of one; as it is where it holds no experts. ERR_INPUT: it is not of so many. */
 int part_expert(const struct stored *s, const struct tensor *t, uint32_t experts, struct tensor *out, struct err *e);
 /* ERR_INPUT for a shape that cannot be such a tensor's, ERR_UNSUPPORTED for a type whose rows or values cannot be moved. */
-int parts_of(const struct stored *s, const struct tensor *t, const struct layer_config *l, struct part out[STORED_PARTS], struct err *e);
+int parts_of(const struct stored *s, const struct tensor *t, const struct config *c, uint32_t layer, struct part out[STORED_PARTS],
+	     struct err *e);
 /* Shape and size of a part; without a name. */
 struct tensor part_tensor(const struct part *p, const struct tensor *stored);
 /* From the stored tensor's bytes those of a part. */

@@ -8,6 +8,7 @@
 #include "calib/run/stream.h"
 #include "kernel/kernel.h"
 #include "kernel/product.h"
+#include "model/attention.h"
 #include "model/rope.h"
 
 struct mass {
@@ -34,6 +35,8 @@ static void head(void *arg, size_t item, int worker)
 		float *row = p + t * n, all, out = 0;
 		for (size_t i = 0; m->c->attn_softcap > 0 && i <= t; i++)
 			row[i] = m->c->attn_softcap * tanhf(row[i] / m->c->attn_softcap);
+		if (m->c->arch->alibi)
+			attention_fade(attention_slope(m->l->heads, (uint32_t)h), row, t + 1);
 		all = kernels()->exp_sum(row, kernels()->max(row, t + 1), t + 1);
 		for (size_t i = 0; i + m->window <= t; i++)
 			out += row[i];

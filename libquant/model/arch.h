@@ -18,6 +18,8 @@ enum role {
 	ROLE_ROPE_FREQS,    /* GGUF only: frequency divisors */
 	ROLE_POST_ATTN_NORM, ROLE_POST_FFN_NORM, /* sandwich norms, before the residual is added */
 	ROLE_ATTN_NORM_BIAS, ROLE_FFN_NORM_BIAS, ROLE_FINAL_NORM_BIAS, /* NORM_LAYER */
+	ROLE_EMBED_NORM, ROLE_EMBED_NORM_BIAS, /* over the embedding */
+	ROLE_HEAD_BIAS,
 	ROLE_POSITIONS,     /* a vector for each position, added to the embedding */
 	ROLE_ROUTER, ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_EXPERT_DOWN, /* the last three: of each expert */
 	ROLE_COUNT, ROLE_UNKNOWN = ROLE_COUNT,
@@ -89,6 +91,8 @@ static inline bool window_has_types(enum window_rule w)
 /* Layers whose queries and keys are turned by their positions. */
 enum turning_rule {
 	TURN_ALL,
+	TURN_NONE,
+	TURN_WINDOWED,     /* those with a window */
 	TURN_LISTED,       /* no_rope_layers, where 0 says that a layer is not; else all but every no_rope_layer_interval'th */
 };
 
@@ -150,11 +154,15 @@ struct arch {
 	bool local_theta;            /* layers with a window have a rotary base of their own */
 	uint32_t default_window, default_kv_heads /* 0: = heads */, default_head_dim /* 0: hidden / heads */;
 	float default_eps, default_theta;
+	bool plain_norms;            /* NORM_LAYER without biases */
 	bool scale_embedding;        /* times sqrt(hidden) */
 	bool default_tied;
 	uint32_t default_context;
 	int32_t default_bos, default_eos; /* -1: none */
-	bool learned_positions;      /* ROLE_POSITIONS, and nothing is turned */
+	bool learned_positions;      /* ROLE_POSITIONS */
+	uint32_t position_offset;    /* position 0 is that row of ROLE_POSITIONS */
+	bool alibi;                  /* scores fall with the distance of a key, see attention.h */
+	bool embed_norm, head_bias;  /* ROLE_EMBED_NORM, ROLE_HEAD_BIAS */
 	bool equal_heads;            /* its class has as many KV heads as heads */
 	bool partial_rotary;         /* partial_rotary_factor is honoured */
 	uint32_t default_original_context; /* original_max_position_embeddings is a key of the class itself; 0: it is not */

@@ -37,10 +37,27 @@ static struct range visible(const struct attention *a, size_t query)
 	return (struct range){ a->window && last + 1 > a->window ? last + 1 - a->window : 0, last + 1 };
 }
 
-/* Scores of keys [r.from, r.to) become probabilities. */
-static void softmax(const struct attention *a, float *s, size_t n)
+/* Powers of one number for as many heads as are a power of two; the others lie between these. */
+float attention_slope(uint32_t heads, uint32_t head)
+{
+	uint32_t power = 1;
+	while (2 * power <= heads)
+		power *= 2;
+	return head < power ? exp2f(-8.0f * (float)(head + 1) / (float)power) : exp2f(-4.0f * (float)(2 * (head - power) + 1) / (float)power);
+}
+
+void attention_fade(float slope, float *scores, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		scores[i] -= slope * (float)(n - 1 - i);
+}
+
+/* Scores of n keys, the last of them the query's own, become probabilities. */
+static void softmax(const struct attention *a, float slope, float *s, size_t n)
 {
 	const struct kernels *k = kernels();
+	if (a->alibi)
+		attention_fade(slope, s, n);
 	if (a->softcap > 0)
 		for (size_t i = 0; i < n; i++)
 			s[i] = a->softcap * tanhf(s[i] / a->softcap);
@@ -53,6 +70,7 @@ struct head {
 	const float *q;
 	const uint8_t *k, *v;    /* of key 0 */
 	float *out, *decoded;    /* room for the decoded rows of all keys */
+	float slope;             /* of alibi */
 	size_t q_stride;
 	size_t k_bytes, v_bytes; /* from a key to the next */
 };
@@ -82,7 +100,7 @@ static void one_query(const struct attention *a, const struct head *h, size_t qu
 	struct rows key = floats(a, h, &a->codecs.k, h->k, h->k_bytes, r);
 	for (size_t i = 0; i < r.to - r.from; i++)
 		s[i] = a->scale * k->dot(q, key.at + i * key.stride, a->dim);
-	softmax(a, s, r.to - r.from);
+	softmax(a, h->slope, s, r.to - r.from);
 	struct rows value = floats(a, h, &a->codecs.v, h->v, h->v_bytes, r);
 	for (size_t d = 0; d < a->dim; d++)
 		out[d] = 0;
@@ -98,7 +116,7 @@ static void tile(const struct attention *a, const struct head *h, size_t q0, siz
 	for (size_t i = 0; i < n; i++) {
 		struct range r = visible(a, q0 + i);
 		float *row = s + i * width;
-		softmax(a, row + (r.from - from), r.to - r.from);
+		softmax(a, h->slope, row + (r.from - from), r.to - r.from);
 		for (size_t j = 0; j < r.from - from; j++)
 			row[j] = 0;
 		for (size_t j = r.to - from; j < width; j++)
@@ -116,7 +134,7 @@ static void item(void *arg, size_t index, int worker)
 	size_t t = index % tiles, head = index / tiles % a->heads, seq = index / tiles / a->heads;
 	size_t group = head / (a->heads / a->kv_heads);
 	size_t k_row = kv_codec_bytes(&a->codecs.k, a->dim), v_row = kv_codec_bytes(&a->codecs.v, a->dim);
-	struct head h = { .q_stride = (size_t)a->heads * a->dim, .k_bytes = a->kv_heads * k_row, .v_bytes = a->kv_heads * v_row };
+	struct head h = { .slope = attention_slope(a->heads, (uint32_t)head), .q_stride = (size_t)a->heads * a->dim, .k_bytes = a->kv_heads * k_row, .v_bytes = a->kv_heads * v_row };
 	size_t q = seq * a->queries * h.q_stride + head * a->dim;
 	h.q = a->q + q;
 	h.out = a->out + q;

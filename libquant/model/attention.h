@@ -1,6 +1,7 @@
 #ifndef QUIRE_MODEL_ATTENTION_H
 #define QUIRE_MODEL_ATTENTION_H
 /* Causal attention of a batch of sequences over contiguous keys and values. */
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,10 +17,14 @@ struct attention {
 	uint32_t heads, kv_heads, dim;
 	size_t window;           /* 0: all keys before; W: the last W, itself included */
 	float scale, softcap;    /* softcap 0: none */
+	bool alibi;              /* scores fall in proportion to the distance of a key, by attention_slope of the head */
 	float *scratch;          /* attention_scratch() floats per worker */
 	size_t stride;
 };
 
+float attention_slope(uint32_t heads, uint32_t head);
+/* Adds to the scores of n keys, the last of them the query's own. */
+void attention_fade(float slope, float *scores, size_t n);
 size_t attention_scratch(const struct attention *a);
 void attention_run(const struct attention *a);
 

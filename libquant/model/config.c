@@ -21,7 +21,7 @@ static const struct {
 	{ "silu", ACT_SILU }, { "swish", ACT_SILU },
 	{ "gelu_pytorch_tanh", ACT_GELU_TANH }, { "gelu_new", ACT_GELU_TANH }, { "gelu_accurate", ACT_GELU_TANH },
 	{ "gelu_python_tanh", ACT_GELU_TANH }, { "gelu_fast", ACT_GELU_TANH },
-	{ "gelu", ACT_GELU_ERF }, { "gelu_python", ACT_GELU_ERF },
+	{ "gelu", ACT_GELU_ERF }, { "gelu_python", ACT_GELU_ERF }, { "quick_gelu", ACT_GELU_QUICK }, { "relu", ACT_RELU }, { "relu2", ACT_RELU2 },
 };
 enum { ACT_NAMES = sizeof act_names / sizeof *act_names };
 
@@ -211,7 +211,9 @@ static int parse_turning(const struct json *root, struct config *c, struct err *
 
 bool config_turning_said(const struct config *c, uint32_t layer)
 {
-	return c->arch->turning == TURN_LISTED || c->layer[layer].rope != c->arch->learned_positions;
+	if (c->arch->turning == TURN_WINDOWED)
+		return c->layer[layer].rope == (c->layer[layer].window != 0);
+	return c->arch->turning == TURN_LISTED || c->layer[layer].rope == (c->arch->turning != TURN_NONE);
 }
 
 /* What a class does not read (layer_types of llama and mistral, sliding_window of llama) does nothing, as in transformers. */
@@ -252,12 +254,14 @@ static int parse_layers(const struct json *root, struct config *c, struct err *e
 	if (!c->layer)
 		return err_nomem(e);
 	for (uint32_t i = 0; i < c->layers; i++)
-		c->layer[i] = (struct layer_config){ .heads = c->heads, .kv_heads = c->kv_heads, .kv_source = i, .rope = !c->arch->learned_positions,
+		c->layer[i] = (struct layer_config){ .heads = c->heads, .kv_heads = c->kv_heads, .kv_source = i, .rope = c->arch->turning != TURN_NONE,
 						     .ffn = c->ffn };
 	if (c->arch->turning == TURN_LISTED && (rc = parse_turning(root, c, e)))
 		return rc;
 	if ((rc = parse_windows(root, c, e)) || (rc = config_parse_experts(c, root, e)))
 		return rc;
+	for (uint32_t i = 0; i < c->layers && c->arch->turning == TURN_WINDOWED; i++)
+		c->layer[i].rope = c->layer[i].window != 0;
 	return config_parse_differ(c, root, e);
 }
 

@@ -15,7 +15,7 @@
 
 struct arch;
 
-enum activation { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF };
+enum activation { ACT_SILU, ACT_GELU_TANH, ACT_GELU_ERF, ACT_GELU_QUICK, ACT_RELU, ACT_RELU2 };
 enum rope_scaling { ROPE_NONE, ROPE_LINEAR, ROPE_LLAMA3, ROPE_YARN, ROPE_LONGROPE };
 
 struct rope {

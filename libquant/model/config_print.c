@@ -27,7 +27,7 @@ static void print_tokens(const struct config *c, struct json_writer *w)
 static void print_rope(const struct config *c, struct json_writer *w, bool parameters)
 {
 	const struct rope *r = &c->rope;
-	if (c->arch->learned_positions)
+	if (c->arch->turning == TURN_NONE)
 		return;
 	if (parameters || c->arch->temper) {
 		jw_object(w, "rope_parameters");
@@ -52,8 +52,9 @@ static void print_rope(const struct config *c, struct json_writer *w, bool param
 			jw_end_object(w);
 		}
 	}
-	if (r->dims != c->head_dim)
-		config_key_print(c, config_key_of(c->arch, offsetof(struct config, rope.part)), w);
+	const struct config_key *part = config_key_of(c->arch, offsetof(struct config, rope.part));
+	if (r->part != (float)part->absent)
+		config_key_print(c, part, w);
 	if (c->arch->default_original_context && r->scaling != ROPE_NONE)
 		jw_uint(w, "original_max_position_embeddings", r->original_context);
 	if (r->divisors && r->scaling != ROPE_LONGROPE)

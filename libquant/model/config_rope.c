@@ -226,7 +226,7 @@ static const char *type_of(const struct arch *a, const char *name)
 
 int config_parse_rope(struct config *c, const struct json *root, struct err *e)
 {
-	if (c->arch->learned_positions) {
+	if (c->arch->turning == TURN_NONE) {
 		c->rope = (struct rope){ .theta = 1, .part = 1, .dims = c->head_dim, .factor = 1, .attention_factor = 1 };
 		return ERR_OK;
 	}

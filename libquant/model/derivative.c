@@ -103,7 +103,7 @@ static struct attention attention_of(const struct piece *p)
 	const struct layer_config *l = &p->c->layer[p->layer];
 	return (struct attention){ .q = p->x[0], .k = p->x[1], .v = p->x[2], .out = p->y, .seqs = p->seqs, .queries = p->n, .keys = p->n,
 				   .heads = l->heads, .kv_heads = l->kv_heads, .dim = p->c->head_dim, .window = l->window,
-				   .scale = config_score_scale(p->c), .softcap = p->c->attn_softcap, .scratch = p->scratch,
+				   .scale = config_score_scale(p->c), .softcap = p->c->attn_softcap, .alibi = p->c->arch->alibi, .scratch = p->scratch,
 				   .stride = p->stride };
 }
 
@@ -146,14 +146,28 @@ static struct tile keys_at(const struct attention *a, size_t from)
 	return (struct tile){ from, n, from, a->window && end < a->queries ? end : a->queries };
 }
 
+/* Where a query head and its KV head begin in what a sequence has. */
+struct head_at {
+	const struct piece *p;
+	const struct attention *a;
+	float *s, *ds, *slope;   /* [n, n] */
+	float fade;              /* of alibi */
+	size_t q, kv;
+	bool first;              /* of the query heads that read this KV head */
+};
+
 /* Scores of queries become probabilities, s [n, n]; with a soft-cap, slope [n, n] gets the derivative of the cap. */
-static void probabilities(const struct attention *a, const struct tile *tile, float *s, float *slope)
+static void probabilities(const struct head_at *h, const struct tile *tile)
 {
+	const struct attention *a = h->a;
+	float *s = h->s, *slope = h->slope;
 	const struct kernels *kn = kernels();
 	size_t n = a->queries;
 	for (size_t t = tile->from; t < tile->end; t++) {
 		float *row = s + t * n;
 		size_t from = a->window && t + 1 > a->window ? t + 1 - a->window : 0, count = t + 1 - from;
+		if (a->alibi)
+			attention_fade(h->fade, row + from, count);
 		for (size_t i = from; slope && i <= t; i++) {
 			float c = tanhf(row[i] / a->softcap);
 			row[i] = a->softcap * c;
@@ -181,15 +195,6 @@ static void softmax_back(const struct attention *a, const struct tile *tile, con
 	}
 }
 
-/* Where a query head and its KV head begin in what a sequence has. */
-struct head_at {
-	const struct piece *p;
-	const struct attention *a;
-	float *s, *ds, *slope;   /* [n, n] */
-	size_t q, kv;
-	bool first;              /* of the query heads that read this KV head */
-};
-
 static void back_queries(const struct head_at *h, size_t from)
 {
 	const struct piece *p = h->p;
@@ -199,7 +204,7 @@ static void back_queries(const struct head_at *h, size_t from)
 	size_t corner = t.from * n + t.first, seen = t.end - t.first;
 	const float *k = p->x[1] + h->kv + t.first * kv, *v = p->x[2] + h->kv + t.first * kv;
 	product_gemm(false, true, t.n, seen, d, a->scale, p->x[0] + h->q + t.from * q, q, k, kv, 0, h->s + corner, n);
-	probabilities(a, &t, h->s, h->slope);
+	probabilities(h, &t);
 	product_gemm(false, true, t.n, seen, d, 1, p->dy + h->q + t.from * q, q, v, kv, 0, h->ds + corner, n);
 	softmax_back(a, &t, h->s, h->ds, h->slope);
 	if (p->dx[0])
@@ -228,7 +233,8 @@ static void attend_back_item(void *arg, size_t item, int worker)
 	size_t n = p->n, share = a->heads / a->kv_heads, seq = item / a->kv_heads, g = item % a->kv_heads;
 	float *s = p->scratch + (size_t)worker * p->stride;
 	for (size_t i = 0; i < share; i++) {
-		struct head_at h = { p, a, s, s + n * n, a->softcap > 0 ? s + 2 * n * n : NULL, seq * n * p->width[0] + (g * share + i) * a->dim,
+		struct head_at h = { p, a, s, s + n * n, a->softcap > 0 ? s + 2 * n * n : NULL, 
+				     attention_slope(a->heads, (uint32_t)(g * share + i)), seq * n * p->width[0] + (g * share + i) * a->dim,
 				     seq * n * p->width[1] + g * a->dim, i == 0 };
 		for (size_t t = 0; t < n; t += TILE)
 			back_queries(&h, t);

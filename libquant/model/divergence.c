@@ -122,6 +122,11 @@ static void head_item(void *arg, size_t item, int worker)
 	product_gemm(false, true, n, vocab, width, 1, y, width, f->head, width, 0, t, vocab);
 	product_gemm(false, true, n, vocab, width, 1, x, width, f->head, width, 0, s, vocab);
 	double kl = 0;
+	const float *bias = model_vector(f->m, ROLE_HEAD_BIAS, UINT32_MAX);
+	for (size_t i = 0; bias && i < n; i++) {
+		kernels()->axpy(t + i * vocab, 1, bias, vocab);
+		kernels()->axpy(s + i * vocab, 1, bias, vocab);
+	}
 	for (size_t i = 0; i < n; i++)
 		kl += c->final_softcap > 0 ? capped_token(c->final_softcap, t + i * vocab, s + i * vocab, rows, vocab, h->b->scale)
 					   : one_token(t + i * vocab, s + i * vocab, rows, vocab, h->b->scale);

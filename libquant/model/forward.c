@@ -420,7 +420,7 @@ static int attention(struct model_run *r, const struct pass *p, const struct op 
 {
 	const struct config *c = r->m->config;
 	struct attention a = { .seqs = p->seqs, .heads = p->l->heads, .kv_heads = p->l->kv_heads, .dim = c->head_dim,
-			       .window = p->l->window, .scale = config_score_scale(c), .softcap = c->attn_softcap };
+			       .window = p->l->window, .scale = config_score_scale(c), .softcap = c->attn_softcap, .alibi = c->arch->alibi };
 	const struct qkv x = { lies(r, p, op->in[0]), lies(r, p, op->in[1]), lies(r, p, op->in[2]), lies(r, p, op->out) };
 	return p->cache ? attend_cached(r, p, &x, &a, e) : attend_fresh(r, p, &x, &a, e);
 }
@@ -554,13 +554,21 @@ int model_layer(struct model_run *r, uint32_t layer, float *hidden, const struct
 	return rc;
 }
 
+/* A norm outside of layers. */
+static void outer_norm(const struct model *m, enum role r, const float *hidden, float *out, size_t n)
+{
+	struct block b;
+	block_make(m->config, OUTSIDE, &b);
+	norm(norm_of(m, block_op(&b, r), OUTSIDE, m->config->hidden), hidden, out, n);
+}
+
 /* Adds the vector of a token's position. */
 static int add_position(const struct model *m, size_t position, float *row, float *hidden, struct err *e)
 {
 	const struct config *c = m->config;
 	if (position >= c->context)
 		return err_set(e, ERR_INPUT, "the model has %u positions, and this text needs one more", c->context);
-	weight_row(model_weight(m, ROLE_POSITIONS, UINT32_MAX), position, row);
+	weight_row(model_weight(m, ROLE_POSITIONS, UINT32_MAX), position + c->arch->position_offset, row);
 	kernels()->axpy(hidden, 1, row, c->hidden);
 	return ERR_OK;
 }
@@ -585,14 +593,14 @@ int model_embed(struct model *m, const struct token_run *tokens, float *hidden, 
 			rc = add_position(m, tokens->first + i % tokens->len, row, h, e);
 	}
 	free(row);
+	if (!rc && c->arch->embed_norm)
+		outer_norm(m, ROLE_EMBED_NORM, hidden, hidden, tokens->count);
 	return rc;
 }
 
 void model_final_norm(const struct model *m, const float *hidden, float *out, size_t n)
 {
-	struct block b;
-	block_make(m->config, OUTSIDE, &b);
-	norm(norm_of(m, block_op(&b, ROLE_FINAL_NORM), OUTSIDE, m->config->hidden), hidden, out, n);
+	outer_norm(m, ROLE_FINAL_NORM, hidden, out, n);
 }
 
 int model_logits(struct model_run *r, const float *hidden, size_t n, float *logits, struct err *e)
@@ -604,7 +612,7 @@ int model_logits(struct model_run *r, const float *hidden, size_t n, float *logi
 		k = n - at < r->tokens ? n - at : r->tokens;
 		if (!k)
 			return err_set(e, ERR_BUG, "there is no room for logits");
-		struct product head = { model_head(m), NULL, logits + at * c->vocab };
+		struct product head = { model_head(m), model_vector(m, ROLE_HEAD_BIAS, OUTSIDE), logits + at * c->vocab };
 		model_final_norm(m, hidden + at * c->hidden, r->last, k);
 		multiply(r, &head, 1, r->last, k);
 	}

@@ -73,6 +73,7 @@ static bool biased(const struct config *c, enum role r)
 	case ROLE_GATE:
 	case ROLE_UP:
 	case ROLE_DOWN: return c->mlp_bias;
+	case ROLE_HEAD: return c->arch->head_bias;
 	default: return false;
 	}
 }
@@ -102,7 +103,7 @@ value op_linear(struct build *b, value x, enum role r)
 
 static value add_norm(struct build *b, enum op_kind kind, value x, enum role r, size_t dim)
 {
-	enum role bias = r < ROLE_COUNT && b->config->arch->norm == NORM_LAYER ? role_rows[r].bias_role : ROLE_UNKNOWN;
+	enum role bias = r < ROLE_COUNT && b->config->arch->norm == NORM_LAYER && !b->config->arch->plain_norms ? role_rows[r].bias_role : ROLE_UNKNOWN;
 	bool used = b->owner || !of_keys_and_values(r);
 	if (r < ROLE_COUNT)
 		add_site(b, r, used, 1, dim, 0);
@@ -229,6 +230,18 @@ value common_mlp(struct build *b, value x)
 	return op_linear(b, op_act(b, op_linear(b, x, ROLE_UP)), ROLE_DOWN);
 }
 
+void common_parallel(struct build *b, bool gated)
+{
+	value x = op_norm(b, STREAM, ROLE_ATTN_NORM);
+	/* all that read it stand together, so that they are multiplied together */
+	value q = op_linear(b, x, ROLE_Q), k = op_linear(b, x, ROLE_K), v = op_linear(b, x, ROLE_V);
+	value gate = gated ? op_linear(b, x, ROLE_GATE) : NO_VALUE, up = op_linear(b, x, ROLE_UP);
+	value attended = op_linear(b, op_attend(b, op_rope(b, q), op_rope(b, k), v), ROLE_O);
+	value fed = op_linear(b, gated ? op_glu(b, gate, up) : op_act(b, up), ROLE_DOWN);
+	op_add(b, attended);
+	op_add(b, fed);
+}
+
 /* ---- what follows from a list */
 
 unsigned block_merge(const struct block *b, unsigned i)
@@ -352,7 +365,9 @@ static void outside(struct build *b)
 	const struct config *c = b->config;
 	add_site(b, ROLE_EMBED, true, 2, c->vocab, c->hidden);
 	if (c->arch->learned_positions)
-		add_site(b, ROLE_POSITIONS, true, 2, c->context, c->hidden);
+		add_site(b, ROLE_POSITIONS, true, 2, c->context + c->arch->position_offset, c->hidden);
+	if (c->arch->embed_norm)
+		op_norm(b, STREAM, ROLE_EMBED_NORM);
 	add_site(b, ROLE_ROPE_FREQS, false, 1, c->rope.dims / 2, 0);
 	op_linear(b, op_norm(b, STREAM, ROLE_FINAL_NORM), ROLE_HEAD);
 }

@@ -145,6 +145,8 @@ value common_feed_forward(struct build *b, value x);
 value common_mlp(struct build *b, value x); /* without a gate */
 /* The same of a layer that is a mixture of such: each token goes to those that a router chooses. */
 value common_mixture(struct build *b, value x);
+/* A whole layer in which attention and feed-forward read one norm and are added to the stream together. */
+void common_parallel(struct build *b, bool gated);
 /* A whole layer of the first two, with a norm in front of each and one behind it. */
 void common_sandwich(struct build *b, bool head_norms);
 

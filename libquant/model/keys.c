@@ -17,6 +17,12 @@ double key_four_times(const struct config *c, bool null)
 	return 4.0 * c->hidden;
 }
 
+double key_all_heads(const struct config *c, bool null)
+{
+	(void)null;
+	return c->heads;
+}
+
 double key_even_heads(const struct config *c, bool null)
 {
 	(void)null;
@@ -180,7 +186,7 @@ bool config_key_reads(const struct arch *a, const char *key)
 {
 	const struct config_key *k;
 	for (unsigned i = 0; (k = config_key_at(a, i)); i++)
-		if (k->json && !strcmp(k->json, key))
+		if ((k->json && !strcmp(k->json, key)) || (k->old && !strcmp(k->old, key)))
 			return true;
 	return config_experts_key(a, key) || config_differ_key(a, key);
 }
@@ -263,12 +269,26 @@ static int read_one_kv(struct config *c, const struct config_key *k, const struc
 	return rc;
 }
 
+/* A little more than the part, so that it gives the count back whatever the size of a head is. */
+static int read_dims(struct config *c, const struct config_key *k, const struct json *j, double absent, struct err *e)
+{
+	uint32_t v;
+	if (j && json_is_null(j))
+		return err_set(e, ERR_UNSUPPORTED, "config.json: %s null is not supported", k->json);
+	int rc = read_count(k, j, absent, &v, e);
+	if (!rc && v > c->head_dim)
+		return err_set(e, ERR_INPUT, "config.json: %s is %u, more than the %u dimensions of a head", k->json, v, c->head_dim);
+	if (!rc)
+		c->rope.part = v == c->head_dim ? 1 : ((float)v + 0.01f) / (float)c->head_dim;
+	return rc;
+}
+
 static int read_act(const struct config_key *k, const struct json *j, enum activation *out, struct err *e)
 {
 	const char *name = json_string(j);
 	if (name && activation_find(name, out))
 		return ERR_OK;
-	return err_set(e, ERR_UNSUPPORTED, "config.json: %s \"%.100s\" is not supported (supported: silu, gelu, gelu_pytorch_tanh)", k->json,
+	return err_set(e, ERR_UNSUPPORTED, "config.json: %s \"%.100s\" is not supported (supported: silu, gelu, gelu_pytorch_tanh, quick_gelu, relu, relu2)", k->json,
 		       name ? name : "?");
 }
 
@@ -290,6 +310,8 @@ static int read_same(const struct config *c, const struct config_key *k, const s
 static int read_row(struct config *c, const struct config_key *k, const struct json *root, struct err *e)
 {
 	const struct json *j = k->json ? json_get(root, k->json) : NULL;
+	if (!j && k->old)
+		j = json_get(root, k->old);
 	double absent = k->otherwise ? k->otherwise(c, j != NULL) : k->absent;
 	void *out = k->field == NO_FIELD ? NULL : (char *)c + k->field;
 	bool ignored;
@@ -302,6 +324,7 @@ static int read_row(struct config *c, const struct config_key *k, const struct j
 	case KEY_LIMIT:
 		*(float *)out = k->kind == KEY_LIMIT && j ? 0 : (float)absent;
 		return json_is_null(j) ? ERR_OK : config_key_number(k, j, out, e);
+	case KEY_DIMS: return read_dims(c, k, j, absent, e);
 	case KEY_ONE_KV: return read_one_kv(c, k, j, absent != 0, e);
 	case KEY_ONLY: return read_flag(k, j, absent != 0, &ignored, e);
 	case KEY_FLAG: return read_flag(k, j, absent != 0, out, e);
@@ -348,6 +371,7 @@ void config_key_print(const struct config *c, const struct config_key *k, struct
 		break;
 	case KEY_NUMBER: config_print_float(w, k->json, config_key_value(c, k)); break;
 	case KEY_FLAG: jw_bool(w, k->json, config_key_flag(c, k)); break;
+	case KEY_DIMS: jw_uint(w, k->json, c->rope.dims); break;
 	case KEY_ACT: jw_string(w, k->json, activation_name(c->act)); break;
 	case KEY_SAME: jw_uint(w, k->json, same_as(c, k)); break;
 	case KEY_ONLY:

@@ -19,6 +19,7 @@ enum key_kind {
 	KEY_ONE_KV,    /* a bool: all query heads read one KV head, else each has its own; a count for each layer in GGUF */
 	KEY_ONLY,      /* a bool that must be what it is where the key is missing: the family knows no other */
 	KEY_SAME,      /* a count that must be what layer_field of struct config is, or 0 without one */
+	KEY_DIMS,      /* so many dimensions of a head are turned, held as the part of it that they are */
 	KEY_LISTED,    /* read by code of its own, or by no class of the family: here only so that it is known */
 };
 #define NO_FIELD SIZE_MAX
@@ -36,6 +37,7 @@ struct config_key {
 	float (*implied)(const struct config *c); /* what GGUF's readers take, who have no key for it */
 	bool whole;              /* a float that config.json writes as a whole number where it is one: its class takes no other */
 	bool gguf_required;      /* readers of GGUF refuse a model without it */
+	const char *old;         /* its name in older files */
 	bool also;               /* a second key for the value: read where it is there, never written */
 };
 
@@ -48,6 +50,7 @@ bool config_key_own(const struct arch *a, const struct config_key *k);
 
 /* For `otherwise`: a feed-forward of four times the width; heads that share the width evenly. */
 double key_four_times(const struct config *c, bool null);
+double key_all_heads(const struct config *c, bool null);
 double key_even_heads(const struct config *c, bool null);
 
 /* Reads every row's value; c->arch is known. */

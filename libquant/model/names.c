@@ -17,7 +17,7 @@ const struct role_row role_rows[ROLE_COUNT] = {
 	[ROLE_EMBED] = { ROW(ROLE_EMBED, ROLE_UNKNOWN, "embed", "model.embed_tokens.weight", "token_embd.weight") },
 	[ROLE_FINAL_NORM] = { ROW(ROLE_FINAL_NORM, ROLE_FINAL_NORM_BIAS, "final_norm", "model.norm.weight", "output_norm.weight"),
 			      .norm = true },
-	[ROLE_HEAD] = { ROW(ROLE_HEAD, ROLE_UNKNOWN, "head", "lm_head.weight", "output.weight"), .linear = true },
+	[ROLE_HEAD] = { ROW(ROLE_HEAD, ROLE_HEAD_BIAS, "head", "lm_head.weight", "output.weight"), .linear = true },
 	[ROLE_ATTN_NORM] = NORM(ROLE_ATTN_NORM, ROLE_ATTN_NORM_BIAS, "attn_norm", L "input_layernorm.weight", "blk.%u.attn_norm.weight"),
 	[ROLE_Q] = MATRIX(ROLE_Q, ROLE_Q_BIAS, "attn_q", L "self_attn.q_proj.weight", "blk.%u.attn_q.weight"),
 	[ROLE_K] = MATRIX(ROLE_K, ROLE_K_BIAS, "attn_k", L "self_attn.k_proj.weight", "blk.%u.attn_k.weight"),
@@ -45,6 +45,9 @@ const struct role_row role_rows[ROLE_COUNT] = {
 				    "blk.%u.ffn_norm.bias"),
 	[ROLE_FINAL_NORM_BIAS] = { ROW(ROLE_FINAL_NORM_BIAS, ROLE_UNKNOWN, "final_norm_bias", "model.norm.bias",
 				       "output_norm.bias"), .bias = true },
+	[ROLE_EMBED_NORM] = { ROW(ROLE_EMBED_NORM, ROLE_EMBED_NORM_BIAS, "embed_norm", NULL, "token_embd_norm.weight"), .norm = true },
+	[ROLE_EMBED_NORM_BIAS] = { ROW(ROLE_EMBED_NORM_BIAS, ROLE_UNKNOWN, "embed_norm_bias", NULL, "token_embd_norm.bias"), .bias = true },
+	[ROLE_HEAD_BIAS] = { ROW(ROLE_HEAD_BIAS, ROLE_UNKNOWN, "head_bias", NULL, "output.bias"), .bias = true },
 	[ROLE_POSITIONS] = { ROW(ROLE_POSITIONS, ROLE_UNKNOWN, "positions", NULL, "position_embd.weight") },
 	/* as writers of GGUF have it, the router stays in floats */
 	[ROLE_ROUTER] = { ROW(ROLE_ROUTER, ROLE_UNKNOWN, "ffn_gate_inp", L "mlp.gate.weight", "blk.%u.ffn_gate_inp.weight"),

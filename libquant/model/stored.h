@@ -14,6 +14,7 @@ struct stored {
 	bool groups;                  /* the same of a KV head and the query heads that read it, which there may be several of */
 	bool transposed;              /* hf: [in, out] */
 	bool experts;                 /* hf: that of each expert, one behind the other: [experts, rows, columns] */
+	bool pairs;                   /* hf: of one part; dimensions of a head that turn together are neighbours, as in LAYOUT_ROPE_PAIRS */
 };
 #define STORED_ONE(role) { role, ROLE_UNKNOWN, ROLE_UNKNOWN }
 #define STORED_QKV { ROLE_Q, ROLE_K, ROLE_V }

@@ -64,7 +64,7 @@ static void layer(struct build *b)
 const struct arch family_gpt2 = {
 	.name = "gpt2", .hf_class = "GPT2LMHeadModel", .gguf = "gpt2", .names = names, .stored = stored, .keys = keys,
 	.gguf_loader = { .o_bias = true, .mlp_bias = true, .biases = true },
-	.norm = NORM_LAYER, .act = ACT_GELU_TANH, .layer = layer, .learned_positions = true, .equal_heads = true,
+	.norm = NORM_LAYER, .act = ACT_GELU_TANH, .layer = layer, .learned_positions = true, .turning = TURN_NONE, .equal_heads = true,
 	.qkv_bias = BIAS_ALWAYS, .o_bias = BIAS_ALWAYS, .mlp_bias = BIAS_ALWAYS,
 	.window = WINDOW_NONE, .default_tied = true, .default_context = 1024, .default_bos = 50256, .default_eos = 50256,
 };

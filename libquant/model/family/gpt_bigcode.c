@@ -66,7 +66,7 @@ static void layer(struct build *b)
 const struct arch family_gpt_bigcode = {
 	.name = "gpt_bigcode", .hf_class = "GPTBigCodeForCausalLM", .gguf = "starcoder", .names = names, .stored = stored, .keys = keys,
 	.gguf_loader = { .o_bias = true, .mlp_bias = true, .biases = true },
-	.norm = NORM_LAYER, .act = ACT_GELU_TANH, .layer = layer, .learned_positions = true,
+	.norm = NORM_LAYER, .act = ACT_GELU_TANH, .layer = layer, .learned_positions = true, .turning = TURN_NONE,
 	.qkv_bias = BIAS_ALWAYS, .o_bias = BIAS_ALWAYS, .mlp_bias = BIAS_ALWAYS,
 	.window = WINDOW_NONE, .default_tied = true, .default_context = 1024, .default_bos = 50256, .default_eos = 50256,
 };

@@ -1,0 +1,71 @@
+#include "model/family/family.h"
+#include "model/stored.h"
+
+#define L "transformer.h.%u."
+
+/* Names of files; those of Q, K and V, which files hold in one tensor, are quire's own. */
+static const struct role_name names[] = {
+	{ ROLE_EMBED, "transformer.word_embeddings.weight", "token_embd.weight" },
+	{ ROLE_EMBED_NORM, "transformer.word_embeddings_layernorm.weight", "token_embd_norm.weight" },
+	{ ROLE_EMBED_NORM_BIAS, "transformer.word_embeddings_layernorm.bias", "token_embd_norm.bias" },
+	{ ROLE_FINAL_NORM, "transformer.ln_f.weight", "output_norm.weight" },
+	{ ROLE_FINAL_NORM_BIAS, "transformer.ln_f.bias", "output_norm.bias" },
+	{ ROLE_ATTN_NORM, L "input_layernorm.weight", "blk.%u.attn_norm.weight" },
+	{ ROLE_ATTN_NORM_BIAS, L "input_layernorm.bias", "blk.%u.attn_norm.bias" },
+	{ ROLE_FFN_NORM, L "post_attention_layernorm.weight", "blk.%u.ffn_norm.weight" },
+	{ ROLE_FFN_NORM_BIAS, L "post_attention_layernorm.bias", "blk.%u.ffn_norm.bias" },
+	{ ROLE_Q, L "self_attention.q_proj.weight", "blk.%u.attn_q.weight" },
+	{ ROLE_Q_BIAS, L "self_attention.q_proj.bias", "blk.%u.attn_q.bias" },
+	{ ROLE_K, L "self_attention.k_proj.weight", "blk.%u.attn_k.weight" },
+	{ ROLE_K_BIAS, L "self_attention.k_proj.bias", "blk.%u.attn_k.bias" },
+	{ ROLE_V, L "self_attention.v_proj.weight", "blk.%u.attn_v.weight" },
+	{ ROLE_V_BIAS, L "self_attention.v_proj.bias", "blk.%u.attn_v.bias" },
+	{ ROLE_O, L "self_attention.dense.weight", "blk.%u.attn_output.weight" },
+	{ ROLE_O_BIAS, L "self_attention.dense.bias", "blk.%u.attn_output.bias" },
+	{ ROLE_UP, L "mlp.dense_h_to_4h.weight", "blk.%u.ffn_up.weight" },
+	{ ROLE_UP_BIAS, L "mlp.dense_h_to_4h.bias", "blk.%u.ffn_up.bias" },
+	{ ROLE_DOWN, L "mlp.dense_4h_to_h.weight", "blk.%u.ffn_down.weight" },
+	{ ROLE_DOWN_BIAS, L "mlp.dense_4h_to_h.bias", "blk.%u.ffn_down.bias" },
+	{ ROLE_UNKNOWN, NULL, NULL },
+};
+
+static const struct stored stored[] = {
+	{ L "self_attention.query_key_value.weight", "blk.%u.attn_qkv.weight", STORED_QKV, .heads = true },
+	{ L "self_attention.query_key_value.bias", "blk.%u.attn_qkv.bias", STORED_QKV_BIAS, .heads = true },
+	{ .hf = NULL },
+};
+
+#define F(name) .field = offsetof(struct config, name)
+#define LAYER(name) .kind = KEY_PER_LAYER, F(name), .layer_field = offsetof(struct layer_config, name), .most = 1 << 20
+static const struct config_key keys[] = {
+	{ "hidden_size", "embedding_length", KEY_COUNT, F(hidden), .most = 1 << 20, .absent = 64, .gguf_required = true, .old = "n_embed" },
+	{ NULL, "feed_forward_length", LAYER(ffn), .otherwise = key_four_times, .gguf_required = true },
+	{ "n_layer", "block_count", KEY_COUNT, F(layers), .most = MAX_LAYERS, .absent = 2, .gguf_required = true, .old = "num_hidden_layers" },
+	{ "n_head", "attention.head_count", LAYER(heads), .absent = 8, .gguf_required = true, .old = "num_attention_heads" },
+	{ NULL, "attention.head_count_kv", LAYER(kv_heads), .otherwise = key_all_heads },
+	{ NULL, NULL, KEY_COUNT, F(head_dim), .most = 1 << 20, .otherwise = key_even_heads },
+	{ "seq_length", "context_length", KEY_COUNT, F(context), .most = INT32_MAX, .absent = 2048, .gguf_required = true },
+	{ "layer_norm_epsilon", "attention.layer_norm_epsilon", KEY_NUMBER, F(norm_eps), .most = 1, .absent = 1e-5, .gguf_required = true },
+	{ NULL, NULL, KEY_ACT, F(act), .absent = ACT_GELU_TANH },
+	{ NULL, NULL, KEY_NUMBER, F(rope.theta), .absent = 1 },
+	{ NULL, NULL, KEY_NUMBER, F(rope.part), .absent = 1 },
+	{ "apply_residual_connection_post_layernorm", NULL, KEY_ONLY, NO_FIELD, .absent = false },
+	/* products in slices, and of the code that trained the models; the class is always so, whatever they say */
+	LISTED("slow_but_exact"), LISTED("n_inner"), LISTED("offset_alibi"), LISTED("skip_bias_add"), LISTED("skip_bias_add_qkv"),
+	LISTED("attention_softmax_in_fp32"), LISTED("bias_dropout_fusion"), LISTED("masked_softmax_fusion"),
+	{ .kind = KEY_END },
+};
+
+static void layer(struct build *b)
+{
+	op_add(b, common_attention(b, op_norm(b, STREAM, ROLE_ATTN_NORM), false));
+	op_add(b, common_mlp(b, op_norm(b, STREAM, ROLE_FFN_NORM)));
+}
+
+const struct arch family_bloom = {
+	.name = "bloom", .hf_class = "BloomForCausalLM", .gguf = "bloom", .names = names, .stored = stored, .keys = keys,
+	.gguf_loader = { .o_bias = true, .mlp_bias = true, .biases = true },
+	.norm = NORM_LAYER, .act = ACT_GELU_TANH, .layer = layer, .turning = TURN_NONE, .alibi = true, .embed_norm = true, .equal_heads = true,
+	.qkv_bias = BIAS_ALWAYS, .o_bias = BIAS_ALWAYS, .mlp_bias = BIAS_ALWAYS,
+	.window = WINDOW_NONE, .default_tied = true, .default_context = 2048, .default_bos = 1, .default_eos = 2,
+};
