@@ -17,12 +17,6 @@ double key_four_times(const struct config *c, bool null)
 	return 4.0 * c->hidden;
 }
 
-double key_all_heads(const struct config *c, bool null)
-{
-	(void)null;
-	return c->heads;
-}
-
 double key_even_heads(const struct config *c, bool null)
 {
 	(void)null;

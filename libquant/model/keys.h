@@ -50,7 +50,6 @@ bool config_key_own(const struct arch *a, const struct config_key *k);
 
 /* For `otherwise`: a feed-forward of four times the width; heads that share the width evenly. */
 double key_four_times(const struct config *c, bool null);
-double key_all_heads(const struct config *c, bool null);
 double key_even_heads(const struct config *c, bool null);
 
 /* Reads every row's value; c->arch is known. */

@@ -42,7 +42,6 @@ static const struct config_key keys[] = {
 	{ NULL, "feed_forward_length", LAYER(ffn), .otherwise = key_four_times, .gguf_required = true },
 	{ "n_layer", "block_count", KEY_COUNT, F(layers), .most = MAX_LAYERS, .absent = 2, .gguf_required = true, .old = "num_hidden_layers" },
 	{ "n_head", "attention.head_count", LAYER(heads), .absent = 8, .gguf_required = true, .old = "num_attention_heads" },
-	{ NULL, "attention.head_count_kv", LAYER(kv_heads), .otherwise = key_all_heads },
 	{ NULL, NULL, KEY_COUNT, F(head_dim), .most = 1 << 20, .otherwise = key_even_heads },
 	{ "seq_length", "context_length", KEY_COUNT, F(context), .most = INT32_MAX, .absent = 2048, .gguf_required = true },
 	{ "layer_norm_epsilon", "attention.layer_norm_epsilon", KEY_NUMBER, F(norm_eps), .most = 1, .absent = 1e-5, .gguf_required = true },

@@ -35,7 +35,6 @@ static const struct config_key keys[] = {
 	{ "n_inner", "feed_forward_length", LAYER(ffn), .otherwise = key_four_times },
 	{ "n_layer", NULL, KEY_COUNT, F(layers), .most = MAX_LAYERS, .absent = 28 },
 	{ "n_head", "attention.head_count", LAYER(heads), .absent = 16 },
-	{ NULL, NULL, KEY_COUNT, F(kv_heads), .otherwise = key_all_heads, .most = 1 << 20 },
 	{ NULL, NULL, KEY_COUNT, F(head_dim), .most = 1 << 20, .otherwise = key_even_heads },
 	{ "n_positions", NULL, KEY_COUNT, F(context), .most = INT32_MAX, .absent = 2048 },
 	{ "layer_norm_epsilon", NULL, KEY_NUMBER, F(norm_eps), .most = 1, .absent = 1e-5 },

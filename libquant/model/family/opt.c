@@ -33,7 +33,6 @@ static const struct role_name names[] = {
 static const struct config_key keys[] = {
 	{ "ffn_dim", "feed_forward_length", LAYER(ffn), .absent = 3072 },
 	{ NULL, NULL, KEY_COUNT, F(head_dim), .most = 1 << 20, .otherwise = key_even_heads },
-	{ NULL, NULL, KEY_COUNT, F(kv_heads), .otherwise = key_all_heads, .most = 1 << 20 },
 	{ NULL, NULL, KEY_NUMBER, F(norm_eps), .absent = 1e-5 },
 	{ "activation_function", NULL, KEY_ACT, F(act), .absent = ACT_RELU },
 	{ NULL, NULL, KEY_NUMBER, F(rope.theta), .absent = 1 },
