@@ -37,7 +37,7 @@ struct tile {
 
 static float scale_of(const struct join *j, const struct tile *t, uint64_t group)
 {
-	return codes_float(j->parts->tensor[PART_SCALE], j->parts->bytes[PART_SCALE].data, codes_scale_at(j->x, t->at, group));
+	return codes_scale(j->parts, j->x, codes_scale_at(j->x, t->at, group));
 }
 
 static float bias_of(const struct join *j, const struct tile *t, uint64_t group)
@@ -47,12 +47,14 @@ static float bias_of(const struct join *j, const struct tile *t, uint64_t group)
 
 static void to_floats(const struct join *j, const struct tile *t, uint8_t *out)
 {
+	static const float e2m1[16] = { 0, .5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -.5f, -1, -1.5f, -2, -3, -4, -6 };
 	const struct codes *x = j->x;
 	const uint8_t *order = j->parts->bytes[PART_ORDER].data;
 	for (uint64_t c = 0; c < x->cols; c++) {
 		uint64_t g = x->ordered ? load_u32(order + 4 * c) : c / x->group;
 		float code = (float)t->codes[c], scale = scale_of(j, t, g);
-		float v = j->x->layout->bias ? scale * code + bias_of(j, t, g) : scale * (code - (float)t->zeros[g * CODES_TILE + t->row]);
+		float v = x->layout->fp4 ? scale * e2m1[t->codes[c]] : x->layout->bias ? scale * code + bias_of(j, t, g)
+							     : scale * (code - (float)t->zeros[g * CODES_TILE + t->row]);
 		store_u32(out + 4 * c, f32_bits(v));
 	}
 }
@@ -66,7 +68,7 @@ static void to_codec(const struct join *j, const struct tile *t, uint8_t *out)
 		struct block_params p = { 0 };
 		float scale = scale_of(j, t, g);
 		n = codec_block_len(c, at, x->cols);
-		p.d = c->group_scale ? bf16_from_f32(scale) : f16_from_f32(scale);
+		p.d = x->layout->fp4 ? j->parts->bytes[PART_SCALE].data[codes_scale_at(x, t->at, g)] : c->group_scale ? bf16_from_f32(scale) : f16_from_f32(scale);
 		if (c->group_bias)
 			p.dmin = c->group_scale ? bf16_from_f32(bias_of(j, t, g)) : f16_from_f32(bias_of(j, t, g));
 		else if (c->has_offset && j->x->layout->bias)
@@ -214,7 +216,7 @@ static int find_parts(const struct codes_source *s, const struct tensor *codes, 
 	for (int k = 0; k < CODE_PARTS; k++) {
 		x->part[k] = find_part(s, l, codes->name, len, (enum code_part)k);
 		const struct tensor *t = x->part[k] == SIZE_MAX ? NULL : &s->inner->tensors[x->part[k]];
-		bool needed = l->part[k] && k != PART_ORDER && !(k == PART_ZERO && l->no_zeros);
+		bool needed = l->part[k] && k != PART_ORDER && k != PART_GLOBAL && !(k == PART_ZERO && l->no_zeros);
 		if ((t && !tensor_elements(t)) || (!t && needed))
 			return err_set(e, ERR_INPUT, "tensor %.200s: %.*s%s is missing or empty", codes->name, (int)len, codes->name, l->part[k]);
 	}
@@ -227,7 +229,6 @@ static int measure(struct build *b, struct codes *x, const struct codes_parts *p
 	int rc = x->layout->measure(p, b->quant, module, &found, e);
 	if (rc)
 		return rc;
-	found.layout = x->layout;
 	memcpy(found.part, x->part, sizeof found.part);
 	*x = found;
 	return codes_inspect(p, b->quant, x, &b->c->notes, e);
@@ -267,6 +268,8 @@ static int add(struct build *b, struct codes_source *s, size_t i, size_t *n, str
 {
 	const struct tensor *t = &s->inner->tensors[i];
 	bool lost = false;
+	if (packed_of_activations(t->name))
+		return ERR_OK;
 	for (const struct codes_layout *const *l = s->layouts; *l; l++) {
 		size_t len = 0;
 		enum code_part p = part_of(*l, t->name, &len);
@@ -333,6 +336,13 @@ int awq_attach(struct checkpoint *c, const struct json *quant, struct err *e)
 int mlx_attach(struct checkpoint *c, const struct json *quant, struct err *e)
 {
 	return codes_attach(c, quant, &packing_mlx, e);
+}
+
+static const struct codes_layout *const modelopt[] = { &codes_modelopt_fp4, NULL };
+
+int modelopt_attach(struct checkpoint *c, const struct json *quant, struct err *e)
+{
+	return codes_attach(c, quant, &(struct packing){ .name = "NVFP4", .layouts = modelopt }, e);
 }
 
 int ct_attach(struct checkpoint *c, const struct json *quant, struct err *e)

@@ -10,7 +10,7 @@
  */
 #include "formats/packed.h"
 
-enum code_part { PART_CODES, PART_SCALE, PART_ZERO, PART_ORDER, PART_SHAPE, CODE_PARTS };
+enum code_part { PART_CODES, PART_SCALE, PART_ZERO, PART_ORDER, PART_SHAPE, PART_GLOBAL, CODE_PARTS };
 enum { CODES_TILE = 64 };   /* rows that are unpacked together: whole words whichever way a layout packs */
 
 /* One matrix. */
@@ -24,6 +24,7 @@ struct codes {
 	bool whole;                    /* by the configuration a scale is a row's, not a group's that is as long */
 	bool ordered;                  /* PART_ORDER says which group a column is of */
 	bool zeroed;                   /* by the configuration there are zero points, even if all are the middle */
+	bool e4m3;                     /* scales in 8 bits are E4M3, else exponents of two (E8M0) */
 	bool one;                      /* one scale for all */
 };
 
@@ -38,8 +39,9 @@ struct codes_layout {
 	const char *type;              /* codec of the codes */
 	bool bias;                     /* PART_ZERO holds floats in the shape of the scales */
 	bool by_group;                 /* scales are [groups, rows], else [rows, groups] */
-	bool no_zeros;                 /* PART_ZERO may be missing: all zero points are the middle */
-	/* Fills in all but `ordered`; module is the name without its end. */
+	bool no_zeros;                 /* PART_ZERO may be missing: all zero points are the middle, or biases nothing */
+	bool fp4, divides;             /* codes are E2M1, scales in 8 bits; a scale for all divides, else multiplies */
+	/* Fills in layout and all but `ordered`; module is the name without its end. */
 	int (*measure)(const struct codes_parts *p, const struct json *quant, const char *module, struct codes *x, struct err *e);
 	/* The codes of n rows from `row`, a multiple of CODES_TILE: out[n][cols]. */
 	void (*codes)(const struct codes *x, const uint8_t *words, uint64_t row, size_t n, uint8_t *out);
@@ -56,7 +58,8 @@ struct codes_layout {
 	void (*put_zeros)(const struct codes *x, const uint8_t *in, uint64_t group, uint64_t row, size_t n, uint8_t *words);
 };
 
-extern const struct codes_layout codes_gptq, codes_awq, codes_mlx, codes_ct_packed, codes_ct_int8;
+extern const struct codes_layout codes_gptq, codes_awq, codes_mlx, codes_ct_packed, codes_ct_int8, codes_ct_fp4, codes_modelopt_fp4,
+	codes_mlx_fp4;
 
 /* n codes of a stream of bits, low bits first, in words that lie `stride` bytes apart; one may lie in two words. */
 void codes_unpack(const uint8_t *in, size_t stride, int bits, size_t n, uint8_t *out);
@@ -65,6 +68,11 @@ void codes_pack(const uint8_t *in, size_t n, int bits, uint8_t *out, size_t stri
 /* codes_fit.c: which codec has the grid of a matrix. The parts' bytes are there. */
 bool codes_are_floats(const struct tensor *t);
 float codes_float(const struct tensor *t, const uint8_t *bytes, uint64_t i);
+/* The i-th scale. */
+float codes_scale(const struct codes_parts *p, const struct codes *x, uint64_t i);
+/* codes_fp4.c: is it a mode with four-bit floats? And a matrix of one. */
+bool codes_mlx_mode(const struct json *quant, const char *module, bool *e4m3);
+int codes_mlx_measure_fp4(const struct codes_parts *p, bool e4m3, struct codes *x, struct err *e);
 /* Position of the scale of a row's group. */
 static inline uint64_t codes_scale_at(const struct codes *x, uint64_t row, uint64_t group)
 {

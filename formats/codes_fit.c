@@ -24,6 +24,23 @@ float codes_float(const struct tensor *t, const uint8_t *bytes, uint64_t i)
 	return *t->codec->name == 'b' ? f32_from_bf16(raw) : f32_from_f16(raw);
 }
 
+float codes_scale(const struct codes_parts *p, const struct codes *x, uint64_t i)
+{
+	const struct tensor *t = p->tensor[PART_SCALE];
+	const uint8_t *bytes = p->bytes[PART_SCALE].data;
+	if (!x->layout->fp4)
+		return codes_float(t, bytes, i);
+	float scale, all;
+	if (!x->e4m3)
+		return ldexpf(1, bytes[i] - 127);
+	const struct codec *c = codec_find("f8_e4m3");
+	c->decode(c, bytes + i, &scale, 1);
+	if (!p->tensor[PART_GLOBAL])
+		return scale;
+	all = f32_from_bits(load_u32(p->bytes[PART_GLOBAL].data));
+	return x->layout->divides ? scale / all : scale * all;
+}
+
 /* ---- zero points and the order of columns */
 
 struct zeros {
@@ -174,11 +191,25 @@ static const struct codec *with_biases(const struct codes_parts *p, const struct
 	return group_codec(x, "-bias", scales);
 }
 
+/* Exponents that every level is finite under. */
+static const struct codec *fp4_codec(const struct codes_parts *p, const struct codes *x, const char **why)
+{
+	uint8_t most = 0;
+	*why = "no codec has four-bit floats under scales in E4M3";
+	for (size_t i = 0; i < p->bytes[PART_SCALE].size && !x->e4m3; i++)
+		most = p->bytes[PART_SCALE].data[i] > most ? p->bytes[PART_SCALE].data[i] : most;
+	if (!x->e4m3)
+		*why = "scales are not finite";
+	return x->e4m3 || most > 252 ? NULL : codec_find("mxfp4");
+}
+
 const struct codec *codes_codec(const struct codes_parts *p, const struct codes *x, const char **why)
 {
 	unsigned middle = 1u << (x->bits - 1);
 	if (x->layout->bias)
 		return with_biases(p, x, why);
+	if (x->layout->fp4)
+		return fp4_codec(p, x, why);
 	*why = "columns are grouped in an order of their own";
 	if (x->ordered)
 		return NULL;

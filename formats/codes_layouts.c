@@ -227,7 +227,7 @@ static int awq_measure(const struct codes_parts *p, const struct json *quant, co
 		return packed_refuse(e, "AWQ in other than 4 bits", "config.json's", "bits");
 	if (codes->ndim != 2 || scale->ndim != 2 || zero->ndim != 2 || strcmp(zero->codec->name, "i32") || !codes_are_floats(scale))
 		return bad(e, codes, "codes and zero points are not I32, or scales no floats, in two dimensions");
-	*x = (struct codes){ .rows = codes->dim[1] * 8, .cols = codes->dim[0], .groups = scale->dim[0], .bits = 4, .zeroed = true };
+	*x = (struct codes){ .layout = &codes_awq, .rows = codes->dim[1] * 8, .cols = codes->dim[0], .groups = scale->dim[0], .bits = 4, .zeroed = true };
 	if (scale->dim[1] != x->rows || zero->dim[0] != x->groups || zero->dim[1] != codes->dim[1])
 		return bad(e, codes, "codes, scales and zero points do not go together in their shapes");
 	return set_group(x, group, scale, e);
@@ -276,6 +276,11 @@ static int mlx_measure(const struct codes_parts *p, const struct json *quant, co
 {
 	const struct tensor *codes = p->tensor[PART_CODES], *scale = p->tensor[PART_SCALE], *bias = p->tensor[PART_ZERO];
 	const struct json *own = json_get(quant, module);
+	bool e4m3;
+	if (codes_mlx_mode(quant, module, &e4m3))
+		return codes_mlx_measure_fp4(p, e4m3, x, e);
+	if (!bias)
+		return err_set(e, ERR_INPUT, "tensor %.200s: %.200s.biases is missing", codes->name, module);
 	int64_t bits = 4, group = 64;
 	const char *mode = json_string(json_get(quant, "mode"));
 	json_int(json_get(quant, "bits"), &bits);
@@ -293,7 +298,7 @@ static int mlx_measure(const struct codes_parts *p, const struct json *quant, co
 		  !memcmp(scale->dim, bias->dim, codes->ndim * sizeof *codes->dim);
 	if (!ok)
 		return bad(e, codes, "codes, scales and biases do not go together in their shapes and types");
-	*x = (struct codes){ .rows = tensor_rows(codes), .groups = scale->dim[last], .group = (uint64_t)group, .bits = (int)bits };
+	*x = (struct codes){ .layout = &codes_mlx, .rows = tensor_rows(codes), .groups = scale->dim[last], .group = (uint64_t)group, .bits = (int)bits };
 	x->cols = codes->dim[last] * 32 / (uint64_t)bits;
 	if (codes->dim[last] * 32 % (uint64_t)bits || x->cols / x->group != x->groups || x->cols % x->group)
 		return err_set(e, ERR_INPUT, "tensor %.200s: its shape is not that of %lld bits in %llu groups of %lld", codes->name,
@@ -344,7 +349,7 @@ const struct codes_layout codes_awq = {
 	.holds = awq_holds, .room = awq_room, .put_codes = awq_put_codes, .put_zeros = awq_put_zeros,
 };
 const struct codes_layout codes_mlx = {
-	.part = { ".weight", ".scales", ".biases" }, .type = "u32", .bias = true,
+	.part = { ".weight", ".scales", ".biases" }, .type = "u32", .bias = true, .no_zeros = true,
 	.measure = mlx_measure, .codes = mlx_codes,
 	.holds = mlx_holds, .room = mlx_room, .put_codes = mlx_put_codes,
 };

@@ -29,12 +29,16 @@ int packed_attach(struct checkpoint *c, struct err *e);
 /* The message for what is not read: the layout's name, and where it is said. */
 int packed_refuse(struct err *e, const char *name, const char *how, const char *what);
 
+/* Is it a scale of activations or of the KV cache by its name? quire computes with those in floats. */
+bool packed_of_activations(const char *name);
+
 /* scaled.c: 8-bit floats or integers with a scale per tensor, row, group or block. */
 int scaled_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 /* codes.c: whole numbers with scales and zero points or biases. */
 int gptq_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 int awq_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 int mlx_attach(struct checkpoint *c, const struct json *quant, struct err *e);
+int modelopt_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 int ct_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 
 #endif

@@ -152,9 +152,12 @@ static void pack_row(const struct pack_job *j, uint64_t row, uint8_t *codes, uin
 	const uint8_t *in = j->bytes + row * codec_row_bytes(c, x->cols);
 	for (uint64_t g = 0, at = 0; g < x->groups; g++, at += x->group) {
 		struct block_params p;
-		size_t place = 2 * (size_t)codes_scale_at(x, row, g);
+		size_t place = (size_t)codes_scale_at(x, row, g) * (x->layout->fp4 ? 1 : 2);
 		c->unpack(c, in, &p, codes + at, (size_t)x->group);
-		store_u16(j->part[PART_SCALE] + place, p.d);
+		if (x->layout->fp4)
+			j->part[PART_SCALE][place] = (uint8_t)p.d;
+		else
+			store_u16(j->part[PART_SCALE] + place, p.d);
 		if (c->group_bias)
 			store_u16(j->part[PART_ZERO] + place, p.dmin);
 		zeros[g * CODES_TILE] = c->has_offset ? p.mn[0] : (uint8_t)(1 << (c->bits - 1));

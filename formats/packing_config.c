@@ -83,7 +83,7 @@ static void print_args(struct json_writer *w, const char *key, const struct code
 {
 	jw_object(w, key);
 	jw_int(w, "num_bits", c->bits);
-	jw_string(w, "type", "int");
+	jw_string(w, "type", c->levels ? "float" : "int");
 	jw_bool(w, "symmetric", !c->has_offset);
 	jw_string(w, "strategy", activations ? "token" : c->block ? "group" : "channel");
 	if (c->block && !activations)
@@ -99,6 +99,10 @@ static void print_args(struct json_writer *w, const char *key, const struct code
 		jw_string(w, "observer", "minmax");
 	jw_object(w, "observer_kwargs");
 	jw_end_object(w);
+	if (c->levels && !activations) {
+		jw_string(w, "scale_dtype", "torch.uint8");
+		jw_string(w, "zp_dtype", "torch.uint8");
+	}
 	jw_end_object(w);
 }
 
@@ -252,7 +256,7 @@ static int mlx_config(const struct packing *k, const struct plan *p, struct json
 	const struct codec *most = main_scheme(k, p);
 	jw_int(w, "group_size", group_of(most));
 	jw_int(w, "bits", most->bits);
-	jw_string(w, "mode", "affine");
+	jw_string(w, "mode", most->levels ? "mxfp4" : "affine");
 	for (size_t i = 0; i < p->count; i++) {
 		const struct tensor *t = &p->items[i].out;
 		char module[512];
@@ -263,7 +267,7 @@ static int mlx_config(const struct packing *k, const struct plan *p, struct json
 		jw_object(w, module);
 		jw_int(w, "group_size", group_of(t->codec));
 		jw_int(w, "bits", t->codec->bits);
-		jw_string(w, "mode", "affine");
+		jw_string(w, "mode", t->codec->levels ? "mxfp4" : "affine");
 		jw_end_object(w);
 	}
 	return ERR_OK;
@@ -305,8 +309,8 @@ int packing_config(const struct packing *k, const struct plan *p, struct strbuf 
 }
 
 static const char *const usual[] = { "quantization_config", NULL }, *const mlx_keys[] = { "quantization", "quantization_config", NULL };
-static const struct codes_layout *const ct[] = { &codes_ct_packed, &codes_ct_int8, NULL }, *const gptq[] = { &codes_gptq, NULL },
-	*const awq[] = { &codes_awq, NULL }, *const mlx[] = { &codes_mlx, NULL };
+static const struct codes_layout *const ct[] = { &codes_ct_packed, &codes_ct_int8, &codes_ct_fp4, NULL }, *const gptq[] = { &codes_gptq, NULL },
+	*const awq[] = { &codes_awq, NULL }, *const mlx[] = { &codes_mlx, &codes_mlx_fp4, NULL };
 
 const struct packing packing_ct = { "compressed-tensors", ct, "pt", usual, NULL, false, false, ct_config };
 const struct packing packing_gptq = { "GPTQ", gptq, "pt", usual, "quantize_config.json", false, false, gptq_config };

@@ -123,8 +123,7 @@ static void scaled_drop(struct tensor_source *base, const void *data, size_t siz
 
 static const char *const endings[] = { "_scale_inv", "_scale" };
 
-/* Scales of activations and of the KV cache, which quire computes with in floats. */
-static bool of_activations(const char *name)
+bool packed_of_activations(const char *name)
 {
 	static const char *const ends[] = { ".input_scale", ".act_scale", ".activation_scale", ".output_scale", ".q_scale", ".k_scale",
 					    ".v_scale", ".input_scale_ub", ".input_zero_point", ".input_global_scale" };
@@ -307,7 +306,7 @@ static int build(struct checkpoint *c, struct scaled_source *s, const struct jso
 	for (size_t i = 0; i < in->count && !rc; i++) {
 		bool is_scale;
 		const struct tensor *t = &in->tensors[i], *of = owner(in, t, &is_scale);
-		if (of_activations(t->name) || (of && in_eight_bits(of)))
+		if (packed_of_activations(t->name) || (of && in_eight_bits(of)))
 			continue;
 		if (is_scale && quant && !of)
 			rc = bad(e, t, "a scale of a tensor that is not there");

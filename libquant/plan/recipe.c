@@ -562,6 +562,10 @@ static const struct codec *for_folder(const struct recipe *r, const struct recip
 		*why = "kept in a folder: not a linear layer";
 		return q->tensor->codec;
 	}
+	if (!rule && end && r->as.holds && c->kind == CODEC_BLOCK && !r->as.holds(c)) {
+		*why = "kept: the folder has no such codes in 8 bits";
+		return q->tensor->codec;
+	}
 	if (c->kind == CODEC_GROUP && c->block && tensor_cols(q->tensor) % c->block) {
 		*why = "kept: rows do not divide into whole groups";
 		return q->tensor->codec;

@@ -1,4 +1,4 @@
-/* Matrices in codes of GPTQ, AWQ and MLX mean what their programs say (tests/golden/make_codes.py), in a codec of the same grid where there is one. */
+/* Matrices in codes of GPTQ, AWQ and MLX mean what their programs say (tests/golden/make_codes.py, make_fp4.py), in a codec of the same grid where there is one. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -35,6 +35,11 @@ static const struct want mlx[] = {
 	{ "g128", "int3-g128-bias-bf16" }, { "wide", "f32" }, { "experts", "int4-g32-bias" }, { NULL, NULL },
 };
 
+/* make_fp4.py */
+static const struct want ct[] = { { "mx", "mxfp4" }, { "nv", "f32" }, { "moved", "f32" }, { "one", "int4-row" }, { NULL, NULL } };
+static const struct want modelopt[] = { { "nv", "f32" }, { NULL, NULL } };
+static const struct want mlx_fp4[] = { { "mx", "mxfp4" }, { "nv", "f32" }, { NULL, NULL } };
+
 static void compare(const char *folder, const struct want *rows, struct checkpoint *c, struct checkpoint *values)
 {
 	size_t count = 0;
@@ -62,7 +67,8 @@ static void equals_their_programs(void **state)
 	static const struct {
 		const char *folder;
 		const struct want *rows;
-	} cases[] = { { "gptq", gptq }, { "gptq_v2", gptq }, { "awq", awq }, { "mlx", mlx } };
+	} cases[] = { { "gptq", gptq }, { "gptq_v2", gptq }, { "awq", awq }, { "mlx", mlx }, { "ct", ct },
+			{ "modelopt", modelopt }, { "mlx_fp4", mlx_fp4 } };
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
 		for (int threads = 1; threads <= 3; threads += 2) {
@@ -128,6 +134,7 @@ static void writes_what_it_read(void **state)
 		const char *folder, *format, *end[3];
 		size_t count[3];        /* of parts of matrices that are kept in codes and fit the layout */
 	} cases[] = { { "gptq_v2", "gptq", { ".qweight", ".scales", ".qzeros" }, { 8, 7, 7 } }, { "awq", "awq", { ".qweight", ".scales", ".qzeros" }, { 2, 2, 2 } },
+		      { "mlx_fp4", "mlx", { ".weight", ".scales", ".biases" }, { 2, 1, 0 } },
 		      { "mlx", "mlx", { ".weight", ".scales", ".biases" }, { 10, 9, 9 } } };
 	(void)state;
 	for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -138,7 +145,7 @@ static void writes_what_it_read(void **state)
 		struct tensor_sink *k;
 		struct write_options o = { .tool_version = "x", .gguf_file_type = -1 };
 		snprintf(path, sizeof path, "tests/golden/codes/%s", cases[i].folder);
-		snprintf(out, sizeof out, "%s", scratch(cases[i].format));
+		snprintf(out, sizeof out, "%s", scratch(cases[i].folder));
 		snprintf(again, sizeof again, "%s/model.safetensors", out);
 		ok(checkpoint_open(path, &c, &e));
 		ok(recipe_new(NULL, &r, &e));

@@ -134,11 +134,9 @@ static void refuses_by_configuration(void **state)
 		{ QUANT("\"quant_method\": \"quanto\""), "quanto" },
 		{ QUANT("\"quant_method\": \"torchao\""), "torchao" },
 		{ QUANT("\"quant_method\": \"mxfp4\""), "MXFP4" },
-		{ QUANT("\"quant_method\": \"modelopt\", \"quant_algo\": \"NVFP4\""), "NVFP4" },
-		{ QUANT("\"quant_method\": \"compressed-tensors\", \"format\": \"nvfp4-pack-quantized\""), "NVFP4" },
 		{ QUANT("\"quant_method\": \"compressed-tensors\", \"format\": \"marlin-24\""), "compressed-tensors" },
 		{ QUANT("\"quant_method\": \"what-is-new\""), "what-is-new" },
-		{ "{\"quantization\": {\"group_size\": 32, \"bits\": 4, \"mode\": \"mxfp4\"}}", "MLX in a mode other than affine" },
+		{ "{\"quantization\": {\"group_size\": 32, \"bits\": 4, \"mode\": \"mxfp8\"}}", "MLX in a mode other than affine" },
 	};
 	(void)state;
 	for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
