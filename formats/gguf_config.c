@@ -428,7 +428,7 @@ static void put_vocab(const struct gguf_model *m, const struct config_key *k, st
 		jw_uint(w, k->json, v);
 }
 
-/* Readers of GGUF know one rule: every layer is a mixture, the weights of those chosen add up to one. */
+/* Readers of GGUF know one rule: every layer is a mixture; whether the weights of those chosen add up to one, its family says. */
 static void put_experts(const struct gguf_model *m, struct json_writer *w)
 {
 	const struct mixture *x = m->arch->mixture;
@@ -438,8 +438,8 @@ static void put_experts(const struct gguf_model *m, struct json_writer *w)
 	put_count(w, "num_experts_per_tok", gguf_model_key(m, "expert_used_count"), NULL);
 	if (x->width_key)
 		put_count(w, x->width_key, gguf_model_key(m, "expert_feed_forward_length"), NULL);
-	if (x->keys)
-		jw_bool(w, "norm_topk_prob", true);
+	if (x->keys || x->norm_key)
+		jw_bool(w, "norm_topk_prob", !x->gguf_shares);
 }
 
 /* What readers of GGUF take where there is no key. */

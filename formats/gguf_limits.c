@@ -54,9 +54,12 @@ static int loads(const struct config *c, struct err *e)
 		if (!c->layer[i].mixture)
 			return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with a layer without experts (layer %u); write a Hugging "
 				       "Face folder or .quire file", arch, i);
-	if (c->experts && !c->experts_sum_to_one)
-		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for experts whose weights do not add up to one (norm_topk_prob false); "
-			       "write a Hugging Face folder or .quire file");
+	if (c->experts && c->experts_sum_to_one == c->arch->mixture->gguf_shares)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF has no key for experts of %s whose weights %s (norm_topk_prob %s); "
+			       "write a Hugging Face folder or .quire file", arch, c->experts_sum_to_one ? "add up to one" : "do not add up to one",
+			       c->experts_sum_to_one ? "true" : "false");
+	if (l->full_kv && c->kv_heads != c->heads)
+		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program loads %s with fewer KV heads (%u) than heads (%u)", arch, c->kv_heads, c->heads);
 	if (l->unscaled && (r->scaling == ROPE_LINEAR || r->scaling == ROPE_YARN))
 		return err_set(e, ERR_UNSUPPORTED, "GGUF: no program runs %s with layers whose positions are not scaled beside others", arch);
 	for (uint32_t i = 1; i < c->layers && !l->differ; i++)

@@ -122,6 +122,9 @@ struct mixture {
 	uint32_t default_experts, default_used, default_width;
 	bool renormalize;            /* the chosen experts' weights add up to one, always */
 	bool keys;                   /* norm_topk_prob says so instead; decoder_sparse_step, mlp_only_layers: which layers are dense */
+	bool norm_key;               /* norm_topk_prob alone */
+	bool num_experts;            /* the key of their number is num_experts, also without a width_key */
+	bool gguf_shares;            /* readers of GGUF leave the weights as they are; else they make them add up to one */
 };
 
 /* What llama.cpp's loader of a GGUF architecture (src/models) makes room for; a file with other tensors or shapes is not loaded. */
@@ -133,6 +136,7 @@ struct gguf_loader {
 	bool only_own;               /* the head is never the embedding */
 	bool partial;                /* positions in a part of a head */
 	bool longrope;               /* the two lists of divisors of longrope */
+	bool full_kv;                /* as many KV heads as heads */
 	bool betas;                  /* reads those of yarn */
 	bool differ;                 /* layers may differ in KV heads and width */
 	bool shares;                 /* the last layers may read the cache of the last one before them, or with a window that before it */

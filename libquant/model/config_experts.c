@@ -15,8 +15,8 @@ bool config_experts_key(const struct arch *a, const char *key)
 	for (size_t i = 0; i < sizeof always / sizeof *always; i++)
 		if (!strcmp(key, always[i]))
 			return true;
-	for (size_t i = 0; m->keys && i < sizeof keyed / sizeof *keyed; i++)
-		if (!strcmp(key, keyed[i]))
+	for (size_t i = 0; i < sizeof keyed / sizeof *keyed; i++)
+		if ((m->keys || (m->norm_key && !i)) && !strcmp(key, keyed[i]))
 			return true;
 	return m->width_key && !strcmp(key, m->width_key);
 }
@@ -72,7 +72,7 @@ int config_parse_experts(struct config *c, const struct json *root, struct err *
 	if (m->width_key && (rc = get_count(root, m->width_key, MOST_WIDE, m->default_width, &c->expert_ffn, e)))
 		return rc;
 	const struct json *norm = json_get(root, "norm_topk_prob");
-	if (m->keys && !json_is_null(norm) && !json_bool(norm, &c->experts_sum_to_one))
+	if ((m->keys || m->norm_key) && !json_is_null(norm) && !json_bool(norm, &c->experts_sum_to_one))
 		return err_set(e, ERR_INPUT, "config.json: norm_topk_prob is not true or false");
 	return m->keys ? choose_layers(c, root, e) : ERR_OK;
 }
@@ -83,13 +83,14 @@ void config_print_experts(const struct config *c, struct json_writer *w)
 	if (!m)
 		return;
 	/* the older of the two names, which every version of transformers reads */
-	jw_uint(w, m->width_key ? "num_experts" : "num_local_experts", c->experts);
+	jw_uint(w, m->width_key || m->num_experts ? "num_experts" : "num_local_experts", c->experts);
 	jw_uint(w, "num_experts_per_tok", c->experts_used);
 	if (m->width_key)
 		jw_uint(w, m->width_key, c->expert_ffn);
+	if (m->keys || m->norm_key)
+		jw_bool(w, "norm_topk_prob", c->experts_sum_to_one);
 	if (!m->keys)
 		return;
-	jw_bool(w, "norm_topk_prob", c->experts_sum_to_one);
 	jw_uint(w, "decoder_sparse_step", 1);
 	jw_array(w, "mlp_only_layers");
 	for (uint32_t i = 0; i < c->layers; i++)

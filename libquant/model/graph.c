@@ -192,16 +192,27 @@ value op_merge(struct build *b, value x, value weights)
 	return without_weights(b, OP_MERGE, x, weights, NO_VALUE, width_of(b, x));
 }
 
-value common_attention(struct build *b, value x, bool head_norms)
+/* norm: of queries and keys, or NULL */
+static value attention(struct build *b, value x, value (*norm)(struct build *b, value x, enum role r))
 {
 	value q = op_linear(b, x, ROLE_Q), k = op_linear(b, x, ROLE_K), v = op_linear(b, x, ROLE_V);
-	if (head_norms) {
-		q = op_head_norm(b, q, ROLE_Q_NORM);
-		k = op_head_norm(b, k, ROLE_K_NORM);
+	if (norm) {
+		q = norm(b, q, ROLE_Q_NORM);
+		k = norm(b, k, ROLE_K_NORM);
 	}
 	q = op_temper(b, op_rope(b, q));
 	k = op_rope(b, k);
 	return op_linear(b, op_attend(b, q, k, v), ROLE_O);
+}
+
+value common_attention(struct build *b, value x, bool head_norms)
+{
+	return attention(b, x, head_norms ? op_head_norm : NULL);
+}
+
+value common_attention_whole(struct build *b, value x)
+{
+	return attention(b, x, op_norm);
 }
 
 value common_feed_forward(struct build *b, value x)

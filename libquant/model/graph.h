@@ -141,6 +141,7 @@ value op_merge(struct build *b, value x, value weights);
 
 /* What most families are made of: x -> what is added to the stream. */
 value common_attention(struct build *b, value x, bool head_norms);
+value common_attention_whole(struct build *b, value x); /* queries and keys are normed over all of their heads at once */
 value common_feed_forward(struct build *b, value x);
 value common_mlp(struct build *b, value x); /* without a gate */
 /* The same of a layer that is a mixture of such: each token goes to those that a router chooses. */

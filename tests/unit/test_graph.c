@@ -69,7 +69,7 @@ static void on_the_stream(void **state)
 	struct group g[BLOCK_GROUPS];
 	(void)state;
 	block_make(&c, 0, &b);
-	list_is(&b, "linear:attn_q linear:attn_k linear:attn_v norm:attn_q_norm rope norm:attn_k_norm rope attend linear:attn_o "
+	list_is(&b, "linear:attn_q linear:attn_k linear:attn_v norm:attn_q_norm norm:attn_k_norm rope rope attend linear:attn_o "
 		    "norm:post_attn_norm add linear:ffn_gate linear:ffn_up glu linear:ffn_down norm:post_ffn_norm add");
 	assert_int_equal(b.parts, 2);
 	assert_int_equal(block_groups(&b, g), 4);

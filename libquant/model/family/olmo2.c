@@ -11,18 +11,9 @@ static const struct role_name names[] = {
 	{ ROLE_UNKNOWN, NULL, NULL },
 };
 
-/* Queries and keys are normed over all of their heads at once. */
-static value attention(struct build *b, value x)
-{
-	value q = op_linear(b, x, ROLE_Q), k = op_linear(b, x, ROLE_K), v = op_linear(b, x, ROLE_V);
-	q = op_rope(b, op_norm(b, q, ROLE_Q_NORM));
-	k = op_rope(b, op_norm(b, k, ROLE_K_NORM));
-	return op_linear(b, op_attend(b, q, k, v), ROLE_O);
-}
-
 static void layer(struct build *b)
 {
-	op_add(b, op_norm(b, attention(b, STREAM), ROLE_POST_ATTN_NORM));
+	op_add(b, op_norm(b, common_attention_whole(b, STREAM), ROLE_POST_ATTN_NORM));
 	op_add(b, op_norm(b, common_feed_forward(b, STREAM), ROLE_POST_FFN_NORM));
 }
 

@@ -2,7 +2,7 @@
 #include "model/stored.h"
 
 /* As newer transformers has them in memory, and writes them when it is told to. */
-static const struct stored fused[] = {
+const struct stored stored_fused_experts[] = {
 	{ "model.layers.%u.mlp.experts.gate_up_proj", NULL, { ROLE_EXPERT_GATE, ROLE_EXPERT_UP, ROLE_UNKNOWN }, .experts = true },
 	{ "model.layers.%u.mlp.experts.down_proj", NULL, STORED_ONE(ROLE_EXPERT_DOWN), .experts = true },
 	{ .hf = NULL },
@@ -22,7 +22,7 @@ static const struct mixture mixture = {
 const struct arch family_qwen3_moe = {
 	.name = "qwen3_moe", .hf_class = "Qwen3MoeForCausalLM", .gguf = "qwen3moe",
 	.gguf_loader = { .head_dim = true },
-	.norm = NORM_RMS, .act = ACT_SILU, .layer = layer, .mixture = &mixture, .also_stored = fused,
+	.norm = NORM_RMS, .act = ACT_SILU, .layer = layer, .mixture = &mixture, .also_stored = stored_fused_experts,
 	.qkv_bias = BIAS_CONFIG, .o_bias = BIAS_CONFIG,
 	.window = WINDOW_SWITCHED, .default_window = 4096, .default_kv_heads = 4,
 	.default_eps = 1e-6f, .default_theta = 10000,
