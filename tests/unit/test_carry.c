@@ -165,6 +165,9 @@ static void limits(void **state)
 		{ "qwen3", "\"num_key_value_heads\":2,\"head_dim\":16,\"attention_bias\":true", ERR_UNSUPPORTED, "attention_bias" },
 		{ "olmo2", "\"num_key_value_heads\":2", 0, NULL },
 		{ "olmo3", "\"rope_theta\":500000", 0, NULL },
+		{ "olmoe", "\"num_key_value_heads\":2", ERR_UNSUPPORTED, "fewer KV heads (2)" },
+		{ "olmoe", "\"norm_topk_prob\":true", ERR_UNSUPPORTED, "norm_topk_prob true" },
+		{ "phi", "\"tie_word_embeddings\":true", ERR_UNSUPPORTED, "without a head of its own" },
 		{ "olmo3", "\"rope_theta\":10000", ERR_UNSUPPORTED, "rope_local_theta 500000" },
 		{ "olmo2", "\"tie_word_embeddings\":true", ERR_UNSUPPORTED, "without a head of its own" },
 	};

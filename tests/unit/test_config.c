@@ -364,6 +364,7 @@ static void printing_round_trips(void **state)
 		{ "gemma3_text", "\"num_key_value_heads\":2,\"sliding_window_pattern\":2,\"rope_local_base_freq\":20000" },
 		{ "gemma3_text", "\"rope_parameters\":{\"full_attention\":{\"rope_type\":\"linear\",\"factor\":4,\"rope_theta\":7e5},"
 				 "\"sliding_attention\":{\"rope_type\":\"default\",\"rope_theta\":300}}" },
+		{ "phi", "\"partial_rotary_factor\":0.25,\"num_key_value_heads\":2" },
 		{ "olmoe", "\"num_experts\":6,\"num_experts_per_tok\":2,\"norm_topk_prob\":true" },
 		{ "olmo3", "\"rope_theta\":7000,\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"original_max_position_embeddings\":512}" },
 		{ "gemma2", "\"num_key_value_heads\":2,\"sliding_window\":null,\"hidden_activation\":\"gelu\"" },
