@@ -179,6 +179,10 @@ faults: all ## every command with one system call after the other failing; FAULT
 	@B=$(B) FAULTS=$(FAULTS) tests/faults/run $(TESTS)
 
 FUZZ_SECONDS ?= 60
+.PHONY: check-peers
+check-peers: all ## load folders in other programs' layouts with those programs; PYTHON has what tests/peers/layouts.py names
+	QUIRE=$(B)/bin/quire $(or $(PYTHON),python3) tests/peers/layouts.py
+
 .PHONY: fuzz
 fuzz: ## fuzz every parser for FUZZ_SECONDS (default 60) each; without clang's fuzzer replay the corpus
 	+@B=build-fuzz FUZZ_SECONDS=$(FUZZ_SECONDS) MAKE="$(MAKE)" tests/fuzz/run $(TESTS)

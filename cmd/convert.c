@@ -1,18 +1,20 @@
 /* quire convert: any reader to any writer. */
 #include <string.h>
 
+#include "cmd/consumer.h"
 #include "cmd/produce.h"
 #include "codec/codec.h"
 
 struct convert_options {
 	struct common common;
 	struct output_choice out;
-	const char *dtype;
+	const char *who, *dtype;
 };
 
 #define FIELD(name) offsetof(struct convert_options, name)
 static const struct option_row convert_rows[] = {
 	OUTPUT_PATH(FIELD(out)),
+	{ "for", 0, OPT_STRING, "PROGRAM", CONSUMER_WORDS ": the format that it loads", FIELD(who) },
 	{ "dtype", 0, OPT_STRING, "keep|f32|f16|bf16", "store weights in this type (default: keep)", FIELD(dtype) },
 	OUTPUT_OPTIONS(FIELD(out), "gguf, quire, safetensors, gptq, awq, mlx or hf", "print what would be written, and its size"),
 	{ "dry-run", 'n', OPT_FLAG, NULL, NULL, FIELD(out.dry_run) }, /* an older spelling */
@@ -27,7 +29,10 @@ static int convert_run(const void *options, const char *const *args, size_t coun
 	if (dtype && (!c || c->kind != CODEC_FLOAT))
 		return err_set(e, ERR_USAGE, "--dtype takes keep, f32, f16 or bf16, not '%.40s'%s", dtype,
 			       c ? "; to quantize use 'quire quantize'" : "");
-	struct produce p = { .common = &o->common, .input = args[0], .out = o->out, .keep = !dtype, .cannot_hold = "--dtype bf16 (or f16, f32) decodes it", .proof = true };
+	struct output_choice out = o->out;
+	if (consumer_choose(o->who, out.path, &out.to, NULL, e))
+		return e->code;
+	struct produce p = { .common = &o->common, .input = args[0], .out = out, .keep = !dtype, .cannot_hold = "--dtype bf16 (or f16, f32) decodes it", .proof = true };
 	int rc = recipe_new(dtype, &p.recipe, e);
 	if (rc)
 		return rc;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "cmd/calibration.h"
+#include "cmd/consumer.h"
 #include "cmd/produce.h"
 #include "cmd/quantize_report.h"
 #include "formats/file.h"
@@ -10,7 +11,7 @@ struct quantize_options {
 	struct common common;
 	struct output_choice out;
 	struct text_choice text;
-	const char *scheme, *method, *recipe, *stats, *report;
+	const char *scheme, *who, *method, *recipe, *stats, *report;
 	struct string_list tensor;
 	int64_t distill;
 	bool keep_channels, requantize, no_proof;
@@ -30,6 +31,7 @@ static const struct option_row quantize_rows[] = {
 	{ "recipe", 0, OPT_INPUT, "FILE", "lines PATTERN = CODEC, on top of the scheme", FIELD(recipe) },
 	{ "tensor", 't', OPT_LIST, "PATTERN=CODEC", "codec for tensors or roles by name; repeatable, the last wins", FIELD(tensor) },
 	{ "report", 0, OPT_OUT_REPORT, "FILE", "write errors per tensor, worst first: .json or .html", FIELD(report) },
+	{ "for", 0, OPT_STRING, "PROGRAM", CONSUMER_WORDS ": its format and scheme", FIELD(who) },
 	{ "no-proof", 0, OPT_FLAG, NULL, "do not read the result back to compare it", FIELD(no_proof) },
 	{ "requantize", 0, OPT_FLAG, NULL, "accept tensors that are quantized already", FIELD(requantize) },
 	OUTPUT_OPTIONS(FIELD(out), "gguf, quire, safetensors, gptq, awq, mlx or hf", "print every tensor's codec and size, and write nothing"),
@@ -70,16 +72,20 @@ static int quantize_run(const void *options, const char *const *args, size_t cou
 {
 	const struct quantize_options *o = options;
 	(void)count;
-	if (!o->scheme && !o->recipe && !o->tensor.count)
-		return err_set(e, ERR_USAGE, "say what to quantize to: --scheme SCHEME, --recipe FILE or --tensor PATTERN=CODEC");
-	struct produce p = { .common = &o->common, .input = args[0], .out = o->out, .recipe_file = o->recipe,
+	struct output_choice out = o->out;
+	const char *scheme = o->scheme;
+	if (consumer_choose(o->who, out.path, &out.to, o->recipe || o->tensor.count ? NULL : &scheme, e))
+		return e->code;
+	if (!scheme && !o->recipe && !o->tensor.count)
+		return err_set(e, ERR_USAGE, "say what to quantize to: --scheme SCHEME, --for PROGRAM, --recipe FILE or --tensor PATTERN=CODEC");
+	struct produce p = { .common = &o->common, .input = args[0], .out = out, .recipe_file = o->recipe,
 			     .allow_requantize = o->requantize, .proof = !o->no_proof, .report = o->report };
 	struct calibration calibration;
 	int rc = find_method(o, &p, &calibration, e);
 	if (!rc && o->report)
 		rc = quantize_report_check(o->report, e);
 	if (!rc)
-		rc = recipe_new(o->scheme, &p.recipe, e);
+		rc = recipe_new(scheme, &p.recipe, e);
 	if (!rc)
 		rc = produce_recipe(p.recipe, o->recipe, &o->tensor, e);
 	if (!rc)

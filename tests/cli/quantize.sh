@@ -67,6 +67,13 @@ says "rows that blocks do not divide: refused" "llama-linear: nothing would be q
 is "a line each" "$(wc -l <"$T/err")" 2
 succeeds "no fallback, no word" "$QUIRE" quantize "$DEMO" -o "$T/none/x.quire" -s Q4_K_M --dry-run
 is "no fallback, no word: nothing" "$(wc -c <"$T/err")" 0
+# --for chooses what is left open, and says what a program does not load
+for who in vllm=hf,int4-g128 mlx=mlx,int4-g64 llama.cpp=gguf,q4_k_m; do
+	succeeds "--for ${who%=*}" "$QUIRE" quantize "$DEMO" -o "$T/none/for" --for "${who%=*}" --dry-run --json
+	is "--for ${who%=*}: scheme" "$(json "$T/out" recipe)" "${who#*,}"
+done
+exits 2 "--for a program that loads others" "$QUIRE" quantize "$DEMO" -o "$T/none/x.gguf" --for mlx
+says "--for a program that loads others: message" "mlx does not load gguf; it loads mlx"
 exits 5 "GGUF cannot hold groups" "$QUIRE" quantize "$DEMO" -o "$T/none/x.gguf" -s int4-g128
 says "GGUF cannot hold groups: what does" "would be int[48]-g128, which gguf cannot hold; nearest: q[48]_0; write --to quire or gptq or hf$"
 # a folder's codes are described by config.json: without one, nobody could read them
