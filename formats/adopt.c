@@ -1,4 +1,5 @@
 #include "formats/adopt.h"
+#include "formats/config_text.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,7 +7,6 @@
 
 #include "base/json.h"
 #include "codec/codec.h"
-#include "formats/hf.h"
 #include "formats/side.h"
 #include "formats/parts.h"
 #include "model/stored.h"

@@ -82,5 +82,7 @@ static inline uint64_t codes_scale_at(const struct codes *x, uint64_t row, uint6
 int codes_inspect(const struct codes_parts *p, const struct json *quant, struct codes *x, struct notes *notes, struct err *e);
 /* The codec, or NULL and why there is none. */
 const struct codec *codes_codec(const struct codes_parts *p, const struct codes *x, const char **why);
+/* The message for what is not read: the layout's name, and where it is said. */
+int codes_refuse(struct err *e, const char *name, const char *how, const char *what);
 
 #endif

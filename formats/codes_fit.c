@@ -7,8 +7,13 @@
 #include "base/bytes.h"
 #include "codec/codec.h"
 #include "formats/codes.h"
-#include "formats/packed.h"
 #include "tensor/half.h"
+
+int codes_refuse(struct err *e, const char *name, const char *how, const char *what)
+{
+	return err_set(e, ERR_UNSUPPORTED, "its weights are quantized by another program (%.60s, as %s %.160s says), which is not read; "
+		       "dequantize them to bf16 with that program first, or take the original model", name, how, what);
+}
 
 bool codes_are_floats(const struct tensor *t)
 {
@@ -94,7 +99,7 @@ static int no_group_is_empty(const struct codes_parts *p, const struct codes *x,
 	while (g < x->groups && has[g])
 		g++;
 	free(has);
-	return g == x->groups ? ERR_OK : packed_refuse(e, "GPTQ with a group that has no column", "tensor", p->tensor[PART_ORDER]->name);
+	return g == x->groups ? ERR_OK : codes_refuse(e, "GPTQ with a group that has no column", "tensor", p->tensor[PART_ORDER]->name);
 }
 
 static int inspect_order(const struct codes_parts *p, struct codes *x, struct err *e)

@@ -94,12 +94,12 @@ static int gptq_format(const struct json *quant, const struct tensor *t, struct 
 	const char *type = json_string(json_get(quant, "pack_dtype"));
 	bool first = !f || !strcmp(f, "gptq");
 	if (!first && strcmp(f, "gptq_v2"))
-		return packed_refuse(e, "GPTQ in another layout", "config.json's", f);
+		return codes_refuse(e, "GPTQ in another layout", "config.json's", f);
 	if (type && strcmp(type, "int32"))
-		return packed_refuse(e, "GPTQ in words of another size", "config.json's", type);
+		return codes_refuse(e, "GPTQ in words of another size", "config.json's", type);
 	x->less = first;
 	if (x->bits != 2 && x->bits != 3 && x->bits != 4 && x->bits != 8)
-		return packed_refuse(e, "GPTQ in planes of bits", "tensor", t->name);
+		return codes_refuse(e, "GPTQ in planes of bits", "tensor", t->name);
 	return ERR_OK;
 }
 
@@ -224,7 +224,7 @@ static int awq_measure(const struct codes_parts *p, const struct json *quant, co
 	if (!json_int(json_get(quant, "group_size"), &group))
 		json_int(json_get(quant, "q_group_size"), &group);
 	if (bits != 4)
-		return packed_refuse(e, "AWQ in other than 4 bits", "config.json's", "bits");
+		return codes_refuse(e, "AWQ in other than 4 bits", "config.json's", "bits");
 	if (codes->ndim != 2 || scale->ndim != 2 || zero->ndim != 2 || strcmp(zero->codec->name, "i32") || !codes_are_floats(scale))
 		return bad(e, codes, "codes and zero points are not I32, or scales no floats, in two dimensions");
 	*x = (struct codes){ .layout = &codes_awq, .rows = codes->dim[1] * 8, .cols = codes->dim[0], .groups = scale->dim[0], .bits = 4, .zeroed = true };
@@ -289,7 +289,7 @@ static int mlx_measure(const struct codes_parts *p, const struct json *quant, co
 	json_int(json_get(own, "group_size"), &group);
 	mode = json_string(json_get(own, "mode")) ? json_string(json_get(own, "mode")) : mode;
 	if (mode && strcmp(mode, "affine"))
-		return packed_refuse(e, "MLX in a mode other than affine", "tensor", codes->name);
+		return codes_refuse(e, "MLX in a mode other than affine", "tensor", codes->name);
 	if (bits < 2 || bits > 8 || bits == 7 || group < 1)
 		return err_set(e, ERR_INPUT, "tensor %.200s: %lld bits in groups of %lld", codes->name, (long long)bits, (long long)group);
 	uint32_t last = codes->ndim - 1;

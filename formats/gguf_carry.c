@@ -3,6 +3,7 @@
  * without tensors; .quire stores that file, and the writer of GGUF puts back what is still true. Values are never decoded,
  * so every type comes back byte for byte.
  */
+#include "formats/config_text.h"
 #include "formats/gguf_carry.h"
 
 #include <stdio.h>
@@ -81,7 +82,7 @@ int gguf_carry(const struct checkpoint *src, const struct config *c, bool same_v
 		return rc;
 	rc = checkpoint_file(src, "config.json", &text, e);
 	if (!rc && c && text)
-		rc = hf_describes(text, c, &x.same_model, e);
+		rc = config_text_describes(text, c, &x.same_model, e);
 	if (!rc)
 		rc = parse(&g, f, e);
 	if (rc)

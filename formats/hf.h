@@ -19,13 +19,4 @@ bool side_name_valid(const char *name);
 struct packing;
 int hf_create(const struct packing *k, const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
 int st_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
-/*
- * A config.json's text with the value of a top-level key replaced by another of its kind, as JSON: "\"float16\"", "false".
- * Left alone when the key is missing, null or of another kind.
- */
-void config_text_replace(const char *text, size_t len, const char *key, const char *value, struct strbuf *out);
-
-/* Does this config.json describe the same model as config? ERR_NOMEM. */
-int hf_describes(const struct side_file *f, const struct config *config, bool *same, struct err *e);
-
 #endif

@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "codec/codec.h"
+#include "formats/codes.h"
 #include "formats/side.h"
 
 static const char CT[] = "compressed-tensors";
@@ -96,12 +97,6 @@ static const struct tensor *codes(const struct tensor_source *s)
 	return NULL;
 }
 
-int packed_refuse(struct err *e, const char *name, const char *how, const char *what)
-{
-	return err_set(e, ERR_UNSUPPORTED, "its weights are quantized by another program (%.60s, as %s %.160s says), which is not read; "
-		       "dequantize them to bf16 with that program first, or take the original model", name, how, what);
-}
-
 /* mlx-lm writes both. */
 static const char *const quant_keys[] = { "quantization_config", "quantization" };
 
@@ -185,7 +180,7 @@ static int check_marks(const struct tensor_source *s, const struct packed_row **
 	for (unsigned i = 0; i < packed_row_count; i++) {
 		const struct tensor *t = marked(s, &packed_rows[i]);
 		if (t && !packed_rows[i].attach)
-			return packed_refuse(e, packed_rows[i].name, "tensor", t->name);
+			return codes_refuse(e, packed_rows[i].name, "tensor", t->name);
 		if (t && !*readable)
 			*readable = &packed_rows[i];
 	}
@@ -199,7 +194,7 @@ static int attach(struct checkpoint *c, const struct json *root, struct err *e)
 	const struct packed_row *row = q && method ? by_config(q, method) : NULL, *more = NULL;
 	int rc = ERR_OK;
 	if (method && (!row || !row->attach))
-		return packed_refuse(e, row ? row->name : method, "config.json's", json_key(q));
+		return codes_refuse(e, row ? row->name : method, "config.json's", json_key(q));
 	if (!row || row->attach == scaled_attach)
 		rc = check_marks(c->source, &more, e);
 	if (!row)
@@ -210,7 +205,7 @@ static int attach(struct checkpoint *c, const struct json *root, struct err *e)
 		rc = check_marks(c->source, &more, e);
 	const struct tensor *left = rc ? NULL : codes(c->source);
 	if (left)
-		rc = packed_refuse(e, "integer codes of a layout it does not name", "tensor", left->name);
+		rc = codes_refuse(e, "integer codes of a layout it does not name", "tensor", left->name);
 	if (!rc && row)
 		rc = add_fact(c, row->name, e);
 	return rc || !q ? rc : strip_config(c, root, e);

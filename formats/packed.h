@@ -26,9 +26,6 @@ extern const unsigned packed_row_count;
 /* For readers of safetensors, once source and side files are there. Takes quantization_config out of config.json. */
 int packed_attach(struct checkpoint *c, struct err *e);
 
-/* The message for what is not read: the layout's name, and where it is said. */
-int packed_refuse(struct err *e, const char *name, const char *how, const char *what);
-
 /* Is it a scale of activations or of the KV cache by its name? quire computes with those in floats. */
 bool packed_of_activations(const char *name);
 

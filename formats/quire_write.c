@@ -12,6 +12,7 @@
 #include "base/json.h"
 #include "base/thread.h"
 #include "base/zip.h"
+#include "formats/config_text.h"
 #include "formats/file.h"
 #include "formats/gguf_carry.h"
 #include "formats/hf.h"
@@ -417,7 +418,7 @@ static int gather_files(struct quire_sink *s, const struct checkpoint *src, cons
 		struct stored_file *to = &s->files[s->file_count];
 		have |= is_config;
 		bool same = true;
-		if (is_config && config && hf_describes(f, config, &same, e))
+		if (is_config && config && config_text_describes(f, config, &same, e))
 			return ERR_NOMEM;
 		if (f && !strcmp(f->name, GGUF_KEYS_FILE)) {
 			struct strbuf keys = { 0 };

@@ -6,7 +6,6 @@
 #include "base/buffers.h"
 #include "base/rng.h"
 #include "calib/quant/latent.h"
-#include "calib/quant/quantizer_impl.h"
 #include "calib/quant/own_text.h"
 #include "model/divergence.h"
 #include "model/tape.h"

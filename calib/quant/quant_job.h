@@ -4,6 +4,8 @@
 #include "base/progress.h"
 #include "calib/run/skips.h"
 #include "calib/run/evaluate.h"
+#include "codec/codec.h"
+#include "model/arch.h"
 #include "plan/plan.h"
 
 struct quant_job {
@@ -14,5 +16,11 @@ struct quant_job {
 	const struct progress *progress;
 	struct skips *skips;           /* takes the places that are left as they are; NULL: nobody asks */
 };
+
+/* Does a method that looks at whole matrices take this item? */
+static inline bool quantizer_takes(const struct plan_item *item)
+{
+	return item->role < ROLE_COUNT && role_rows[item->role].linear && item->method && codec_quantizes(item->out.codec);
+}
 
 #endif

@@ -15,11 +15,6 @@
 static const double DAMPING = 0.01;
 enum { SWEEPS = 4, HELD_OUT = 8, LIBRARIES = 96 << 20, BATCH_TOKENS = 2048, FEEDBACK_ROWS = 32 };
 
-bool quantizer_takes(const struct plan_item *item)
-{
-	return item->role < ROLE_COUNT && role_rows[item->role].linear && item->method && codec_quantizes(item->out.codec);
-}
-
 /* ---- importance and error feedback, as the plan asks for them */
 
 static const float *importance(void *arg, const struct plan_item *item)

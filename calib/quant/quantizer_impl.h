@@ -33,7 +33,4 @@ struct quantizer {
 	uint32_t curvature_layer;
 };
 
-/* Does a method that looks at whole matrices take this item? */
-bool quantizer_takes(const struct plan_item *item);
-
 #endif

@@ -9,22 +9,6 @@
 #include "calib/stats/stats_file.h"
 #include "formats/imatrix.h"
 
-static double get_f64(const uint8_t *p, size_t i)
-{
-	uint64_t u = load_u64(p + 8 * i);
-	double d;
-	memcpy(&d, &u, sizeof d);
-	return d;
-}
-
-static float get_f32(const uint8_t *p, size_t i)
-{
-	uint32_t u = load_u32(p + 4 * i);
-	float f;
-	memcpy(&f, &u, sizeof f);
-	return f;
-}
-
 static int meta_number(const struct stats *s, const char *key, uint64_t *out, struct err *e)
 {
 	const char *text = st_meta(&s->file, key);
@@ -211,7 +195,7 @@ static int check_entry(struct stats *s, struct stats_entry *x, struct err *e)
 	if (!x->importance)
 		return err_nomem(e);
 	for (size_t i = 0; i < x->n; i++) {
-		double v = get_f64(stats_data(s, sums), i);
+		double v = load_f64_at(stats_data(s, sums), i);
 		if (!(v >= 0) || v / (double)x->count > 3e38 || (!x->count && v > 0))
 			return err_set(e, ERR_INPUT, "'%.200s.sum_squares': the value of channel %zu is not a sum of squares", x->key, i);
 		x->importance[i] = x->count ? (float)(v / (double)x->count) : 0;
@@ -442,8 +426,8 @@ bool stats_magnitudes(const struct stats *s, enum role r, uint32_t place, float 
 		return false;
 	}
 	for (size_t i = 0; i < x->n; i++) {
-		(*largest)[i] = get_f32(stats_data(s, x->field[FIELD_ABS_MAX]), i);
-		(*mean)[i] = (float)(get_f64(stats_data(s, x->field[FIELD_ABS_SUM]), i) / (double)x->count);
+		(*largest)[i] = load_f32_at(stats_data(s, x->field[FIELD_ABS_MAX]), i);
+		(*mean)[i] = (float)(load_f64_at(stats_data(s, x->field[FIELD_ABS_SUM]), i) / (double)x->count);
 	}
 	return true;
 }
@@ -454,31 +438,6 @@ bool stats_has_moment(const struct stats *s, enum role r, uint32_t place)
 	return x && x->field[FIELD_MOMENT];
 }
 
-int stats_add_moment(const struct stats *s, const struct stats_entry *x, double scale, double **out, struct err *e)
-{
-	const struct st_entry *t = x->field[FIELD_MOMENT];
-	size_t size = x->n;
-	double *m = *out ? *out : size <= SIZE_MAX / size / sizeof *m ? calloc(size * size, sizeof *m) : NULL;
-	if (!m)
-		return err_nomem(e);
-	*out = m;
-	const uint8_t *data = stats_data(s, t);
-	bool wide = t->dtype->bits == 64;
-	for (size_t i = 0; i < size; i++)
-		for (size_t j = 0; j <= i; j++) {
-			size_t at = triangle(i) + j;
-			double v = wide ? get_f64(data, at) : (double)get_f32(data, at);
-			if (!isfinite(v))
-				return err_set(e, ERR_INPUT, "'%s.moment': the value of channels %zu and %zu is not finite", x->key, i, j);
-			m[i * size + j] += v * scale;
-			m[j * size + i] = m[i * size + j];
-		}
-	if (s->map)
-		mapped_drop(s->map, data, (size_t)(t->end - t->begin));
-	return ERR_OK;
-}
-
-/* E[x x^T] of an entry. */
 static int read_moment(const struct stats *s, const struct stats_entry *x, double **out, struct err *e)
 {
 	*out = NULL;

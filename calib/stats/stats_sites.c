@@ -1,7 +1,9 @@
 /* Which entry serves a site, and what experts that saw too few tokens take from the others of their layer. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/bytes.h"
 #include "calib/stats/stats_file.h"
 #include "model/graph.h"
 #include "model/stored.h"
@@ -129,6 +131,32 @@ int stats_index(struct stats *s, struct err *e)
 		rc = find(s, ROLE_EMBED, ROLE_HEAD, UINT32_MAX, &s->at[ROLE_EMBED], e);
 	return rc;
 }
+
+int stats_add_moment(const struct stats *s, const struct stats_entry *x, double scale, double **out, struct err *e)
+{
+	const struct st_entry *t = x->field[FIELD_MOMENT];
+	size_t size = x->n;
+	double *m = *out ? *out : size <= SIZE_MAX / size / sizeof *m ? calloc(size * size, sizeof *m) : NULL;
+	if (!m)
+		return err_nomem(e);
+	*out = m;
+	const uint8_t *data = stats_data(s, t);
+	bool wide = t->dtype->bits == 64;
+	for (size_t i = 0; i < size; i++)
+		for (size_t j = 0; j <= i; j++) {
+			size_t at = triangle(i) + j;
+			double v = wide ? load_f64_at(data, at) : (double)load_f32_at(data, at);
+			if (!isfinite(v))
+				return err_set(e, ERR_INPUT, "'%s.moment': the value of channels %zu and %zu is not finite", x->key, i, j);
+			m[i * size + j] += v * scale;
+			m[j * size + i] = m[i * size + j];
+		}
+	if (s->map)
+		mapped_drop(s->map, data, (size_t)(t->end - t->begin));
+	return ERR_OK;
+}
+
+/* E[x x^T] of an entry. */
 
 /* Mean moments over all tokens of a layer's experts; those of two roles are kept, which take turns. */
 static int pool(struct stats *s, enum role r, uint32_t layer, size_t n, const double **out, struct err *e)

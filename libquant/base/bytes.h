@@ -107,4 +107,21 @@ static inline int hex_digit(char c)
 	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
+/* The i-th of an array. */
+static inline double load_f64_at(const uint8_t *p, size_t i)
+{
+	uint64_t u = load_u64(p + 8 * i);
+	double d;
+	memcpy(&d, &u, sizeof d);
+	return d;
+}
+
+static inline float load_f32_at(const uint8_t *p, size_t i)
+{
+	uint32_t u = load_u32(p + 4 * i);
+	float f;
+	memcpy(&f, &u, sizeof f);
+	return f;
+}
+
 #endif

@@ -9,6 +9,7 @@
 #include "codec/codec.h"
 #include "formats/checkpoint.h"
 #include "formats/file.h"
+#include "formats/config_text.h"
 #include "formats/hf.h"
 #include "scratch.h"
 #include "sides.h"
