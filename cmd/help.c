@@ -106,7 +106,7 @@ static void overview(struct strbuf *out)
 	strbuf_puts(out, "\n'quire help COMMAND' or 'quire COMMAND -h' explains a command, 'quire help schemes' what to quantize to;\n"
 			 "'quire --version' tells the version. "
 			 "QUIRE_CPU=scalar|avx2|avx512|avx512vnni|neon|auto chooses the instruction set,\n"
-			 "QUIRE_CPU=sgemm how matrices are multiplied, QUIRE_CPU=avx2,sgemm both.\n"
+			 "QUIRE_CPU=sgemm|amx how matrices are multiplied, QUIRE_CPU=avx2,sgemm both.\n"
 			 "exit codes:");
 	for (unsigned i = 0; i < err_row_count; i++)
 		strbuf_printf(out, "%s %d %s", i ? "," : "", err_rows[i].code, err_rows[i].name);
@@ -159,7 +159,7 @@ static void man_exit_codes(struct strbuf *out)
 
 static void man_environment(struct strbuf *out)
 {
-	strbuf_puts(out, ".SH ENVIRONMENT\n.TP\nQUIRE_CPU\nscalar, avx2, avx512, avx512vnni, neon or auto: the instruction set to use;\nsgemm: how to multiply matrices;\none of each with a comma between\n");
+	strbuf_puts(out, ".SH ENVIRONMENT\n.TP\nQUIRE_CPU\nscalar, avx2, avx512, avx512vnni, neon or auto: the instruction set to use;\nsgemm, amx or split: how to multiply matrices;\none of each with a comma between\n");
 }
 
 static void man_overview(struct strbuf *out)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/json.h"
+#include "kernel/product.h"
 
 bool report_passed(const struct report *r)
 {
@@ -82,9 +83,9 @@ static void text_probes(const struct report *r, struct strbuf *out)
 		strbuf_printf(out, "decoding          %s with prefill: logits within %.2g relative, KL up to %.2g   (%zu tokens)\n",
 			      r->decode->agree ? "agrees" : "DISAGREES", r->decode->relative_error, r->decode->kl_max, r->decode->tokens);
 	if (r->noise)
-		strbuf_printf(out, "noise             KL %.3g, ratio %+.3g, same top token %.3f %%   (%s against %s kernels, %zu windows)\n",
+		strbuf_printf(out, "noise             KL %.3g, ratio %+.3g, same top token %.3f %%   (%s kernels and %s against %s and %s, %zu windows)\n",
 			      r->noise->summary.kl_mean, r->noise->summary.perplexity_ratio - 1, 100 * r->noise->summary.top1,
-			      r->noise->other_kernels, r->noise->kernels, r->noise->windows);
+			      r->noise->other_kernels, product_sgemm.name, r->noise->kernels, products()->name, r->noise->windows);
 	if (r->attribution)
 		attribution_text(r->attribution, 24, out);
 }
@@ -243,6 +244,8 @@ static void json_probes(const struct report *r, struct json_writer *w)
 		jw_object(w, "noise");
 		jw_string(w, "kernels", r->noise->kernels);
 		jw_string(w, "other_kernels", r->noise->other_kernels);
+		jw_string(w, "products", products()->name);
+		jw_string(w, "other_products", product_sgemm.name);
 		jw_uint(w, "chunks", r->noise->windows);
 		jw_double(w, "perplexity_ratio", r->noise->summary.perplexity_ratio);
 		jw_double(w, "kl_mean", r->noise->summary.kl_mean);

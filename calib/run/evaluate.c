@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "kernel/kernel.h"
+#include "kernel/product.h"
 
 const struct protocol_row protocol_rows[] = {
 	{ PROTOCOL_LLAMA, "llama", "llama.cpp's: the second half of each window counts" },
@@ -121,12 +122,22 @@ static int run_windows(struct state *s, size_t m, const struct eval_variant *v, 
 	return rc;
 }
 
-/* Returns what was chosen, to be chosen again. */
-static const char *choose_kernels(const struct eval_variant *v)
+struct rows {
+	const char *kernels, *products;
+};
+
+static void choose_again(struct rows r)
 {
-	const char *now = kernels()->name;
+	kernels_select(r.kernels);
+	products_select(r.products);
+}
+
+/* Other kernels bring the products that every machine has. Returns what was chosen, to be chosen again. */
+static struct rows choose_rows(const struct eval_variant *v)
+{
+	struct rows now = { kernels()->name, products()->name };
 	if (v && v->kernels)
-		kernels_select(v->kernels);
+		choose_again((struct rows){ v->kernels, product_sgemm.name });
 	return now;
 }
 
@@ -137,9 +148,9 @@ static int show(struct state *s, const struct evaluation *v, size_t at, size_t p
 	int rc = ERR_OK;
 	for (size_t m = 0; m < v->count && !rc; m++) {
 		size_t hidden = model_config(v->models[m])->hidden;
-		const char *chosen = choose_kernels(v->variants ? &v->variants[m] : NULL);
+		struct rows chosen = choose_rows(v->variants ? &v->variants[m] : NULL);
 		rc = model_logits(s->run[m], s->hidden[m] + (place * w->ctx + w->first) * hidden, windows_scored(w), s->logits[m], e);
-		kernels_select(chosen);
+		choose_again(chosen);
 	}
 	struct eval_slice slice = { .window = at, .n = windows_scored(w), .vocab = s->vocab,
 				    .target = w->tokens + at * w->ctx + w->first + 1, .logits = s->view };
@@ -161,9 +172,9 @@ int evaluate(const struct evaluation *v, struct err *e)
 		size_t n = v->to - at < batch ? v->to - at : batch;
 		for (size_t m = 0; m < v->count && !rc; m++) {
 			const struct eval_variant *variant = v->variants ? &v->variants[m] : NULL;
-			const char *chosen = choose_kernels(variant);
+			struct rows chosen = choose_rows(variant);
 			rc = run_windows(&s, m, variant, at, n, e);
-			kernels_select(chosen);
+			choose_again(chosen);
 			done += n * w->ctx;
 			if (!rc && !progress_tell(v->progress, done, total))
 				rc = err_set(e, ERR_IO, "interrupted");

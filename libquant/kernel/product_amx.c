@@ -69,40 +69,21 @@ ALWAYS void one_row(struct tile t[SPLIT_PARTS], int i, __m512 lo, __m512 hi)
 		t[p].row[i] = nearest(&lo, &hi);
 }
 
-/* The first n of 16 numbers, times scale. */
-ALWAYS __m512 some(const float *x, size_t n, __m512 scale)
+/* The first n of 16 numbers. */
+ALWAYS __m512 some(const float *x, size_t n)
 {
-	__m512 v = n >= 16 ? _mm512_loadu_ps(x) : n ? _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), x) : _mm512_setzero_ps();
-	return _mm512_mul_ps(v, scale);
+	return n >= 16 ? _mm512_loadu_ps(x) : n ? _mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), x) : _mm512_setzero_ps();
 }
 
-/* A step of rows that lie along; most: the largest of row i in most[i]. */
-ALWAYS void take_along(const struct split_source *s, size_t k, struct tile t[SPLIT_PARTS], __m512i most[SPLIT_SIDE])
+/* A step; most: the largest of row i in most[i]. */
+ALWAYS void take_step(const struct split_source *s, size_t k, struct tile t[SPLIT_PARTS], __m512i most[SPLIT_SIDE])
 {
-	__m512 scale = _mm512_set1_ps(s->scale);
 	for (size_t i = 0; i < SPLIT_SIDE; i++) {
 		const float *x = s->at + i * s->ld + k;
 		size_t n = i < s->rows ? s->k - k : 0;
-		__m512 lo = some(x, n, scale), hi = some(x + 16, n > 16 ? n - 16 : 0, scale);
+		__m512 lo = some(x, n), hi = some(x + 16, n > 16 ? n - 16 : 0);
 		most[i] = larger(larger(most[i], lo), hi);
 		one_row(t, (int)i, lo, hi);
-	}
-}
-
-/* A step of rows that lie across, as pairs; most: lane i for row i. */
-ALWAYS void take_across(const struct split_source *s, size_t k, struct tile t[SPLIT_PARTS], __m512i *most)
-{
-	__m512 scale = _mm512_set1_ps(s->scale);
-	__m512i zip = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4, 19, 3,
-				       18, 2, 17, 1, 16, 0);
-	for (size_t i = 0; i < SPLIT_SIDE; i++) {
-		size_t at = k + 2 * i;
-		const float *x = s->at + at * s->ld;
-		__m512 lo = some(x, at < s->k ? s->rows : 0, scale), hi = some(x + s->ld, at + 1 < s->k ? s->rows : 0, scale);
-		*most = larger(larger(*most, lo), hi);
-		one_row(t, (int)i, lo, hi);
-		for (int p = 0; p < SPLIT_PARTS; p++)
-			t[p].row[i] = _mm512_permutexvar_epi16(zip, t[p].row[i]);
 	}
 }
 
@@ -114,28 +95,24 @@ ALWAYS void store_tile(const struct tile *t, uint16_t *out)
 
 ALWAYS unsigned take_apart(const struct split_source *s, bool right, uint16_t *out, uint32_t *largest)
 {
-	__m512i most[SPLIT_SIDE], of_rows = _mm512_loadu_si512(largest), second = _mm512_setzero_si512(), third = second;
+	__m512i most[SPLIT_SIDE], second = _mm512_setzero_si512(), third = second;
 	size_t plane = (s->k + SPLIT_STEP - 1) / SPLIT_STEP * SPLIT_TILE;
 	for (int i = 0; i < SPLIT_SIDE; i++)
 		most[i] = _mm512_setzero_si512();
 	for (size_t k = 0; k < s->k; k += SPLIT_STEP, out += SPLIT_TILE) {
 		struct tile t[SPLIT_PARTS];
-		if (s->across)
-			take_across(s, k, t, &of_rows);
-		else
-			take_along(s, k, t, most);
+		take_step(s, k, t, most);
 		for (int i = 0; i < SPLIT_SIDE; i++) {
 			second = _mm512_or_si512(second, t[1].row[i]);
 			third = _mm512_or_si512(third, t[2].row[i]);
 		}
 		for (size_t p = 0; p < SPLIT_PARTS; p++) {
-			if (s->across != right)
+			if (right)
 				transpose(&t[p]);
 			store_tile(&t[p], out + p * plane);
 		}
 	}
-	_mm512_storeu_si512(largest, of_rows);
-	for (int i = 0; !s->across && i < SPLIT_SIDE; i++) {
+	for (int i = 0; i < SPLIT_SIDE; i++) {
 		uint32_t m = _mm512_reduce_max_epu32(most[i]);
 		largest[i] = m > largest[i] ? m : largest[i];
 	}
@@ -306,10 +283,5 @@ static void weights(const struct product_job *job)
 	split_weights(&ops, job);
 }
 
-static void gemm(const struct gemm *g)
-{
-	split_gemm(&ops, g);
-}
-
-const struct product_row product_amx = { "amx", "bf16 tiles", usable, split_floats, weights, gemm };
+const struct product_row product_amx = { "amx", "bf16 tiles", usable, split_floats, weights, split_gemm };
 #endif

@@ -27,7 +27,7 @@ static float number(const struct split_source *s, size_t i, size_t k)
 {
 	if (s->bf16)
 		return f32_from_bf16(load_u16(s->bf16 + (i * s->ld + k) * 2));
-	return s->scale * (s->across ? s->at[k * s->ld + i] : s->at[i * s->ld + k]);
+	return s->at[i * s->ld + k];
 }
 
 static unsigned take_apart(const struct split_source *s, bool right, uint16_t *out, uint32_t *most)
@@ -110,9 +110,4 @@ static void weights(const struct product_job *job)
 	split_weights(&ops, job);
 }
 
-static void gemm(const struct gemm *g)
-{
-	split_gemm(&ops, g);
-}
-
-const struct product_row product_split = { "split", "what amx does, in portable C (slow)", usable, split_floats, weights, gemm };
+const struct product_row product_split = { "split", "what amx does, in portable C (slow)", usable, split_floats, weights, split_gemm };

@@ -1,7 +1,6 @@
 #include "kernel/split.h"
 
 #include <stdatomic.h>
-#include <stdlib.h>
 
 #include "base/thread.h"
 #include "kernel/blas.h"
@@ -179,7 +178,7 @@ static struct split_source rows_of(const struct apart *a, size_t at, int worker)
 	struct split_source s = a->source;
 	s.rows = a->source.rows - at < SPLIT_SIDE ? a->source.rows - at : SPLIT_SIDE;
 	if (!w) {
-		s.at += at * (s.across ? 1 : s.ld);
+		s.at += at * s.ld;
 	} else if (w->form == PRODUCT_BF16) {
 		s.bf16 = (const uint8_t *)w->data + (a->first + at) * s.k * 2;
 	} else if (w->form == PRODUCT_F32) {
@@ -212,7 +211,7 @@ static void apart_strip(void *arg, size_t item, int worker)
 		size_t at = from * SPLIT_STEP;
 		part.k = k - at < SPLIT_BLOCK * SPLIT_STEP ? k - at : SPLIT_BLOCK * SPLIT_STEP;
 		part.bf16 = s.bf16 ? s.bf16 + at * 2 : NULL;
-		part.at = s.bf16 ? NULL : s.at + at * (s.across ? s.ld : 1);
+		part.at = s.bf16 ? NULL : s.at + at;
 		has |= (a->right ? a->ops->right : a->ops->left)(&part, a->out + strip_at(strips, steps, from, item), most);
 	}
 	has |= in_range(most);
@@ -273,7 +272,7 @@ static void one_term(const struct split_ops *ops, const struct product_term *t, 
 		j.n = t->w.rows - first < most ? t->w.rows - first : most;
 		j.c = y + first;
 		j.ld = t->w.rows;
-		struct apart a = { .ops = ops, .source = { .rows = j.n, .k = cols, .ld = cols, .scale = 1 }, .weights = &t->w, .first = first,
+		struct apart a = { .ops = ops, .source = { .rows = j.n, .k = cols, .ld = cols }, .weights = &t->w, .first = first,
 				   .right = true, .out = room->right, .has = room->has, .decoded = room->decoded };
 		unsigned has = take_apart(&a);
 		multiply(&j, has);
@@ -295,7 +294,7 @@ void split_weights(const struct split_ops *ops, const struct product_job *job)
 	for (size_t at = 0; at < job->n; at += most) {
 		size_t n = job->n - at < most ? job->n - at : most;
 		const float *x = job->x + at * cols;
-		struct apart a = { .ops = ops, .source = { .at = x, .rows = n, .k = cols, .ld = cols, .scale = 1 }, .out = room.left };
+		struct apart a = { .ops = ops, .source = { .at = x, .rows = n, .k = cols, .ld = cols }, .out = room.left };
 		struct multiply left = { .ops = ops, .left = room.left, .right = room.right, .has = room.has, .m = n,
 					 .steps = steps_of(cols), .first = true };
 		bool out = take_apart(&a) & SPLIT_OUT;
@@ -310,34 +309,7 @@ void split_weights(const struct split_ops *ops, const struct product_job *job)
 	}
 }
 
-static void begin_c(const struct gemm *g)
+void split_gemm(const struct gemm *g)
 {
-	for (size_t i = 0; g->beta != 0 && g->beta != 1 && i < g->m; i++)
-		for (size_t k = 0; k < g->n; k++)
-			g->c[i * g->ldc + k] *= g->beta;
-}
-
-void split_gemm(const struct split_ops *ops, const struct gemm *g)
-{
-	size_t left = apart(g->m, g->k), right = apart(g->n, g->k);
-	uint16_t *memory = g->k ? malloc((left + right) * sizeof *memory + strips_of(g->n) + LINE) : NULL;
-	if (!memory) {
-		product_sgemm.gemm(g);
-		return;
-	}
-	struct rooms room = { .left = aligned(memory) };
-	room.right = room.left + left;
-	room.has = (uint8_t *)(room.right + right);
-	struct apart a = { .ops = ops, .source = { g->a, NULL, g->lda, g->m, g->k, g->ta, g->alpha }, .out = room.left };
-	struct apart b = { .ops = ops, .source = { g->b, NULL, g->ldb, g->n, g->k, !g->tb, 1 }, .out = room.right, .has = room.has, .right = true };
-	struct multiply j = { .ops = ops, .left = room.left, .right = room.right, .has = room.has, .m = g->m, .n = g->n,
-			      .steps = steps_of(g->k), .c = g->c, .ld = g->ldc, .first = g->beta == 0 };
-	unsigned has = take_apart(&b);
-	if ((take_apart(&a) | has) & SPLIT_OUT) {
-		product_sgemm.gemm(g);
-	} else {
-		begin_c(g);
-		multiply(&j, has);
-	}
-	free(memory);
+	product_sgemm.gemm(g);
 }

@@ -33,15 +33,12 @@ enum { SPLIT_SIDE = 16, SPLIT_STEP = 32, SPLIT_PARTS = 3, SPLIT_TILE = SPLIT_SID
 enum { SPLIT_OUT = 1, SPLIT_SECOND = 2, SPLIT_THIRD = 4 };
 
 /*
- * A block of numbers: row i, column k at at[i * ld + k], or at[k * ld + i] where they lie across; up to 16 rows of up to
- * SPLIT_BLOCK * SPLIT_STEP. They are multiplied by scale first. Or bf16 numbers, never across, as they are.
+ * A block of numbers, f32 or bf16: row i, column k at i * ld + k; up to 16 rows of up to SPLIT_BLOCK * SPLIT_STEP.
  */
 struct split_source {
 	const float *at;
 	const uint8_t *bf16;
 	size_t ld, rows, k;
-	bool across;
-	float scale;
 };
 
 /* Products of a block: 16 or 32 rows of the left (left[1] NULL: 16) by as many of the right. */
@@ -70,6 +67,7 @@ struct split_ops {
 
 size_t split_floats(size_t n, size_t rows, size_t cols);
 void split_weights(const struct split_ops *ops, const struct product_job *job);
-void split_gemm(const struct split_ops *ops, const struct gemm *g);
+/* f32 by f32: to take both apart costs what the tiles gain. */
+void split_gemm(const struct gemm *g);
 
 #endif

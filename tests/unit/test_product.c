@@ -230,7 +230,7 @@ static void general(void **state)
 	enum { M = 19, N = 21, K = 40, LD = 45 };
 	static const float alphas[] = { 1, -1, 0.3f }, betas[] = { 0, 1, -0.7f };
 	struct rng r = { 9 };
-	float a[LD * LD], b[LD * LD], c[M * LD], d[M * LD], portable[M * LD];
+	float a[LD * LD], b[LD * LD], c[M * LD], d[M * LD];
 	const struct product_row *row;
 	(void)state;
 	for (int i = 0; i < LD * LD; i++) {
@@ -253,10 +253,6 @@ static void general(void **state)
 						want += (double)g.alpha * at(a, LD, g.ta, i, q) * at(b, LD, g.tb, q, j);
 					assert_true(j < N ? fabs(d[i * LD + j] - want) < 2e-5 : d[i * LD + j] == c[i * LD + j]);
 				}
-			if (row == &product_split)
-				memcpy(portable, d, sizeof d);
-			else if (row != &product_sgemm)
-				assert_memory_equal(d, portable, sizeof d);
 		}
 }
 
