@@ -32,6 +32,7 @@ static const struct option_row rows[] = {
 	{ "protocol", 0, OPT_STRING, "llama|full", "which tokens of a window count (default: llama)", FIELD(protocol) },
 	{ "confidence", 0, OPT_DOUBLE, "P", "of intervals and differences (default: 0.95)", FIELD(confidence) },
 	{ "kv-type", 0, OPT_STRING, "CODEC", "codec of the KV cache in the size per token (default: f16)", FIELD(kv_type) },
+	AS_OPTION(FIELD(as), "exact"),
 	{ "budget", 0, OPT_SIZE, "SIZE", "name the scheme to take: at most this file size", FIELD(budget) },
 	{ "max-kl", 0, OPT_DOUBLE, "NATS", "name the smallest whose KL is surely below this", FIELD(max_kl) },
 	{ "fastest", 0, OPT_FLAG, NULL, "name the fastest within the limits instead", FIELD(fastest) },
@@ -393,6 +394,8 @@ static int run(const void *options, const char *const *args, size_t count, struc
 	int rc = check_options(&c, e);
 	if (!rc)
 		rc = loaded_open(&c.reference, args[0], e);
+	if (!rc)
+		rc = running_set(&(struct running){ .as = c.o->as }, c.reference.model, args[0], e);
 	if (!rc)
 		warn_notes(&c.reference.checkpoint->notes);
 	if (!rc)

@@ -11,11 +11,11 @@
 #include "calib/run/loaded.h"
 #include "calib/judge/measure.h"
 #include "calib/judge/records.h"
-#include "cmd/command.h"
+#include "cmd/running.h"
 
 struct compare_options {
 	struct common common;
-	const char *data, *stats, *schemes, *plan, *method, *work, *to, *protocol, *csv, *html, *attribute, *kv_type;
+	const char *data, *stats, *schemes, *plan, *method, *work, *to, *protocol, *csv, *html, *attribute, *kv_type, *as;
 	int64_t ctx, chunks, distill;
 	double confidence, max_kl;
 	uint64_t budget;
@@ -79,6 +79,7 @@ int compare_stats(struct compare *c, struct err *e);
 /* Adds a large file by its ends: a statistics file is gigabytes, and they hold what it was made from and the last sums. */
 int compare_add_ends(struct sha256 *h, const char *path, struct err *e);
 void variant_release(struct variant *v);
+struct running variant_running(const struct compare *c, const struct variant *v);
 int variant_add(struct compare *c, struct variant **out, struct err *e);
 int variant_text(char **field, const char *s, size_t n, struct err *e);
 /* Adds the variants of a --plan file; an error names file and line. */

@@ -192,18 +192,17 @@ static void add_text(struct sha256 *h, const char *s)
 	identity_add(h, s, strlen(s));
 }
 
-static int open_variant(struct variant *v, const char *path, struct err *e)
+struct running variant_running(const struct compare *c, const struct variant *v)
 {
-	const struct kv_choice chosen = variant_kv(v);
-	struct kv_codecs kv;
+	return (struct running){ .as = c->o->as, .kv = variant_kv(v) };
+}
+
+static int open_variant(const struct compare *c, struct variant *v, const char *path, struct err *e)
+{
+	const struct running running = variant_running(c, v);
 	v->loaded = calloc(1, sizeof *v->loaded);
 	int rc = v->loaded ? loaded_open(v->loaded, path, e) : err_nomem(e);
-	if (rc || !kv_chosen(&chosen))
-		return rc;
-	rc = kv_codecs_find(&chosen, v->loaded->config.head_dim, &kv, e);
-	if (!rc)
-		model_set_kv(v->loaded->model, kv);
-	return rc;
+	return rc ? rc : running_set(&running, v->loaded->model, path, e);
 }
 
 static int identity_of(const char *path, char out[IDENTITY_SIZE], struct err *e)
@@ -225,7 +224,7 @@ static int key_of(struct compare *c, struct variant *v, struct err *e)
 	int rc = ERR_OK;
 	sha256_init(&h);
 	if (v->file) {
-		rc = open_variant(v, v->file, e);
+		rc = open_variant(c, v, v->file, e);
 		if (!rc)
 			rc = identity_model(&v->loaded->config, v->loaded->checkpoint->source, identity, e);
 		if (!rc)
@@ -306,7 +305,7 @@ int compare_make(struct compare *c, struct err *e)
 		}
 		if (!v->file)
 			compare_goes_on(c);
-		if (!v->loaded && open_variant(v, v->path, e))
+		if (!v->loaded && open_variant(c, v, v->path, e))
 			return e->code;
 	}
 	return ERR_OK;

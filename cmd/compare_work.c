@@ -11,8 +11,8 @@ static int run_id(const struct compare *c, const struct variant *v, struct run_i
 {
 	int rc = run_id_make(id, v->loaded, NULL, &c->w, c->protocol, e);
 	memcpy(id->reference, c->identity, IDENTITY_SIZE); /* worked out once for all */
-	const struct kv_choice kv = variant_kv(v);
-	run_id_kv(id, &kv);
+	const struct running running = variant_running(c, v);
+	running_note(&running, id);
 	return rc;
 }
 
@@ -32,6 +32,8 @@ static int run_key(const struct compare *c, const struct variant *v, struct run_
 	identity_add(&h, id->kv, strlen(id->kv));
 	identity_add(&h, id->kv_v, strlen(id->kv_v));
 	identity_add(&h, &rotate, 1);
+	if (*id->as)
+		identity_add(&h, id->as, strlen(id->as));
 	identity_add(&h, numbers, sizeof numbers);
 	identity_finish(&h, key);
 	return rc;

@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "base/rng.h"
-#include "cmd/groups.h"
+#include "cmd/running.h"
 #include "formats/checkpoint.h"
 #include "formats/file.h"
 #include "formats/generation.h"
@@ -19,7 +19,7 @@ struct generate_options {
 	double temperature, top_p;
 	struct string_list stop;
 	bool no_prompt, no_special;
-	struct kv_choice kv;
+	struct running running;
 };
 
 static const struct generate_options generate_defaults = { .tokens = 128, .seed = 1, .temperature = -1, .top_p = 1 };
@@ -31,7 +31,7 @@ static const struct option_row generate_rows[] = {
 	{ "top-p", 0, OPT_DOUBLE, "P", "sample from the likeliest tokens that together have probability P", offsetof(struct generate_options, top_p) },
 	{ "seed", 0, OPT_INT, "N", "seed of the sampling (default 1)", offsetof(struct generate_options, seed) },
 	{ "stop", 0, OPT_LIST, "TEXT", "end before TEXT; may be given several times", offsetof(struct generate_options, stop) },
-	KV_OPTIONS(offsetof(struct generate_options, kv), "keys and values"),
+	RUNNING_OPTIONS(offsetof(struct generate_options, running), "it for GGUF", "keys and values"),
 	{ "no-prompt", 0, OPT_FLAG, NULL, "print only what is new", offsetof(struct generate_options, no_prompt) },
 	{ "no-special", 0, OPT_FLAG, NULL, "put no BOS before the prompt", offsetof(struct generate_options, no_special) },
 	/* older spellings, still taken */
@@ -176,6 +176,7 @@ static int stream_text(struct stream *s, bool last, struct err *e)
 
 struct generation {
 	const struct generate_options *o;
+	struct running running;
 	struct checkpoint *ckpt;
 	struct config config;
 	struct tokenizer *tokenizer;
@@ -287,13 +288,12 @@ static int prepare(struct generation *g, const char *text, size_t len, size_t *l
 	g->stream.from = n > 4 ? n - 4 : 0;
 	if (model_open(c, g->ckpt->source, &g->model, e))
 		return err_prefix(e, "%s", g->ckpt->path);
+	if (running_set(&g->running, g->model, g->ckpt->path, e))
+		return e->code;
 	g->run = model_run_new(g->model, 1, PREFILL, e);
 	if (!g->run)
 		return e->code;
-	struct kv_codecs kv;
-	if (kv_codecs_find(&g->o->kv, c->head_dim, &kv, e))
-		return e->code;
-	g->cache = kv_cache_new_in(c, n + *limit, kv, e);
+	g->cache = kv_cache_new_in(c, n + *limit, model_kv(g->model), e);
 	return g->cache ? ERR_OK : e->code;
 }
 
@@ -307,6 +307,7 @@ static int print_json(const struct generation *g, const char *prompt, size_t len
 	jw_uint(&w, "prompt_tokens", g->stream.prompt);
 	jw_uint(&w, "tokens", g->stream.count - g->stream.prompt);
 	jw_string(&w, "end", g->end);
+	jw_string(&w, "as", g->running.as);
 	jw_uint(&w, "kv_cache_bytes", kv_cache_bytes(g->cache));
 	jw_end_object(&w);
 	strbuf_putc(&out, '\n');
@@ -332,9 +333,9 @@ static int generate_text(struct generation *g, const char *text, size_t len, str
 		rc = print_json(g, text, len, e);
 	size_t made = g->stream.count - g->stream.prompt;
 	if (!rc && g->o->common.verbose)
-		note(&g->o->common, "prompt %zu tokens, %.1f tokens/s; new %zu tokens, %.1f tokens/s; KV cache %zu bytes; ended by %s",
+		note(&g->o->common, "prompt %zu tokens, %.1f tokens/s; new %zu tokens, %.1f tokens/s; as %s; KV cache %zu bytes; ended by %s",
 		     g->stream.prompt, (double)g->stream.prompt / (g->prompt_seconds + 1e-9), made,
-		     (double)made / (g->new_seconds + 1e-9), kv_cache_bytes(g->cache), g->end);
+		     (double)made / (g->new_seconds + 1e-9), g->running.as, kv_cache_bytes(g->cache), g->end);
 	return rc;
 }
 
@@ -357,7 +358,7 @@ static void release(struct generation *g)
 static int generate_run(const void *options, const char *const *args, size_t count, struct err *e)
 {
 	const struct generate_options *o = options;
-	struct generation g = { .o = o };
+	struct generation g = { .o = o, .running = o->running };
 	struct strbuf in = { 0 };
 	if (o->tokens < 1)
 		return err_set(e, ERR_USAGE, "--tokens needs a number above 0");
@@ -368,6 +369,8 @@ static int generate_run(const void *options, const char *const *args, size_t cou
 	if (checkpoint_open(args[0], &g.ckpt, e))
 		return e->code;
 	warn_notes(&g.ckpt->notes);
+	if (!g.running.as) /* as what will run the file */
+		g.running.as = strcmp(g.ckpt->format->name, "gguf") ? "exact" : "llama.cpp";
 	int rc = checkpoint_config(g.ckpt, &g.config, e);
 	if (!rc)
 		rc = checkpoint_ends(g.ckpt, &g.config, &g.ends, e);
@@ -390,7 +393,8 @@ const struct command generate_command = {
 	.summary = "continues a text with the model",
 	.synopsis = "MODEL [PROMPT] [--tokens N] [--temperature T] [--top-k K] [--top-p P] [--seed N]",
 	.description = "Continues PROMPT (without it, standard input) token by token with a KV cache, and prints the text as it "
-		       "comes. Takes the likeliest token each time unless --temperature, --top-k or --top-p ask for sampling.",
+		       "comes. Takes the likeliest token each time unless --temperature, --top-k or --top-p ask for sampling. GGUF files are "
+		       "run as llama.cpp runs them, which is also faster, all others in f32 (--as).",
 	.example = "quire generate examples/demo \"Once upon a time\" --tokens 60\n"
 		   "quire generate model.quire \"The\" --temperature 0.8 --top-p 0.95 --seed 7",
 	.options = generate_rows,

@@ -8,13 +8,13 @@
 #include "calib/judge/verify_part.h"
 #include "calib/judge/report.h"
 #include "calib/run/text.h"
-#include "cmd/groups.h"
+#include "cmd/running.h"
 
 struct verify_options {
 	struct common common;
 	const char *data, *against, *protocol, *baseline, *save_baseline, *undecided, *junit, *shard, *output, *draft_length;
 	const char *attribute;
-	struct kv_choice kv;
+	struct running running;
 	int64_t ctx, chunks;
 	double limit[GATE_COUNT]; /* NaN: no gate */
 	double confidence, draft_cost;
@@ -37,7 +37,7 @@ static const struct option_row rows[] = {
 	{ "ctx", 'c', OPT_INT, "N", "tokens per window (default: 512 or the model's context)", AT(ctx) },
 	{ "windows", 'n', OPT_INT, "N", "use the first N windows only (default: all)", AT(chunks) },
 	{ "protocol", 0, OPT_STRING, "llama|full", "llama: the second half of a window counts (default); full: all", AT(protocol) },
-	KV_OPTIONS(AT(kv), "MODEL's keys and values"),
+	RUNNING_OPTIONS(AT(running), "exact", "MODEL's keys and values"),
 	{ "max-ppl-ratio", 0, OPT_DOUBLE, "R", "gate: perplexity over the reference's, at most", LIMIT(GATE_PPL_RATIO) },
 	{ "max-kl", 0, OPT_DOUBLE, "K", "gate: mean KL in nats, at most", LIMIT(GATE_KL) },
 	{ "max-kl-p99", 0, OPT_DOUBLE, "K", "gate: 99th percentile of KL, at most", LIMIT(GATE_KL_P99) },
@@ -222,7 +222,6 @@ static int load(struct run *r, const char *path, struct err *e)
 {
 	const struct verify_options *o = r->o;
 	struct token_ids other = { 0 };
-	struct kv_codecs kv = { 0 };
 	int rc = o->baseline ? records_open(&r->baseline, o->baseline, RECORDS_BASELINE, e) : ERR_OK;
 	if (!rc)
 		rc = loaded_open(&r->model, path, e);
@@ -232,8 +231,10 @@ static int load(struct run *r, const char *path, struct err *e)
 		warn_notes(&r->model.checkpoint->notes);
 	if (!rc && o->against)
 		warn_notes(&r->reference.checkpoint->notes);
-	if (!rc && !(rc = kv_codecs_find(&o->kv, r->model.config.head_dim, &kv, e)))
-		model_set_kv(r->model.model, kv);
+	if (!rc)
+		rc = running_set(&o->running, r->model.model, path, e);
+	if (!rc && o->against) /* keys and values are stored otherwise in MODEL alone: they are what is judged */
+		rc = running_set(&(struct running){ .as = o->running.as }, r->reference.model, o->against, e);
 	if (!rc)
 		rc = text_tokens(r->model.tokenizer, o->data, &r->ids, e);
 	if (!rc && o->attribute && !(rc = attribute_find(o->attribute, &r->by, e)))
@@ -257,7 +258,7 @@ static void put_names(struct run *r, const char *path)
 	snprintf(id->model_name, sizeof id->model_name, "%s", path);
 	snprintf(id->data_name, sizeof id->data_name, "%s", o->data);
 	snprintf(id->reference_name, sizeof id->reference_name, "%s", reference);
-	run_id_kv(id, &o->kv);
+	running_note(&o->running, id);
 }
 
 static int match_baseline(struct run *r, struct err *e)

@@ -198,7 +198,7 @@ static int find_places(struct work *k, struct err *e)
 static int open_swapped(const struct work *k, size_t group, struct model **out, struct err *e)
 {
 	int rc = model_open(&k->job->model->config, k->job->model->checkpoint->source, out, e);
-	if (!rc)
+	if (!rc && !(rc = model_set_arithmetic(*out, model_arithmetic(k->job->model->model), e)))
 		model_set_kv(*out, model_kv(k->job->model->model));
 	for (size_t i = 0; i < k->place_count && !rc; i++) {
 		const struct place *p = &k->places[i];

@@ -183,6 +183,8 @@ static void print_header(const struct run_id *id, enum records_kind kind, struct
 		jw_string(&w, "reference", id->reference);
 		jw_string(&w, "reference_name", id->reference_name);
 	}
+	if (*id->as)
+		jw_string(&w, "as", id->as);
 	if (*id->kv) {
 		jw_string(&w, "kv_cache", id->kv);
 		jw_string(&w, "kv_cache_v", id->kv_v);
@@ -319,6 +321,7 @@ static int parse_header(struct run_id *id, const struct json *h, enum records_ki
 	get_name(h, "model_name", id->model_name, sizeof id->model_name);
 	get_name(h, "reference_name", id->reference_name, sizeof id->reference_name);
 	get_name(h, "data_name", id->data_name, sizeof id->data_name);
+	get_name(h, "as", id->as, sizeof id->as);
 	get_name(h, "kv_cache", id->kv, sizeof id->kv);
 	get_name(h, "kv_cache_v", id->kv_v, sizeof id->kv_v);
 	json_bool(json_get(h, "kv_rotate"), &id->kv_rotate);

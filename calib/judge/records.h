@@ -28,6 +28,7 @@ struct run_id {
 	char model_name[RUN_NAME], reference_name[RUN_NAME], data_name[RUN_NAME], tool[64]; /* for people; not compared */
 	char kv[24], kv_v[24];           /* codecs of the model's KV cache, "" for f32; compared between parts only */
 	bool kv_rotate;
+	char as[16];                     /* whose arithmetic, "" for exact; compared between parts only */
 	enum protocol protocol;
 	size_t ctx, windows, scored, vocab;
 	size_t from, to;                 /* the windows held: all but in a part */

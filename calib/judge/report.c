@@ -265,6 +265,8 @@ void report_json(const struct report *r, struct strbuf *out)
 	jw_string(&w, "data", r->id->data_name);
 	jw_string(&w, "protocol", protocol_rows[r->id->protocol].name);
 	jw_uint(&w, "ctx", r->id->ctx);
+	if (*r->id->as)
+		jw_string(&w, "as", r->id->as);
 	if (*r->id->kv) {
 		jw_string(&w, "kv_cache", r->id->kv);
 		jw_string(&w, "kv_cache_v", r->id->kv_v);

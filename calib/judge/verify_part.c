@@ -73,6 +73,8 @@ static int same_run(const struct run_id *a, const struct run_id *b, const char *
 	int rc = run_id_match(b, a, path, e);
 	if (!rc && (strcmp(a->model, b->model) || strcmp(a->reference, b->reference)))
 		rc = err_set(e, ERR_NOT_COMPARABLE, "%s and %s are parts of runs of different models", first, path);
+	if (!rc && strcmp(a->as, b->as))
+		rc = err_set(e, ERR_NOT_COMPARABLE, "%s and %s were made with different --as options", first, path);
 	if (!rc && (strcmp(a->kv, b->kv) || strcmp(a->kv_v, b->kv_v) || a->kv_rotate != b->kv_rotate))
 		rc = err_set(e, ERR_NOT_COMPARABLE, "%s and %s were made with different --kv-cache options", first, path);
 	if (!rc && a->fields != b->fields)

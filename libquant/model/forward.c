@@ -12,6 +12,7 @@
 #include "model/model_impl.h"
 #include "model/norm.h"
 #include "model/rope.h"
+#include "model/rounded.h"
 #include "model/route.h"
 #include "model/weight.h"
 
@@ -25,6 +26,7 @@ struct model_run {
 	float **kept;                    /* per layer that others read, without a cache: K then V of the last pass */
 	size_t *kept_tokens;
 	struct phase_table phases;
+	struct rounded_room rounded;     /* for a runtime that rounds */
 	float *scratch;
 	size_t stride;                   /* floats per worker */
 	int workers;
@@ -39,6 +41,19 @@ static size_t widest_weight(const struct model *m, size_t tokens)
 			most = n > most ? n : most;
 		}
 	return most;
+}
+
+/* Room for what a runtime rounds; none for the exact arithmetic. */
+static bool room_to_round(struct model_run *r)
+{
+	const struct model *m = r->m;
+	for (size_t i = 0; m->arithmetic && i < site_count(m->config); i++)
+		if (m->weight[i].tensor && m->weight[i].tensor->ndim == 2) {
+			size_t n = rounded_size(&m->weight[i], r->tokens);
+			r->rounded.size = n > r->rounded.size ? n : r->rounded.size;
+		}
+	r->rounded.x = malloc(r->rounded.size + 1);
+	return r->rounded.x;
 }
 
 static float *floats(size_t n, size_t width, bool *ok)
@@ -109,7 +124,7 @@ struct model_run *model_run_new(struct model *m, size_t seqs, size_t len, struct
 		r->stride = widest_weight(m, r->tokens);
 		r->kept = calloc(c->layers, sizeof *r->kept);
 		r->kept_tokens = calloc(c->layers, sizeof *r->kept_tokens);
-		ok = ok && r->kept && r->kept_tokens && !make_rooms(r, e);
+		ok = ok && r->kept && r->kept_tokens && !make_rooms(r, e) && room_to_round(r);
 	} else {
 		ok = false;
 	}
@@ -132,6 +147,7 @@ void model_run_free(struct model_run *r)
 	free(r->kept_tokens);
 	free(r->token);
 	free(r->last);
+	free(r->rounded.x);
 	free(r->scratch);
 	phase_table_release(&r->phases);
 	free(r);
@@ -244,7 +260,13 @@ static void drop(const struct model *m, const struct weight *w)
 
 static void multiply(struct model_run *r, const struct product *p, unsigned count, const float *x, size_t n)
 {
-	weight_products(p, count, x, n, r->scratch, r->stride);
+	if (r->rounded.size) {
+		r->rounded.scratch = r->scratch;
+		r->rounded.stride = r->stride;
+		rounded_products(p, count, x, n, &r->rounded);
+	} else {
+		weight_products(p, count, x, n, r->scratch, r->stride);
+	}
 	for (unsigned i = 0; i < count; i++)
 		drop(r->m, p[i].w);
 }

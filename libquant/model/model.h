@@ -15,6 +15,7 @@
 
 #include "model/arch.h"
 #include "model/kv_codec.h"
+#include "model/arithmetic.h"
 #include "tensor/tensor.h"
 
 struct model;
@@ -37,6 +38,12 @@ void model_set_streaming(struct model *m, bool on);
  */
 void model_set_kv(struct model *m, struct kv_codecs codecs);
 struct kv_codecs model_kv(const struct model *m);
+/*
+ * Follows a runtime's arithmetic from now on, and sets the codecs of keys and values to its own: model_set_kv comes after it, a
+ * model_run too. ERR_UNSUPPORTED: a weight is of a type that it has not.
+ */
+int model_set_arithmetic(struct model *m, enum arithmetic arithmetic, struct err *e);
+enum arithmetic model_arithmetic(const struct model *m);
 
 /*
  * A weight bound to a role, never NULL; its bytes.data is NULL when the model has none (a tied head, a layer that

@@ -13,6 +13,7 @@ struct model {
 	float rope_scale;
 	bool streaming;
 	struct kv_codecs kv;
+	enum arithmetic arithmetic;
 };
 
 /* The output head: its own matrix, or the embedding. */

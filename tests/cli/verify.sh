@@ -212,4 +212,17 @@ done <<-END
 	tiny1m tinystories 256 4.6827
 	stories260K tinystories 512 4.6084
 END
+
+# what it says of quantized files, of which it rounds the activations; in f32 q2_k's KL is 1.4 % lower and q8_0's a quarter (the script: tests/golden/make_llama_kl.sh)
+while read -r type perplexity kl within; do
+	"$QUIRE" quantize "$DEMO" -s "$type" -m rtn -o "$T/as.gguf" -f -q 2>"$T/err"
+	judge "$T/as.gguf" --against "$DEMO" --ctx 256 --windows 8 --as llama.cpp --json >"$T/out" 2>&1
+	near "$type as llama.cpp has it: perplexity" "$(json "$T/out" perplexity)" "$perplexity" 0.0005
+	near "$type as llama.cpp has it: KL" "$(json "$T/out" kl_mean)" "$kl" "$within"
+done < <(sed -n -e 's/^q2_k.*/pure-& 0.01/p' -e 's/^q8_0.*/& 0.1/p' "$ROOT/tests/golden/llama_kl.txt")
+is "it is in the report" "$(json "$T/out" as)" llama.cpp
+"$QUIRE" quantize "$DEMO" -o "$T/int.quire" --scheme int4-g64 --method rtn -q
+exits 5 "as llama.cpp, of a type that it has not" judge "$T/int.quire" $few --as llama.cpp
+says "as llama.cpp: what it has not" "int.quire: .* is in int[48]-g64, which llama.cpp has not"
+exits 2 "as an unknown runtime" judge "$DEMO" --as ollama
 done_testing
