@@ -180,8 +180,8 @@ faults: all ## every command with one system call after the other failing; FAULT
 
 FUZZ_SECONDS ?= 60
 .PHONY: check-peers
-check-peers: all ## load folders in other programs' layouts with those programs; PYTHON has what tests/peers/layouts.py names
-	QUIRE=$(B)/bin/quire $(or $(PYTHON),python3) tests/peers/layouts.py
+check-peers: all ## run what is written in other programs (PYTHON, LLAMA: tests/peers/run says what they need)
+	@B=$(B) tests/peers/run $(TESTS)
 
 .PHONY: fuzz
 fuzz: ## fuzz every parser for FUZZ_SECONDS (default 60) each; without clang's fuzzer replay the corpus

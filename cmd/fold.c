@@ -549,6 +549,7 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		p.notes = &left;
 		p.source = routed_source(&w.written, result(&w));
 		p.config = routed_config(&w.written, &w.to);
+		p.code = w.written.route.code;
 		clock_gettime(CLOCK_MONOTONIC, &t1);
 		p.seconds = (double)(t1.tv_sec - t0.tv_sec) + 1e-9 * (double)(t1.tv_nsec - t0.tv_nsec);
 		rc = produce(&p, e);

@@ -301,7 +301,7 @@ static int write_options(struct state *s, struct write_options *o, struct err *e
 	const char *before = p->keep ? source_fact(s->in, "recipe") : NULL;
 	*o = (struct write_options){ .recipe = before ? before : recipe_name(p->recipe), .tool_version = "quire " QUIRE_VERSION,
 				     .compress = p->out.compress, .shard_size = p->out.shard_size,
-				     .notes = &s->notes, .same_values = p->keep && !p->source && !p->config };
+				     .code = p->code, .notes = &s->notes, .same_values = p->keep && !p->source && !p->config };
 	o->gguf_file_type = p->keep ? -1 : recipe_file_type(p->recipe);
 	return p->keep ? main_file_type(&s->plan, &o->gguf_file_type, e) : ERR_OK;
 }

@@ -23,6 +23,7 @@ struct produce {
 	struct tensor_source *source;
 	const struct config *config;
 	const struct notes *notes;       /* what it did not do, and why; NULL: nothing */
+	bool code;                       /* with a modeling file beside the weights */
 	double seconds;                  /* that the command has worked already, for the summary */
 	/* Optional: what else the command has to say, before the summary's line, or as members of its JSON object. */
 	void (*say)(void *arg, struct strbuf *text, struct json_writer *json);

@@ -53,6 +53,7 @@ struct write_options {
 	const char *tool_version;
 	int gguf_file_type;          /* -1: unknown */
 	bool same_values;            /* tensors keep codecs and values, so what the source says of them stays true */
+	bool code;                   /* Hugging Face: a modeling file beside the weights, for what its class cannot say */
 	bool compress;               /* .quire: deflated byte planes for float tensors */
 	uint64_t shard_size;         /* Hugging Face: 0 = the default */
 	const struct fact *facts;    /* extra manifest entries */

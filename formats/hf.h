@@ -19,4 +19,10 @@ bool side_name_valid(const char *name);
 struct packing;
 int hf_create(const struct packing *k, const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
 int st_create(const char *path, const struct write_request *r, struct tensor_sink **out, struct err *e);
+
+/* What write_options.code writes beside the weights, and what config.json says of it. */
+#define HF_CODE_FILE "modeling_quire.py"
+int hf_code_text(struct strbuf *out, struct err *e);
+int hf_code_config(const struct config *config, struct strbuf *text, struct err *e);
+
 #endif

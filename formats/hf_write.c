@@ -414,13 +414,19 @@ static int write_sides(struct out_dir *d, const struct packing *packing, const s
 	const struct side_file *f;
 	struct strbuf text = { 0 };
 	const char *name;
+	bool code = r->options && r->options->code && config;
 	int rc = checkpoint_file(src, "config.json", &f, e);
 	if (!rc && (f || config)) {
 		rc = config_text(f, config, p, &text, e);
+		if (!rc && code)
+			rc = hf_code_config(config, &text, e);
 		if (!rc)
 			rc = write_config(d, packing, p, &text, e);
-		strbuf_release(&text);
+		strbuf_clear(&text);
 	}
+	if (!rc && code && !(rc = hf_code_text(&text, e)))
+		rc = dir_put(d, HF_CODE_FILE, text.data, text.len, e);
+	strbuf_release(&text);
 	for (size_t i = 0; !rc && (name = checkpoint_file_name(src, i)); i++) {
 		if (!strcmp(name, "config.json") || !strcmp(name, GGUF_KEYS_FILE))
 			continue;
