@@ -319,11 +319,6 @@ int32_t tokenizer_id(const struct tokenizer *t, const char *piece, size_t len)
 	return map_get(&t->bpe.vocab, piece, len, &id) && id < t->size ? (int32_t)id : -1;
 }
 
-bool tokenizer_is_special(const struct tokenizer *t, int32_t id)
-{
-	return id >= 0 && (size_t)id < t->size && t->pieces[id].special;
-}
-
 int32_t tokenizer_bos(const struct tokenizer *t)
 {
 	return t->head_count ? t->head[0] : -1;

@@ -39,7 +39,6 @@ void token_ids_release(struct token_ids *ids);
 size_t tokenizer_size(const struct tokenizer *t);               /* highest id + 1 */
 const char *tokenizer_piece(const struct tokenizer *t, int32_t id, size_t *len); /* as in the vocabulary; NULL when unused */
 int32_t tokenizer_id(const struct tokenizer *t, const char *piece, size_t len);  /* -1 when unknown */
-bool tokenizer_is_special(const struct tokenizer *t, int32_t id);
 /* The BOS that encoding with `special` puts in front, or -1. llama.cpp's add_bos: this is >= 0. */
 int32_t tokenizer_bos(const struct tokenizer *t);
 int32_t tokenizer_eos(const struct tokenizer *t);               /* -1 when unknown */
