@@ -32,7 +32,7 @@ int gguf_model_init(struct gguf_model *m, struct err *e)
 	if (m->arch && window && m->arch->window == WINDOW_NONE)
 		for (unsigned i = arch_row_count; i-- > 0;) {
 			enum window_rule w = arch_rows[i]->window;
-			if (arch_rows[i]->gguf && !strcmp(arch_rows[i]->gguf, m->arch_name) && 
+			if (arch_rows[i]->gguf && !strcmp(arch_rows[i]->gguf, m->arch_name) &&
 			    (w == WINDOW_PERIOD || (w == WINDOW_ALL && !pattern)) && !arch_rows[i]->mixture)
 				m->arch = arch_rows[i];
 		}

@@ -233,7 +233,7 @@ static void attend_back_item(void *arg, size_t item, int worker)
 	size_t n = p->n, share = a->heads / a->kv_heads, seq = item / a->kv_heads, g = item % a->kv_heads;
 	float *s = p->scratch + (size_t)worker * p->stride;
 	for (size_t i = 0; i < share; i++) {
-		struct head_at h = { p, a, s, s + n * n, a->softcap > 0 ? s + 2 * n * n : NULL, 
+		struct head_at h = { p, a, s, s + n * n, a->softcap > 0 ? s + 2 * n * n : NULL,
 				     attention_slope(a->heads, (uint32_t)(g * share + i)), seq * n * p->width[0] + (g * share + i) * a->dim,
 				     seq * n * p->width[1] + g * a->dim, i == 0 };
 		for (size_t t = 0; t < n; t += TILE)
