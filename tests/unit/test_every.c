@@ -291,6 +291,16 @@ static void spend_budget(struct subject *s)
 	config_release(&to);
 }
 
+/* Not families that people start from: what folded models are written as for other programs. */
+static bool only_written(const struct arch *a)
+{
+	static const char *const names[] = { "nemotron-nas", "step3p5", "gemma4_text" };
+	for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+		if (!strcmp(a->name, names[i]))
+			return true;
+	return false;
+}
+
 static void every_family(void **state)
 {
 	struct goldens all = goldens_with("logits.bin");
@@ -298,6 +308,8 @@ static void every_family(void **state)
 	thread_set(1); /* there is too little for two */
 	for (unsigned i = 0; i < arch_row_count; i++) {
 		struct subject s;
+		if (only_written(arch_rows[i]))
+			continue;
 		subject_open(&s, arch_rows[i], &all);
 		statistics(&s);
 		quantize_all(&s);
