@@ -11,7 +11,7 @@
  * block of so much of the right, and the sums, stay in a core's own cache (1 MB) while the left goes by.
  */
 enum { LEFT_BYTES = 64 << 20, RIGHT_BYTES = 32 << 20, LEFT_LEAST = 256, RIGHT_LEAST = 128, ITEM_ROWS = 768, ITEM_LEFT = 256,
-       PAIR = 2 * SPLIT_SIDE, LINE = 64, SMALL = 1 << 19 };
+	PAIR = 2 * SPLIT_SIDE, LINE = 64, SMALL = 1 << 19 };
 
 static size_t steps_of(size_t k)
 {

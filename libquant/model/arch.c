@@ -9,13 +9,8 @@
  * Their defaults are what transformers' configuration classes use for an absent key: configs saved by older versions leave
  * such keys out.
  */
-const struct arch *const arch_rows[] = {
-	&family_llama, &family_mistral, &family_qwen2, &family_qwen3, &family_gemma, &family_gemma2, &family_gemma3, &family_gpt_neox, &family_gpt2,
-	&family_qwen3_moe, &family_mixtral, &family_smollm3, &family_starcoder2, &family_olmo2, &family_ministral3,
-	&family_granite, &family_gpt_bigcode, &family_cohere, &family_cohere2, &family_stablelm, &family_opt, &family_gptj,
-	&family_bloom, &family_falcon, &family_phi3, &family_olmo3, &family_olmoe, &family_phi,
-	&family_deci, &family_step35, &family_gemma4,
-};
+#define ROW(name) &family_##name,
+const struct arch *const arch_rows[] = { FAMILIES(ROW) };
 const unsigned arch_row_count = sizeof arch_rows / sizeof *arch_rows;
 
 const struct arch *arch_find(const char *model_type)

@@ -1,14 +1,46 @@
 #ifndef QUIRE_MODEL_FAMILY_H
 #define QUIRE_MODEL_FAMILY_H
-/* One family a file: its row, and the function that writes a layer. A new one is declared here and listed in model/arch.c. */
+/* One family a file: its row, and the function that writes a layer. A new one is a line of FAMILIES. */
 #include "model/graph.h"
 #include "model/keys.h"
 #include "model/stored.h"
 
-extern const struct arch family_deci, family_gemma, family_gemma2, family_gemma3, family_gemma4, family_gpt_neox, family_gpt2, family_llama, family_mistral, family_mixtral, family_qwen2, family_qwen3,
-	family_qwen3_moe, family_smollm3, family_starcoder2, family_olmo2, family_ministral3, family_granite,
-	family_gpt_bigcode, family_cohere, family_cohere2, family_stablelm,
-	family_opt, family_gptj, family_bloom, family_falcon, family_phi3, family_step35, family_olmo3, family_olmoe, family_phi;
+/* Of two that share a name in GGUF the first is taken, where nothing tells them apart (mistral reads back as llama). */
+#define FAMILIES(F) \
+	F(llama) \
+	F(mistral) \
+	F(qwen2) \
+	F(qwen3) \
+	F(gemma) \
+	F(gemma2) \
+	F(gemma3) \
+	F(gpt_neox) \
+	F(gpt2) \
+	F(qwen3_moe) \
+	F(mixtral) \
+	F(smollm3) \
+	F(starcoder2) \
+	F(olmo2) \
+	F(ministral3) \
+	F(granite) \
+	F(gpt_bigcode) \
+	F(cohere) \
+	F(cohere2) \
+	F(stablelm) \
+	F(opt) \
+	F(gptj) \
+	F(bloom) \
+	F(falcon) \
+	F(phi3) \
+	F(olmo3) \
+	F(olmoe) \
+	F(phi) \
+	F(deci) \
+	F(step35) \
+	F(gemma4)
+#define DECLARE(name) extern const struct arch family_##name;
+FAMILIES(DECLARE)
+#undef DECLARE
 
 /* Rows of Q and K in pairs, as llama.cpp's "llama" has them. */
 extern const struct role_layout layouts_rope_pairs[];
