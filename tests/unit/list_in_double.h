@@ -67,6 +67,10 @@ static inline double act_in_double(enum activation act, double x)
 	const double pi = 3.14159265358979323846;
 	if (act == ACT_SILU)
 		return x / (1 + exp(-x));
+	if (act == ACT_GELU_QUICK)
+		return x / (1 + exp(-1.702 * x));
+	if (act == ACT_RELU || act == ACT_RELU2)
+		return x < 0 ? 0 : act == ACT_RELU ? x : x * x;
 	if (act == ACT_GELU_TANH)
 		return 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)));
 	return 0.5 * x * (1 + erf(x / sqrt(2)));
@@ -89,7 +93,8 @@ static inline void attend_in_double(const struct in_double *d, const double *q, 
 {
 	const struct layer_config *l = &d->c->layer[d->layer];
 	size_t dim = d->c->head_dim, kv = l->kv_heads * dim, width = l->heads * dim;
-	double scale = 1 / sqrt(d->c->query_scalar > 0 ? (double)d->c->query_scalar : (double)dim), cap = (double)d->c->attn_softcap, p[64];
+	double root = sqrt(d->c->query_scalar > 0 ? (double)d->c->query_scalar : (double)dim);
+	double scale = d->c->score_scale > 0 ? (double)d->c->score_scale : 1 / root, cap = (double)d->c->attn_softcap, p[64];
 	for (size_t h = 0; h < l->heads; h++)
 		for (size_t t = 0; t < d->n; t++) {
 			size_t g = h / (l->heads / l->kv_heads), from = l->window && t + 1 > l->window ? t + 1 - l->window : 0;
@@ -98,6 +103,8 @@ static inline void attend_in_double(const struct in_double *d, const double *q, 
 				double score = 0;
 				for (size_t i = 0; i < dim; i++)
 					score += scale * q[t * width + h * dim + i] * k[s * kv + g * dim + i];
+				/* of four heads: a quarter, a sixteenth, ... of the distance */
+				score -= d->c->arch->alibi ? pow(2, -8.0 * (double)(h + 1) / l->heads) * (double)(t - s) : 0;
 				p[s] = exp(cap > 0 ? cap * tanh(score / cap) : score);
 				sum += p[s];
 			}
@@ -153,6 +160,12 @@ static inline void token_in_double(const struct in_double *d, const struct op *o
 	case OP_MERGE:
 		for (size_t i = 0; i < out; i++)
 			y[i] += in[1][d->expert] * x[i];
+		break;
+	case OP_SCALE:
+	case OP_TEMPER:
+		for (size_t i = 0; i < out; i++)
+			y[i] = x[i] * (op->kind == OP_SCALE ? (double)op->scale : 1 + (double)d->c->rope.temper * log(1 + floor((double)(t % d->n) /
+					d->c->rope.original_context)));
 		break;
 	case OP_ROPE: rope_in_double(d, op, x, y, t % d->n); break;
 	case OP_ACT:

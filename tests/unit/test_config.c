@@ -139,6 +139,27 @@ static void layers_without_positions(void **state)
 	refuses("llama", "\"no_rope_layers\":[0,1,1,0]", ERR_UNSUPPORTED, "no_rope_layers");
 }
 
+/* What a variant needs and is not here is refused by its key. */
+static void variants_of_families(void **state)
+{
+	(void)state;
+	refuses_text("{\"model_type\":\"falcon\",\"vocab_size\":64,\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"new_decoder_architecture\":true,\"num_kv_heads\":2}", ERR_UNSUPPORTED, "new_decoder_architecture");
+	refuses_text("{\"model_type\":\"falcon\",\"vocab_size\":64,\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"alibi\":true}", ERR_UNSUPPORTED, "alibi");
+	refuses_text("{\"model_type\":\"falcon\",\"vocab_size\":64,\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"parallel_attn\":false}", ERR_UNSUPPORTED, "parallel_attn");
+	refuses("cohere", "\"use_qk_norm\":true", ERR_UNSUPPORTED, "use_qk_norm");
+	refuses("stablelm", "\"num_key_value_heads\":8,\"qk_layernorm\":true", ERR_UNSUPPORTED, "qk_layernorm");
+	refuses_text("{\"model_type\":\"opt\",\"vocab_size\":64,\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"do_layer_norm_before\":false}", ERR_UNSUPPORTED, "do_layer_norm_before");
+	refuses_text("{\"model_type\":\"opt\",\"vocab_size\":64,\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"word_embed_proj_dim\":32}", ERR_UNSUPPORTED, "word_embed_proj_dim");
+	refuses_text("{\"model_type\":\"opt\",\"vocab_size\":64,\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"_remove_final_layer_norm\":true}", ERR_UNSUPPORTED, "_remove_final_layer_norm");
+	refuses_text("{\"model_type\":\"bloom\",\"vocab_size\":64,\"hidden_size\":64,\"num_attention_heads\":4,\"num_hidden_layers\":2,\"apply_residual_connection_post_layernorm\":true}", ERR_UNSUPPORTED, "apply_residual_connection_post_layernorm");
+	refuses_text("{\"model_type\":\"gpt_bigcode\",\"vocab_size\":64,\"n_embd\":64,\"n_head\":4,\"scale_attn_weights\":false}", ERR_UNSUPPORTED, "scale_attn_weights");
+	refuses_text("{\"model_type\":\"gptj\",\"vocab_size\":64,\"n_embd\":64,\"n_head\":4,\"rotary_dim\":null}", ERR_UNSUPPORTED, "rotary_dim");
+	refuses_text("{\"model_type\":\"gptj\",\"vocab_size\":64,\"n_embd\":64,\"n_head\":4,\"rotary_dim\":32}", ERR_INPUT, "rotary_dim");
+	refuses("granite", "\"residual_multiplier\":0", ERR_INPUT, "residual_multiplier");
+	refuses("ministral3", "\"rope_parameters\":{\"rope_type\":\"default\"}", ERR_INPUT, "llama_4_scaling_beta");
+	refuses("llama", "\"rope_parameters\":{\"rope_type\":\"default\",\"llama_4_scaling_beta\":0.1}", ERR_UNSUPPORTED, "llama_4_scaling_beta");
+}
+
 static void own_numbers(void **state)
 {
 	struct config c = good("gemma2", "\"num_key_value_heads\":2,\"query_pre_attn_scalar\":64,\"final_logit_softcapping\":null");
@@ -501,6 +522,7 @@ int main(void)
 		cmocka_unit_test(defaults_of_absent_keys),
 		cmocka_unit_test(windows_of_layers),
 		cmocka_unit_test(layers_without_positions),
+		cmocka_unit_test(variants_of_families),
 		cmocka_unit_test(own_numbers),
 		cmocka_unit_test(rope_types),
 		cmocka_unit_test(special_tokens),

@@ -14,6 +14,7 @@
 #include "model/derivative.h"
 #include "model/divergence.h"
 #include "model/rope.h"
+#include "model/activation.h"
 #include "model/tape.h"
 #include "check.h"
 #include "list_in_double.h"
@@ -94,6 +95,9 @@ static const struct variant variants[] = {
 	{ "experts whose weights do not add up to one", "qwen3-moe-mixed", NULL, 0, 0, false, false },
 	{ "experts whose weights do", "mixtral", NULL, 0, 0, false, false },
 	{ "olmo2", "olmo2", NULL, 0, 0, false, false },
+	{ "multipliers", "granite", NULL, 0, 0, false, false },
+	{ "queries that grow with their position", "ministral3", NULL, 0, 0, false, false },
+	{ "alibi", "bloom", NULL, 0, 0, false, false },
 	{ "partial rotary", "qwen3", NULL, 0, 8, false, false },
 	{ "shared keys and values", "llama-gqa-bias", NULL, 0, 0, false, true },
 	{ "shared keys and values, norms of heads, no positions", "qwen3", NULL, 0, 0, true, true },
@@ -632,9 +636,28 @@ static void experts_are_not_cut(void **state)
 	trained_close(&t);
 }
 
+/* What an activation gives, and its slope, are those of the same in double. */
+static void slopes_of_activations(void **state)
+{
+	enum { N = 41 };
+	float x[N], y[N], slope[N];
+	(void)state;
+	for (int i = 0; i < N; i++)
+		x[i] = 0.3f * (float)i - 6.05f;
+	for (int act = ACT_SILU; act <= ACT_RELU2; act++) {
+		activation_slope((enum activation)act, x, y, slope, N);
+		for (int i = 0; i < N; i++) {
+			const double at = (double)x[i], d = 1e-4, up = act_in_double((enum activation)act, at + d), down = act_in_double((enum activation)act, at - d);
+			if (fabs((double)y[i] - act_in_double((enum activation)act, at)) > 1e-5 || fabs((double)slope[i] - (up - down) / (2 * d)) > 1e-4)
+				fail_msg("activation %d at %g: %g, slope %g", act, at, (double)y[i], (double)slope[i]);
+		}
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(slopes_of_activations),
 		cmocka_unit_test(runs_the_model),
 		cmocka_unit_test(phases_of_layers),
 		cmocka_unit_test(each_operation),
