@@ -161,6 +161,37 @@ static void same_matrices(const char *path, const char *other, bool stored)
 	checkpoint_close(b);
 }
 
+static bool same_list(const float *a, const float *b, size_t n)
+{
+	return (!a && !b) || (a && b && !memcmp(a, b, n * sizeof *a));
+}
+
+/* What turns, and what is seen: the values that no tensor shows. */
+static void same_config(const char *path, const char *other)
+{
+	struct checkpoint *c[2];
+	struct config k[2];
+	for (int i = 0; i < 2; i++) {
+		ok(checkpoint_open(i ? other : path, &c[i], &e));
+		ok(checkpoint_config(c[i], &k[i], &e));
+	}
+	const struct rope *a = &k[0].rope, *b = &k[1].rope;
+	bool same = k[0].arch == k[1].arch && k[0].act == k[1].act && k[0].norm_eps == k[1].norm_eps && k[0].local_theta == k[1].local_theta &&
+		    a->scaling == b->scaling && a->theta == b->theta && a->dims == b->dims && fabsf(a->attention_factor / b->attention_factor - 1) < 1e-6f &&
+		    (a->scaling == ROPE_NONE || a->original_context == b->original_context) && same_list(a->divisors, b->divisors, a->dims / 2) &&
+		    same_list(a->far, b->far, a->dims / 2);
+	for (uint32_t i = 0; i < k[0].layers && same; i++) {
+		const struct layer_config *x = &k[0].layer[i], *y = &k[1].layer[i];
+		same = x->window == y->window && x->rope == y->rope && x->local == y->local && x->kv_heads == y->kv_heads && x->mixture == y->mixture;
+	}
+	if (!same)
+		fail_msg("%s: its config is another one in %s", path, other);
+	for (int i = 0; i < 2; i++) {
+		config_release(&k[i]);
+		checkpoint_close(c[i]);
+	}
+}
+
 /* Through every format and back into a folder, as its class has it. */
 static void folders_come_back(void **state)
 {
@@ -175,7 +206,9 @@ static void folders_come_back(void **state)
 			snprintf(back, sizeof back, "%s-%d-%d", scratch("back"), i, w);
 			convert(path, ways[w][0], way);
 			same_matrices(path, way, false);
+			same_config(path, way);
 			convert(way, "hf", back);
+			same_config(path, back);
 			same_matrices(path, back, false);
 			same_matrices(path, back, true);
 		}

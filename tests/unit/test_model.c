@@ -175,6 +175,31 @@ static void window_buffer_moves_on(void **state)
 	golden_free(&g);
 }
 
+/* Longrope turns by how long a text may get: in a cache that has room for more, from the first token on. */
+static void room_decides_positions(void **state)
+{
+	struct golden g, far;
+	(void)state;
+	golden_load(&g, "phi3-short");
+	golden_open(&far, "phi3-short");
+	assert_true(g.config.rope.original_context > LEN);
+	far.config.rope.divisors = far.config.rope.far;
+	ok(model_open(&far.config, far.checkpoint->source, &far.model, &e));
+	size_t n = LEN * g.config.vocab;
+	float *whole = logits_of(&g, g.tokens, 1, LEN), *want = logits_of(&far, g.tokens, 1, LEN);
+	struct kv_cache *cache = kv_cache_new(&g.config, g.config.rope.original_context + 1, &e);
+	assert_non_null(cache);
+	float *roomy = logits_cached(&g, g.tokens, LEN, 7, cache);
+	close_to("decoding with room", "phi3-short", roomy, want, n, 1e-5);
+	assert_true(distance(roomy, whole, n) > 1e-2);
+	kv_cache_free(cache);
+	free(whole);
+	free(want);
+	free(roomy);
+	golden_free(&far);
+	golden_free(&g);
+}
+
 static void cache_goes_back(void **state)
 {
 	struct golden g;
@@ -537,6 +562,7 @@ int main(void)
 		cmocka_unit_test(equals_hugging_face),
 		cmocka_unit_test(decoding_agrees_with_prefill),
 		cmocka_unit_test(window_buffer_moves_on),
+		cmocka_unit_test(room_decides_positions),
 		cmocka_unit_test(cache_goes_back),
 		cmocka_unit_test(threads_do_not_change_bits),
 		cmocka_unit_test(sequences_do_not_see_each_other),
