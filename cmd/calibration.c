@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "calib/quant/more_text.h"
 #include "calib/stats/collect.h"
 #include "calib/run/text.h"
 #include "formats/file.h"
@@ -78,6 +79,42 @@ static int from_texts(struct calibrated *c, const struct produce *p, struct err 
 	return rc;
 }
 
+/* In windows like the statistics', without what is in those: some of them judge the training. */
+static int cut_more(struct calibrated *c, const struct calibration *k, const struct tokenizer *t, struct err *e)
+{
+	struct token_ids ids = { 0 };
+	struct windows text = { 0 };
+	char hash[IDENTITY_SIZE];
+	const struct window_options cut = { .ctx = c->stats ? stats_info(c->stats)->ctx : c->ctx, .bos = tokenizer_bos(t) };
+	int rc = texts_tokens(t, k->more, k->more_count, &ids, hash, e);
+	if (!rc && (rc = windows_cut(&c->more, ids.id, ids.count, &cut, e)))
+		err_prefix(e, "%.400s", k->more[0]);
+	if (!rc && c->stats)
+		rc = stats_windows(c->stats, &text, e);
+	if (!rc && c->stats)
+		rc = more_text_keep(&text, SIZE_MAX, &c->more, e);
+	if (!rc && !c->more.count)
+		rc = err_set(e, ERR_INPUT, "%.400s: the statistics have all of it already; give --train-text other text", k->more[0]);
+	windows_release(&text);
+	token_ids_release(&ids);
+	return rc;
+}
+
+static int open_more(struct calibrated *c, const struct produce *p, struct checkpoint *in, struct err *e)
+{
+	struct tokenizer *t = NULL;
+	if (!p->calibration->more_count)
+		return ERR_OK;
+	int rc = checkpoint_tokenizer(in, &t, e);
+	if (rc)
+		return err_prefix(e, "--train-text");
+	rc = cut_more(c, p->calibration, t, e);
+	tokenizer_close(t);
+	if (!rc)
+		note(p->common, "trains on %zu windows of %zu tokens besides", c->more.count, c->more.ctx);
+	return rc;
+}
+
 int calibrated_open(struct calibrated *c, const struct produce *p, const struct config *config, struct checkpoint *in, struct err *e)
 {
 	const struct calibration *k = p->calibration;
@@ -88,7 +125,7 @@ int calibrated_open(struct calibrated *c, const struct produce *p, const struct 
 	c->row = k->row ? k->row : quantizer_find("best");
 	int rc = k->stats ? stats_open(k->stats, &c->stats, e) : from_texts(c, p, e);
 	if (rc || !c->stats)
-		return rc;
+		return rc ? rc : open_more(c, p, in, e);
 	/* weights without a tokenizer are compared all the same */
 	if (checkpoint_tokenizer(in, &t, &ignored)) {
 		if (ignored.code == ERR_NOMEM)
@@ -101,19 +138,21 @@ int calibrated_open(struct calibrated *c, const struct produce *p, const struct 
 		return err_prefix(e, "%.400s", k->stats ? k->stats : k->texts[0]);
 	if (!k->row)
 		c->row = quantizer_default(c->stats);
-	return ERR_OK;
+	return open_more(c, p, in, e);
 }
 
 int calibrated_plan(struct calibrated *c, const struct produce *p, const struct config *config, struct checkpoint *in,
 		    struct plan *plan, struct err *e)
 {
 	const struct quant_job job = { .config = config, .source = in->source, .plan = plan };
+	struct quantizer_options options = p->calibration->options;
+	options.more = c->more.count ? &c->more : NULL;
 	if (!c->stats) {
-		c->memory = quantizer_estimate(c->row, &job, c->tokens, c->ctx, &p->calibration->options);
+		c->memory = quantizer_estimate(c->row, &job, c->tokens, c->ctx, &options);
 		c->memory = c->gathering > c->memory ? c->gathering : c->memory;
 		return ERR_OK;
 	}
-	int rc = quantizer_new(c->row, &job, c->stats, &p->calibration->options, &c->q, e);
+	int rc = quantizer_new(c->row, &job, c->stats, &options, &c->q, e);
 	if (rc)
 		return p->calibration->stats ? err_prefix(e, "%.400s", p->calibration->stats) : rc;
 	c->memory = quantizer_memory(c->q);
@@ -132,6 +171,7 @@ int calibrated_prepare(struct calibrated *c, const struct produce *p, struct err
 void calibrated_close(struct calibrated *c)
 {
 	quantizer_free(c->q);
+	windows_release(&c->more);
 	stats_close(c->stats);
 	*c = (struct calibrated){ 0 };
 }

@@ -20,6 +20,8 @@ struct calibration {
 	const char *const *texts;
 	size_t text_count, samples, ctx;   /* ctx 0: the default */
 	uint64_t seed;
+	const char *const *more;           /* texts to train on besides */
+	size_t more_count;
 	struct quantizer_options options;
 };
 
@@ -27,6 +29,7 @@ struct calibrated {
 	const struct quantizer_row *row;
 	struct stats *stats;               /* NULL in a dry run with texts */
 	struct quantizer *q;
+	struct windows more;               /* of the texts to train on */
 	uint64_t memory;                   /* peak, estimated */
 	uint64_t gathering, tokens, ctx;   /* peak of gathering; what is gathered over */
 };

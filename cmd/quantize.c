@@ -12,7 +12,7 @@ struct quantize_options {
 	struct output_choice out;
 	struct text_choice text;
 	const char *scheme, *who, *method, *recipe, *stats, *report;
-	struct string_list tensor;
+	struct string_list tensor, train_text;
 	int64_t distill;
 	bool keep_channels, requantize, no_proof;
 };
@@ -27,6 +27,7 @@ static const struct option_row quantize_rows[] = {
 	{ "stats", 0, OPT_INPUT, "STATS", "statistics of calibrate, or an importance matrix of llama.cpp", FIELD(stats) },
 	TEXT_OPTIONS(FIELD(text), 0, "calibrate on this text first, instead of --stats; repeatable", "--data", "128"),
 	{ "distill", 0, OPT_INT, "N", "best: training passes; 0: none (default: 12, fewer if slow)", FIELD(distill) },
+	{ "train-text", 0, OPT_INPUTS, "TEXT", "best: train on this text besides; repeatable", FIELD(train_text) },
 	{ "keep-channels", 0, OPT_FLAG, NULL, "best: channels stay in their order and scale (for adapters)", FIELD(keep_channels) },
 	{ "recipe", 0, OPT_INPUT, "FILE", "lines PATTERN = CODEC, on top of the scheme", FIELD(recipe) },
 	{ "tensor", 't', OPT_LIST, "PATTERN=CODEC", "codec for tensors or roles by name; repeatable, the last wins", FIELD(tensor) },
@@ -59,11 +60,16 @@ static int find_method(const struct quantize_options *o, struct produce *p, stru
 		return e->code;
 	if (o->distill < -1 || o->distill > MOST_PASSES)
 		return err_set(e, ERR_USAGE, "--distill takes 0 to %d passes", MOST_PASSES);
-	if ((o->distill > 0 || o->keep_channels) && (!have || (row && !row->needs_tokens)))
-		return err_set(e, ERR_USAGE, "%s goes with method best and statistics", o->keep_channels ? "--keep-channels" : "--distill");
+	const char *only = o->keep_channels ? "--keep-channels" : o->train_text.count ? "--train-text" : o->distill > 0 ? "--distill" : NULL;
+	if (only && (!have || (row && !row->needs_tokens)))
+		return err_set(e, ERR_USAGE, "%s goes with method best and statistics", only);
+	if (o->train_text.count && !o->distill)
+		return err_set(e, ERR_USAGE, "--train-text has nothing to do with --distill 0");
+	int passes = o->distill < 0 && o->train_text.count ? (int)distill_defaults.passes : (int)o->distill;
 	*c = (struct calibration){ .row = row, .stats = o->stats, .texts = o->text.data.item, .text_count = o->text.data.count,
 				   .samples = text_windows(&o->text, CALIBRATION_SAMPLES), .ctx = text_ctx(&o->text), .seed = text_seed(&o->text),
-				   .options = { .passes = (int)o->distill, .keep_channels = o->keep_channels } };
+				   .more = o->train_text.item, .more_count = o->train_text.count,
+				   .options = { .passes = passes, .keep_channels = o->keep_channels } };
 	p->calibration = have ? c : NULL;
 	return ERR_OK;
 }

@@ -1,5 +1,6 @@
 #include "calib/quant/distill.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,16 +11,19 @@
 #include "model/divergence.h"
 #include "model/tape.h"
 
-const struct distill_options distill_defaults = { .passes = 12, .batch = 8, .rate = 0.01, .scale_rate = 0.3, .written = 3,
-						  .held_out = 8 };
+const struct distill_options distill_defaults = { .passes = 12, .batch = 8, .rate = 0.01, .scale_rate = 0.3, .written = 3 };
 
 /* Floating-point operations that are worth it unasked: minutes on two cores. Fewer passes than LEAST gain nothing. */
 static const double WORTH = 3e13;
 enum { LEAST = 4 };
 /* Fewer tokens are learned by heart, and too few of them are left to tell. */
 enum { LEAST_TOKENS = 16384 };
-/* Windows between two signs of progress; windows held out, fewer of which cannot tell whether written text helps. */
-enum { WRITTEN_AT_ONCE = 32, TELLING = 8 };
+/* Windows between two signs of progress; one window in so many is held out; fewer of those cannot tell whether written text helps. */
+enum { WRITTEN_AT_ONCE = 32, HELD_OUT = 8, TELLING = 8 };
+/* With fewer tokens the codes need those that judge the training as well. */
+enum { ENOUGH_TOKENS = 32768 };
+/* Steps that the means are over, where there are eight times as many. */
+static const double MEAN_STEPS = 50;
 
 struct layer {
 	struct block block;
@@ -49,7 +53,7 @@ struct distiller {
 	float *wanted;           /* [batch tokens, hidden] of `teacher` */
 	size_t *order;           /* windows: those to fit to, shuffled, then those held out */
 	int32_t *tokens;         /* [batch tokens] */
-	size_t fitted, held, written; /* windows */
+	size_t fitted, held, written, more; /* windows */
 	const struct progress *progress;
 	uint64_t done, total;
 };
@@ -64,9 +68,14 @@ static bool takes(const struct plan_item *item)
 	return trained(item->role) && quantizer_takes(item);
 }
 
-static size_t held_windows(const struct windows *text, unsigned held_out)
+static size_t held_windows(size_t windows)
 {
-	return text->count < held_out ? 1 : text->count / held_out;
+	return windows < HELD_OUT ? 1 : windows / HELD_OUT;
+}
+
+size_t distill_fitted(const struct windows *text)
+{
+	return text->count * text->ctx < ENOUGH_TOKENS ? text->count : text->count - held_windows(text->count);
 }
 
 int distill_check(const struct config *c, const struct plan *p, uint64_t windows, struct err *e)
@@ -172,24 +181,26 @@ static void layer_block(const struct distiller *d, struct layer *l, uint32_t at)
 	l->attends = tape_keys_values(&l->block, d->c, at, l->kv);
 }
 
-/* How many windows are fitted to, held out and written; no more are written than are read. */
-static void count_windows(struct distiller *d, const struct windows *text)
+/* How many windows are fitted to, held out, taken besides and written; no more than are read. */
+static void count_windows(struct distiller *d, const struct windows *text, size_t more)
 {
 	const struct distill_options *o = d->o;
-	d->held = held_windows(text, o->held_out);
+	d->held = held_windows(text->count);
 	d->fitted = text->count - d->held;
-	d->written = d->held < TELLING ? 0 : d->fitted * (o->written < o->passes ? o->written : o->passes ? o->passes - 1 : 0);
-	d->text.count = text->count + d->written;
+	d->more = more < o->passes * d->fitted ? more : o->passes * d->fitted;
+	d->written = d->held < TELLING || more ? 0 : d->fitted * (o->written < o->passes ? o->written : o->passes ? o->passes - 1 : 0);
+	d->text.count = text->count + d->written + d->more;
 	d->text.ctx = text->ctx;
 }
 
-uint64_t distill_memory(const struct config *c, const struct plan *p, uint64_t tokens, uint64_t ctx)
+uint64_t distill_memory(const struct config *c, const struct plan *p, const struct distill_text *text)
 {
+	uint64_t ctx = text->ctx;
 	struct distiller d = { .c = c, .o = &distill_defaults };
 	struct buffer b[(int)BUFFERS > (int)LAYER_BUFFERS ? BUFFERS : LAYER_BUFFERS];
 	struct layer l = { .count = 0 };
 	uint64_t sum = 0;
-	count_windows(&d, &(struct windows){ .count = tokens / ctx, .ctx = ctx });
+	count_windows(&d, &(struct windows){ .count = text->tokens / ctx, .ctx = ctx }, text->more / ctx);
 	sum += buffers_size(b, buffers_of(&d, p, b));
 	for (uint32_t i = 0; i < c->layers; i++) {
 		layer_block(&d, &l, i);
@@ -283,7 +294,7 @@ static struct tape_job job_of(const struct distiller *d, uint32_t at, size_t cou
 
 static size_t pool(const struct distiller *d)
 {
-	return d->fitted + d->written;
+	return d->fitted + d->written + d->more;
 }
 
 static size_t batch_of(const struct distiller *d)
@@ -302,7 +313,7 @@ static int tick(struct distiller *d, size_t windows, struct err *e)
 	return progress_tell(d->progress, d->done, d->total) ? ERR_OK : err_set(e, ERR_IO, "interrupted");
 }
 
-/* Windows fitted to are read again and again, and learned by heart; what the original writes is more of its kind. */
+/* Windows fitted to are read again and again, and learned by heart; where there is no more text, the original writes some. */
 static int write_text(struct distiller *d, struct err *e)
 {
 	const struct windows real = { .tokens = d->text.tokens, .count = d->fitted + d->held, .ctx = d->text.ctx };
@@ -378,11 +389,20 @@ static int one_step(struct distiller *d, const size_t *window, size_t count, str
 	return rc ? rc : tick(d, count, e);
 }
 
-/* Mean KL on the windows held out. */
+static int show(struct distiller *d, bool means, struct err *e)
+{
+	int rc = ERR_OK;
+	for (uint32_t i = 0; i < d->c->layers; i++)
+		for (int k = 0; k < d->layer[i].count && !rc; k++)
+			rc = latent_show(&d->layer[i].latent[k], means, e);
+	return rc;
+}
+
+/* Mean KL of what would be kept on the windows held out. */
 static int judge(struct distiller *d, double *out, struct err *e)
 {
 	size_t all = d->o->batch * d->text.ctx * d->c->hidden, tokens = d->held * d->text.ctx;
-	int rc = ERR_OK;
+	int rc = show(d, true, e);
 	*out = 0;
 	for (size_t at = pool(d), n; at < d->text.count && !rc; at += n) {
 		double kl = 0;
@@ -393,7 +413,7 @@ static int judge(struct distiller *d, double *out, struct err *e)
 			rc = divergence_run(d->divergence, &b, &kl, e);
 		*out += kl / (double)tokens;
 	}
-	return rc;
+	return rc ? rc : show(d, false, e);
 }
 
 static int keep_pass(struct distiller *d, struct distill_report *r, struct err *e)
@@ -464,12 +484,16 @@ static int put_results(struct distiller *d, struct err *e)
 	return rc;
 }
 
-static int distiller_open(struct distiller *d, const struct plan *p, const struct windows *text, struct err *e)
+static int distiller_open(struct distiller *d, const struct quant_job *job, struct err *e)
 {
+	const struct windows *text = job->text;
+	const struct plan *p = job->plan;
 	struct buffer b[BUFFERS];
 	int rc = buffers_take(b, buffers_of(d, p, b), e);
 	if (!rc)
 		memcpy(d->text.tokens, text->tokens, text->count * text->ctx * sizeof *text->tokens);
+	if (!rc && d->more)
+		memcpy(d->text.tokens + (text->count + d->written) * text->ctx, job->more->tokens, d->more * text->ctx * sizeof *text->tokens);
 	if (!rc)
 		rc = model_open(d->c, d->source, &d->model, e);
 	if (!rc)
@@ -479,7 +503,7 @@ static int distiller_open(struct distiller *d, const struct plan *p, const struc
 	if (!rc)
 		rc = divergence_new(d->model, d->o->batch * d->text.ctx, &d->divergence, e);
 	for (size_t i = 0; i < d->text.count && !rc; i++)
-		d->order[i < d->fitted ? i : i < d->fitted + d->held ? i + d->written : i - d->held] = i;
+		d->order[i < d->fitted ? i : i < d->fitted + d->held ? i + d->written + d->more : i - d->held] = i;
 	for (uint32_t i = 0; i < d->c->layers && !rc; i++)
 		rc = layer_open(d, i, e);
 	for (uint32_t i = 0; i < d->c->layers && !rc; i++)
@@ -508,14 +532,16 @@ static void distiller_close(struct distiller *d)
 	model_close(d->model);
 }
 
-static int distill_on(struct distiller *d, const struct windows *text, const struct plan *p, struct distill_report *r, struct err *e)
+static int distill_on(struct distiller *d, const struct quant_job *job, struct distill_report *r, struct err *e)
 {
 	const struct distill_options *o = d->o;
-	count_windows(d, text);
-	d->total = (uint64_t)(text->count + 2 * d->written + o->passes * steps_of_pass(d) * batch_of(d)) * text->ctx;
-	d->shared = (struct latent_shared){ .steps = (int)(steps_of_pass(d) * o->passes), .rate = o->rate, .scale_rate = o->scale_rate };
+	count_windows(d, job->text, job->more ? job->more->count : 0);
+	size_t steps = steps_of_pass(d) * o->passes;
+	d->total = (uint64_t)(job->text->count + 2 * d->written + d->more + steps * batch_of(d)) * job->text->ctx;
+	d->shared = (struct latent_shared){ .steps = (int)steps, .rate = o->rate, .scale_rate = o->scale_rate,
+					    .follow = (float)(1 / fmin(MEAN_STEPS, 1 + (double)steps / 8)) };
 	*r = (struct distill_report){ 0 };
-	int rc = distiller_open(d, p, text, e);
+	int rc = distiller_open(d, job, e);
 	if (!rc)
 		rc = write_text(d, e);
 	if (!rc)
@@ -536,11 +562,11 @@ int distill(const struct quant_job *job, const struct distill_options *o, struct
 	struct distill_options real = *o;
 	const struct distiller fresh = { .c = job->config, .o = o, .source = job->source, .out = out, .progress = job->progress };
 	struct distiller d = fresh;
-	int rc = distill_on(&d, job->text, job->plan, r, e);
+	int rc = distill_on(&d, job, r, e);
 	if (rc || r->kept || !d.written)
 		return rc;
 	real.written = 0;
 	d = fresh;
 	d.o = &real;
-	return distill_on(&d, job->text, job->plan, r, e);
+	return distill_on(&d, job, r, e);
 }

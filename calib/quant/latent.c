@@ -34,6 +34,8 @@ static float level_gap(const struct codec *c)
 
 struct sweep {
 	struct latent *l;
+	float *u;                /* the latent's, or its mean */
+	const float *turn;
 	const float *original;   /* [rows, n] */
 	uint8_t *bytes;
 	atomic_ullong moved;     /* codes */
@@ -102,10 +104,11 @@ static bool super_scaled(const struct codec *c)
  * The parameters of the block at element `at` of a row, as the format can hold them. A block whose scales have not moved
  * keeps p, what it was unpacked to: storing again might choose other super-scales.
  */
-static void block_of(const struct latent *l, size_t r, size_t at, size_t len, struct block_params *p)
+static void block_of(const struct sweep *s, size_t r, size_t at, size_t len, struct block_params *p)
 {
+	const struct latent *l = s->l;
 	size_t block = r * l->blocks + at / l->block, first = r * l->subs + at / l->sub, count = (len + l->sub - 1) / l->sub;
-	float turn = l->turn[block], shift = l->turn[l->rows * l->blocks + block];
+	float turn = s->turn[block], shift = s->turn[l->rows * l->blocks + block];
 	if (turn == 1 && shift == 0)
 		return;
 	memset(p, 0, sizeof *p);
@@ -128,7 +131,7 @@ static void round_rows(void *arg, size_t item, int worker)
 	(void)worker;
 	level_range(c, &lo, &hi);
 	for (size_t r = item * ROWS; r < row_end(l, item); r++) {
-		float *u = l->u + r * l->n, *value = l->value + r * l->stride;
+		float *u = s->u + r * l->n, *value = l->value + r * l->stride;
 		for (size_t i = 0; i < l->n; i++)
 			u[i] = u[i] < lo ? lo : u[i] > hi ? hi : u[i];
 		for (size_t at = 0, len; at < l->n; at += len) {
@@ -139,7 +142,7 @@ static void round_rows(void *arg, size_t item, int worker)
 				p.scale[k] = l->scale0[first + k];
 				p.offset[k] = l->offset0[first + k];
 			}
-			block_of(l, r, at, len, &p);
+			block_of(s, r, at, len, &p);
 			for (size_t k = 0; k * l->sub < len; k++) {
 				l->scale[first + k] = p.scale[k];
 				l->offset[first + k] = p.offset[k];
@@ -152,6 +155,21 @@ static void round_rows(void *arg, size_t item, int worker)
 			for (size_t i = 0; i < len; i++)
 				value[at + i] = codec_value(c, l->scale[r * l->subs + k], l->offset[r * l->subs + k], codes[i]);
 		}
+	}
+}
+
+static void follow_rows(void *arg, size_t item, int worker)
+{
+	struct sweep *s = arg;
+	struct latent *l = s->l;
+	float k = l->shared->follow;
+	size_t all = l->rows * l->blocks, first = item * ROWS * l->blocks, end = row_end(l, item) * l->blocks;
+	(void)worker;
+	for (size_t i = item * ROWS * l->n; i < row_end(l, item) * l->n; i++)
+		l->mean_u[i] += k * (l->u[i] - l->mean_u[i]);
+	for (size_t i = first; i < end; i++) {
+		l->mean_turn[i] += k * (l->turn[i] - l->mean_turn[i]);
+		l->mean_turn[all + i] += k * (l->turn[all + i] - l->mean_turn[all + i]);
 	}
 }
 
@@ -200,12 +218,12 @@ static void pack_rows(void *arg, size_t item, int worker)
 	for (size_t r = item * ROWS; r < row_end(l, item); r++) {
 		const uint8_t *src = l->bytes + r * row_bytes;
 		uint8_t *dst = s->bytes + r * row_bytes;
-		codec_round_run(c, 1, 0, l->u + r * l->n, l->n, codes);
+		codec_round_run(c, 1, 0, s->u + r * l->n, l->n, codes);
 		for (size_t at = 0, len; at < l->n; at += len) {
 			struct block_params p;
 			len = codec_block_len(c, at, l->n);
 			c->unpack(c, src, &p, was, len);
-			block_of(l, r, at, len, &p);
+			block_of(s, r, at, len, &p);
 			c->pack(c, &p, codes + at, len, dst);
 			for (size_t i = 0; i < len; i++)
 				moved += was[i] != codes[at + i];
@@ -229,7 +247,7 @@ static struct latent shape_of(const struct plan_item *item)
 	return l;
 }
 
-enum { BUFFERS = 6 };
+enum { BUFFERS = 8 };
 static void buffers_of(struct latent *l, struct buffer out[BUFFERS])
 {
 	size_t all = l->rows * l->subs;
@@ -239,6 +257,8 @@ static void buffers_of(struct latent *l, struct buffer out[BUFFERS])
 	out[3] = (struct buffer){ &l->offset0, all, sizeof(float) };
 	out[4] = (struct buffer){ &l->turn, 2 * l->rows * l->blocks, sizeof(float) };
 	out[5] = (struct buffer){ &l->u, l->rows * l->n, sizeof(float) };
+	out[6] = (struct buffer){ &l->mean_turn, 2 * l->rows * l->blocks, sizeof(float) };
+	out[7] = (struct buffer){ &l->mean_u, l->rows * l->n, sizeof(float) };
 }
 
 uint64_t latent_memory(const struct plan_item *item)
@@ -278,12 +298,14 @@ int latent_open(struct latent *l, const struct plan_item *item, struct tensor_so
 		l->turn[turns + i] = 0;
 	}
 	rc = source_read_f32(source, item->out.name, &original, &meta, e);
-	struct sweep s = { .l = l, .original = original };
+	struct sweep s = { .l = l, .u = l->u, .turn = l->turn, .original = original };
 	if (!rc)
 		rc = each_row(&s, read_rows, e);
 	free(original);
 	if (!rc)
 		rc = each_row(&s, round_rows, e);
+	memcpy(l->mean_u, l->u, l->rows * l->n * sizeof *l->u);
+	memcpy(l->mean_turn, l->turn, 2 * turns * sizeof *l->turn);
 	if (!rc)
 		rc = adam_init(&l->codes, 1, shared->steps, shared->rate, e);
 	if (!rc)
@@ -309,23 +331,33 @@ void latent_close(struct latent *l)
 	free(l->offset0);
 	free(l->turn);
 	free(l->u);
+	free(l->mean_turn);
+	free(l->mean_u);
 	free(l->best);
 }
 
 int latent_step(struct latent *l, struct err *e)
 {
-	struct sweep s = { .l = l };
+	struct sweep s = { .l = l, .u = l->u, .turn = l->turn };
 	int rc = each_row(&s, split_gradient, e);
 	adam_step(&l->codes);
 	adam_step(&l->scales);
-	return rc ? rc : each_row(&s, round_rows, e);
+	if (!rc)
+		rc = each_row(&s, round_rows, e);
+	return rc ? rc : each_row(&s, follow_rows, e);
+}
+
+int latent_show(struct latent *l, bool means, struct err *e)
+{
+	struct sweep s = { .l = l, .u = means ? l->mean_u : l->u, .turn = means ? l->mean_turn : l->turn };
+	return each_row(&s, round_rows, e);
 }
 
 int latent_keep(struct latent *l, uint64_t *moved, struct err *e)
 {
 	if (!l->best && !(l->best = malloc(l->item->out.nbytes)))
 		return err_nomem(e);
-	struct sweep s = { .l = l, .bytes = l->best };
+	struct sweep s = { .l = l, .u = l->mean_u, .turn = l->mean_turn, .bytes = l->best };
 	int rc = each_row(&s, pack_rows, e);
 	*moved = atomic_load(&s.moved);
 	return rc;

@@ -12,6 +12,7 @@
 struct latent_shared {
 	int steps;                  /* of gradient descent */
 	double rate, scale_rate;    /* see distill.h */
+	float follow;               /* what a step moves the means by towards it, as a part of the distance */
 	float *flat, *flat_scales;  /* scratch for gradients: [rows, cols], [2, rows, blocks] of the largest */
 };
 
@@ -26,6 +27,7 @@ struct latent {
 	float *scale0, *offset0; /* [rows, subs] as error feedback left them */
 	float *u;                /* [rows, n] in units of levels: rounds to the code */
 	float *turn;             /* [2, rows, blocks] scales over scale0; what offsets gained: in units of `reach` scales, or of themselves */
+	float *mean_u, *mean_turn; /* of the steps so far, the last ones most: they waver less, and are what is judged and kept */
 	float reach;             /* half the span of the levels */
 	uint8_t *best;           /* bytes of the last latent_keep, or NULL */
 	float *value, *grad;     /* [rows, stride] the layer's weights and their gradient */
@@ -51,7 +53,9 @@ uint64_t latent_memory(const struct plan_item *item);
 void latent_close(struct latent *l);
 /* One step against grad; value gets the new weights. */
 int latent_step(struct latent *l, struct err *e);
-/* Packs what the latent stands for into l->best; *moved gets the number of codes that are not the first ones. */
+/* value gets the weights of the means, or those of the last step again. */
+int latent_show(struct latent *l, bool means, struct err *e);
+/* Packs what the means stand for into l->best; *moved gets the number of codes that are not the first ones. */
 int latent_keep(struct latent *l, uint64_t *moved, struct err *e);
 
 #endif

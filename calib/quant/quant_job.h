@@ -13,6 +13,7 @@ struct quant_job {
 	struct tensor_source *source;  /* the model in floats */
 	struct plan *plan;
 	const struct windows *text;    /* of methods that run the model */
+	const struct windows *more;    /* what training may read besides, as long ones and none of `text`; NULL: none */
 	const struct progress *progress;
 	struct skips *skips;           /* takes the places that are left as they are; NULL: nobody asks */
 };

@@ -100,12 +100,13 @@ static int prepare_best(struct quantizer *q, const struct progress *progress, st
 {
 	const struct sequential_options o = { .damping = q->damping, .sweeps = SWEEPS, .sequential = true, .input = 1, .residual = 1,
 					      .held_out = HELD_OUT };
-	struct windows text;
+	struct windows text, fitted;
 	int rc = check_weights(q, e);
 	if (!rc)
 		rc = stats_windows(q->stats, &text, e);
 	if (rc)
 		return rc;
+	fitted = windows_part(&text, 0, q->passes ? distill_fitted(&text) : text.count);
 	q->equal = overlay_new(q->source, e);
 	q->report = calloc(q->plan->count, sizeof *q->report);
 	if (!q->equal)
@@ -114,7 +115,8 @@ static int prepare_best(struct quantizer *q, const struct progress *progress, st
 		rc = err_nomem(e);
 	else if (!q->keep_channels)
 		rc = equalize(q->config, q->source, q->equal, &q->skips, e);
-	struct quant_job job = { q->config, q->equal ? overlay_source(q->equal) : NULL, q->plan, &text, progress, &q->skips };
+	struct quant_job job = { .config = q->config, .source = q->equal ? overlay_source(q->equal) : NULL, .plan = q->plan, .text = &fitted,
+				 .more = q->more, .progress = progress, .skips = &q->skips };
 	if (!rc && !q->keep_channels)
 		rc = arrangement_new(&job, &q->arrangement, e);
 	if (!rc) {
@@ -122,6 +124,7 @@ static int prepare_best(struct quantizer *q, const struct progress *progress, st
 		q->overlay = overlay_new(reference, e);
 		rc = q->overlay ? sequential_quantize(&job, q->arrangement, &o, q->overlay, q->report, e) : ERR_NOMEM;
 		job.source = reference;
+		job.text = &text;
 		if (!rc && q->passes)
 			rc = train(q, &job, e);
 	}
@@ -132,7 +135,7 @@ static int prepare_best(struct quantizer *q, const struct progress *progress, st
 static int prepare_awq(struct quantizer *q, const struct progress *progress, struct err *e)
 {
 	int rc = check_weights(q, e);
-	return rc ? rc : awq_new(&(struct quant_job){ q->config, q->source, q->plan, NULL, progress, &q->skips }, q->stats, &q->awq, e);
+	return rc ? rc : awq_new(&(struct quant_job){ .config = q->config, .source = q->source, .plan = q->plan, .progress = progress, .skips = &q->skips }, q->stats, &q->awq, e);
 }
 
 /* ---- memory */
@@ -181,7 +184,8 @@ static uint64_t memory_best(const struct quantizer *q)
 	uint64_t layers = 2 * tokens * c->hidden * 4 + 2 * batch * (4 * c->hidden + 8 * widest) * 4 + widest * widest * 4 + most +
 			  sequential_experts_memory(c, batch);
 	/* training holds the arranged weights, of which the layers before it take one at a time */
-	uint64_t after = q->passes ? distill_memory(c, q->plan, tokens, q->ctx) + arranged : 0;
+	const struct distill_text text = { tokens, q->more ? q->more->count * q->ctx : 0, q->ctx };
+	uint64_t after = q->passes ? distill_memory(c, q->plan, &text) + arranged : 0;
 	uint64_t before = q->keep_channels ? 0 : arrangement_memory(c, tokens, q->ctx);
 	layers = layers > before ? layers : before;
 	return results + weights + (layers > after ? layers : after);
@@ -320,7 +324,7 @@ int quantizer_new(const struct quantizer_row *row, const struct quant_job *job, 
 	if (!q)
 		return err_nomem(e);
 	*q = (struct quantizer){ .row = row, .config = job->config, .source = job->source, .plan = plan, .stats = stats,
-				 .keep_channels = o->keep_channels };
+				 .keep_channels = o->keep_channels, .more = o->more };
 	q->tokens = (uint64_t)stats_info(stats)->windows * stats_info(stats)->ctx;
 	q->ctx = stats_info(stats)->ctx;
 	q->provider = (struct plan_stats){ .importance = importance, .arg = q };
@@ -352,7 +356,7 @@ uint64_t quantizer_estimate(const struct quantizer_row *row, const struct quant_
 			    const struct quantizer_options *o)
 {
 	struct quantizer q = { .row = row, .config = job->config, .source = job->source, .plan = job->plan, .tokens = tokens, .ctx = ctx,
-			       .keep_channels = o->keep_channels };
+			       .keep_channels = o->keep_channels, .more = o->more };
 	choose_passes(&q, o->passes);
 	notes_release(&q.notes);
 	return quantizer_memory(&q);

@@ -33,11 +33,12 @@ const struct quantizer_row *quantizer_default(const struct stats *s);
 struct quantizer_options {
 	int passes;                 /* of training (distill.h): 0 none, -1 as many as are worth their time */
 	bool keep_channels;         /* in their order and scale */
+	const struct windows *more; /* text to train on besides that of the statistics (more_text.h); NULL: none */
 };
 
 /*
  * The job's plan must be made with method "imatrix"; items that the method takes over are changed in it. stats must be
- * checked against the model, and have the text. The arguments but the options must outlive the quantizer. ERR_INPUT when
+ * checked against the model, and have the text. The arguments, and the options' text, must outlive the quantizer. ERR_INPUT when
  * the statistics lack what the method needs.
  */
 int quantizer_new(const struct quantizer_row *row, const struct quant_job *job, struct stats *stats, const struct quantizer_options *o,

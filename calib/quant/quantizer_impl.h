@@ -22,6 +22,7 @@ struct quantizer {
 	struct arrangement *arrangement;
 	struct overlay *overlay;
 	bool keep_channels;
+	const struct windows *more;          /* to train on */
 	struct sequential_report *report;    /* [plan->count] */
 	unsigned passes;                     /* of training */
 	struct distill_report distilled;

@@ -64,6 +64,9 @@ prints "training too short to help: says so" '^training: '
 exits 2 "training by another method" "$QUIRE" quantize "$DEMO" -s q4_k -m gptq --stats "$T/stats" --distill 2 -o "$T/no.gguf"
 says "training by another method: reason" "--distill goes with method best"
 exits 2 "training without text" "$QUIRE" quantize "$DEMO" -s q4_k --distill 2 -o "$T/no.gguf"
+exits 2 "text to train on without training" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/brief" --train-text "$T/text" --distill 0 -o "$T/no.gguf"
+exits 3 "text to train on that is known" "$QUIRE" quantize "$DEMO" -s q4_k --data "$T/text" --windows 0 --ctx 64 --train-text "$T/text" -o "$T/no.gguf"
+says "text to train on that is known: reason" "give --train-text other text"
 exits 2 "too many passes" "$QUIRE" quantize "$DEMO" -s q4_k --stats "$T/stats" --distill 1001 -o "$T/no.gguf"
 says "too many passes: reason" "0 to 1000"
 

@@ -134,7 +134,7 @@ static struct arrangement *arrange(struct subject *s)
 	struct arrangement *a = NULL;
 	struct windows first = s->text;
 	first.count -= SEEN / LEN;
-	ok(arrangement_new(&(struct quant_job){ &s->config, s->source, &s->plan, &first, NULL, NULL }, &a, &e));
+	ok(arrangement_new(&(struct quant_job){ .config = &s->config, .source = s->source, .plan = &s->plan, .text = &first }, &a, &e));
 	return a;
 }
 

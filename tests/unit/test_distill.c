@@ -83,7 +83,7 @@ static void stated_is_taken(void **state)
 		for (size_t k = 0; k < WINDOWS * CTX; k++)
 			text.tokens[k] = (int32_t)rng_below(&rng, config.vocab);
 		struct overlay *out = rounded(&p, c->source);
-		uint64_t most = 0, before = taken(), stated = distill_memory(&config, &p, WINDOWS * CTX, CTX);
+		uint64_t most = 0, before = taken(), stated = distill_memory(&config, &p, &(struct distill_text){ WINDOWS * CTX, 0, CTX });
 		const struct progress watch = { look, &most };
 		const struct quant_job job = { .config = &config, .source = c->source, .plan = &p, .text = &text, .progress = &watch };
 		ok(distill(&job, &o, out, &report, &e));

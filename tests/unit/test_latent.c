@@ -49,7 +49,7 @@ static struct matrix *matrix_open(const struct codec *c)
 	put(m->original, codec_find("f32"), m->w, &ignored);
 	m->quantized = overlay_new(overlay_source(m->original), &e);
 	put(m->quantized, c, m->w, &m->item.out);
-	m->shared = (struct latent_shared){ .steps = STEPS, .rate = 0.05, .scale_rate = 0.3, .flat = some(ROWS * COLS, sizeof(float)),
+	m->shared = (struct latent_shared){ .steps = STEPS, .rate = 0.05, .scale_rate = 0.3, .follow = 0.3f, .flat = some(ROWS * COLS, sizeof(float)),
 					    .flat_scales = some(2 * ROWS * COLS, sizeof(float)) };
 	ok(latent_open(&m->latent, &m->item, overlay_source(m->quantized), overlay_source(m->original),
 		       &(struct latent_room){ m->value, m->grad, STRIDE, &m->shared }, &e));
@@ -131,6 +131,7 @@ static void follows_a_gradient(void **state)
 					m->grad[r * STRIDE + i] = m->value[r * STRIDE + i] - target[r * COLS + i];
 			ok(latent_step(&m->latent, &e));
 		}
+		ok(latent_show(&m->latent, true, &e));
 		double after = miss(m, target);
 		if (!(after < 0.85 * before))
 			fail_msg("%s: the distance was %g and is %g", c->name, before, after);

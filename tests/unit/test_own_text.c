@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/thread.h"
+#include "calib/quant/more_text.h"
 #include "calib/quant/own_text.h"
 #include "formats/checkpoint.h"
 #include "check.h"
@@ -131,10 +132,36 @@ static void is_what_the_model_says(void **state)
 	written_close(t);
 }
 
+/* 16 tokens in a row are too many, 15 may be chance; too many windows are spread. */
+static void leaves_out_what_is_known(void **state)
+{
+	(void)state;
+	enum { N = 6, LENGTH = 32 };
+	int32_t known[LENGTH], tokens[N * LENGTH];
+	const struct windows text = { .tokens = known, .count = 1, .ctx = LENGTH };
+	for (int32_t i = 0; i < LENGTH; i++)
+		known[i] = i;
+	for (int32_t i = 0; i < N * LENGTH; i++)
+		tokens[i] = 100 + i;
+	memcpy(tokens + 1 * LENGTH + 5, known + 9, 16 * sizeof *known);
+	memcpy(tokens + 3 * LENGTH + 5, known + 9, 15 * sizeof *known);
+	memcpy(tokens + 4 * LENGTH + 16, known, 16 * sizeof *known);
+	struct windows more = { .tokens = tokens, .count = N, .ctx = LENGTH };
+	ok(more_text_keep(&text, SIZE_MAX, &more, &e));
+	assert_int_equal(more.count, 4);
+	const int32_t first[] = { 100, 100 + 2 * LENGTH, 100 + 3 * LENGTH, 100 + 5 * LENGTH };
+	for (size_t i = 0; i < 4; i++)
+		assert_int_equal(more.tokens[i * LENGTH], first[i]);
+	ok(more_text_keep(&text, 2, &more, &e));
+	assert_int_equal(more.count, 2);
+	assert_int_equal(more.tokens[LENGTH], first[2]);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(starts_as_the_text_does),
+		cmocka_unit_test(leaves_out_what_is_known),
 		cmocka_unit_test(ends_no_text),
 		cmocka_unit_test(depends_on_seed_and_number),
 		cmocka_unit_test(is_what_the_model_says),
