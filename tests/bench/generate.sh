@@ -19,7 +19,7 @@ ours() {
 theirs() {
 	local n
 	for n in 4 $((tokens + 4)); do
-		echo "$(cpu "$LLAMA/llama-bench" -m "$1" -t 1 -p 0 -r 1 --no-warmup -n $n) $n"
+		echo "$(cpu "$LLAMA/llama-bench" -m "$1" --repack "$2" -t 1 -p 0 -r 1 --no-warmup -n $n) $n"
 	done | rate
 }
 rate() { awk 'NR == 1 { t = $1; n = $2 } END { printf "%.2f", ($1 > t) ? ($2 - n) / ($1 - t) : 0 }'; }
@@ -29,11 +29,11 @@ for type in bf16 f16 q8_0 q6_k q5_k q4_k q3_k q2_k q4_0 q4_1 q5_0 q5_1 iq4_nl iq
 	case $type in int*) f=$T/m.quire ;; esac
 	"$QUIRE" quantize "$T/model" -s "$type" --method rtn -o "$f" -q -f 2>"$T/err" || "$QUIRE" convert "$T/model" --dtype "$type" -o "$f" -q -f 2>"$T/err" ||
 		{ cat "$T/err"; exit 1; }
-	q=$(ours "$f") l=
-	case ${LLAMA:+$f} in *.gguf) l=$(theirs "$f") ;; esac
-	awk -v n="$type" -v o="$q" -v t="$l" -v b="$(stat -c %s "$f")" -v c="$read" 'BEGIN {
+	q=$(ours "$f") l="" p=""
+	case ${LLAMA:+$f} in *.gguf) l=$(theirs "$f" 0) p=$(theirs "$f" 1) ;; esac
+	awk -v n="$type" -v o="$q" -v t="$l" -v p="$p" -v b="$(stat -c %s "$f")" -v c="$read" 'BEGIN {
 		printf "generate %-9s %7.2f tokens/s, %.2f of what reading the file once at %.1f GB/s allows", n, o, o * b / c / 1e9, c
-		if (t) printf ", %.2f of llama.cpp", o / t
+		if (t > 0 && p > 0) printf ", %.2f of llama.cpp, %.2f of it with repacked weights", o / t, o / p
 		print "" }'
 	rm -f "$f"
 done
