@@ -109,6 +109,8 @@ int memory_reserve(struct err *e);
 
 /* One line on stderr: "quire: warning: ...". */
 void warn(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same in red, on a terminal and without NO_COLOR: of what makes the result useless. */
+void warn_loud(const char *format, ...) __attribute__((format(printf, 1, 2)));
 struct notes;
 void warn_notes(const struct notes *n);
 void note(const struct common *o, const char *format, ...) __attribute__((format(printf, 2, 3))); /* silent with -q */

@@ -44,7 +44,7 @@ static const struct option_row rows[] = {
 	{ "group", 0, OPT_STRING, "search|neighbour", "which heads are merged (default: search; mean: neighbour)", FIELD(group) },
 	{ "share-layers", 0, OPT_STRING, "suffix:N|pairs|auto|auto:N|0,0,2,...", "layers that read an earlier layer's cache", FIELD(share_layers) },
 	{ "share-method", 0, OPT_STRING, "joint|refit|match|reuse", "how readers and owners are fitted (default: joint)", FIELD(share_method) },
-	{ "max-kl", 0, OPT_DOUBLE, "NATS", "auto: as many layers as this KL allows, in closed form", FIELD(max_kl) },
+	{ "max-kl", 0, OPT_DOUBLE, "NATS", "write nothing of more KL; auto: share layers up to it", FIELD(max_kl) },
 	{ "kv-budget", 0, OPT_STRING, "BYTES@TOKENS", "plan heads and shared layers for a cache of this size", FIELD(kv_budget) },
 	{ "kv-cache", 0, OPT_STRING, "auto|f16|q8_0|q8_0+q4_0", "what the cache may be stored in (default: f16)", FIELD(kv_cache) },
 	{ "sliding-window", 0, OPT_INT, "W", "sliding windows of W tokens on all layers but some", FIELD(window) },
@@ -83,6 +83,7 @@ struct work {
 	size_t held;
 	struct overlay *out;
 	struct fold_report *report;
+	bool exceeded;                       /* --max-kl */
 	bool measured, unfitted;             /* unfitted: the refit was worse than the closed form */
 	struct change_cost cost;             /* on the held-out windows */
 };
@@ -252,12 +253,22 @@ static struct tensor_source *result(const struct work *w)
 	return overlay_source(w->sharing.out ? w->sharing.out : w->out);
 }
 
+/* Nats of KL beyond which nobody calls it the same model. */
+#define MUCH_KL 0.5
+
 /* Loss of the result over the original's on the windows that nothing was fitted to. */
 static int measure(struct work *w, struct err *e)
 {
 	const struct budget_cache *cache = budgeting_cache(&w->budget);
 	int rc = cost_of(w, &(struct change){ routed_config(&w->written, &w->to), routed_source(&w->written, result(w)), cache ? &cache->codecs : NULL }, &w->cost, e);
 	w->measured = !rc;
+	if (!rc && w->cost.kl > MUCH_KL)
+		warn_loud("KL %.2f: what comes out is another model; fold less, or train what is written", w->cost.kl);
+	/* auto has heeded it, in closed form, before the fit */
+	w->exceeded = !rc && w->o->max_kl > 0 && !w->sharing.automatic && w->cost.kl > w->o->max_kl;
+	if (w->exceeded)
+		return err_set(e, ERR_GATE, "KL %.4f on %zu held-out windows is more than --max-kl %g; nothing is written", w->cost.kl, w->held,
+			       w->o->max_kl);
 	return rc;
 }
 
@@ -571,7 +582,8 @@ static int run(const void *options, const char *const *args, size_t count, struc
 		config_release(&w.folded);
 	}
 	loaded_close(&w.in);
-	return rc;
+	/* logits that are no numbers: the model is bad, not the fold */
+	return rc == ERR_GATE && !w.exceeded ? (e->code = ERR_INPUT) : rc;
 }
 
 const struct command fold_command = {
@@ -591,5 +603,6 @@ const struct command fold_command = {
 	.max_args = 1,
 	.options_size = sizeof(struct fold_command_options),
 	.defaults = &defaults,
+	.judges = true,
 	.run = run,
 };

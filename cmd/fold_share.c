@@ -29,9 +29,9 @@ int sharing_options(struct sharing *s, const struct sharing_options *o, struct e
 		rc = err_set(e, ERR_USAGE, "unknown method '%.40s'; --share-method takes one of: %s", o->method, known.data ? known.data : "");
 	else if (spec && !o->has_text && (s->automatic || (s->method->method != SHARE_REUSE && !o->dry_run)))
 		rc = err_set(e, ERR_USAGE, "sharing layers needs a text to calibrate on: --data TEXT");
-	else if (o->max_kl != 0 && (!s->automatic || !(o->max_kl > 0)))
-		rc = err_set(e, ERR_USAGE, "--max-kl takes nats above 0, and only with --share-layers auto");
-	s->goal.max_kl = o->max_kl;
+	else if (o->max_kl != 0 && (!(o->max_kl > 0) || !o->has_text))
+		rc = err_set(e, ERR_USAGE, "--max-kl takes nats above 0, and a text to measure them on: --data TEXT");
+	s->goal.max_kl = s->automatic ? o->max_kl : 0;
 	strbuf_release(&known);
 	return rc;
 }

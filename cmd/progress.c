@@ -146,18 +146,32 @@ const char *progress_kept(void)
 	return bar.working ? "nothing was kept" : NULL;
 }
 
-void warn(const char *format, ...)
+static void say_warning(bool red, const char *format, va_list ap)
 {
 	char text[1200];
 	struct strbuf safe = { 0 };
-	va_list ap;
-	va_start(ap, format);
 	vsnprintf(text, sizeof text, format, ap);
-	va_end(ap);
 	safe_text(&safe, text);
 	wipe();
-	fprintf(stderr, "quire: warning: %s\n", safe.failed ? "out of memory" : safe.data);
+	fprintf(stderr, "%squire: warning: %s%s\n", red ? "\033[31m" : "", safe.failed ? "out of memory" : safe.data, red ? "\033[0m" : "");
 	strbuf_release(&safe);
+}
+
+void warn(const char *format, ...)
+{
+	va_list ap;
+	va_start(ap, format);
+	say_warning(false, format, ap);
+	va_end(ap);
+}
+
+void warn_loud(const char *format, ...)
+{
+	const char *off = getenv("NO_COLOR"), *term = getenv("TERM");
+	va_list ap;
+	va_start(ap, format);
+	say_warning(isatty(STDERR_FILENO) && term && strcmp(term, "dumb") && !(off && *off), format, ap);
+	va_end(ap);
 }
 
 void warn_notes(const struct notes *n)

@@ -48,7 +48,9 @@ exits 2 "auto with a KL that nothing keeps" fold -o "$T/no.quire" --share-layers
 says "auto with a KL that nothing keeps: says the least" "in closed form the least is 0\.[0-9]+"
 exits 2 "auto with a size that nothing keeps" fold -o "$T/no.quire" --share-layers auto --kv-budget 1MiB@4096
 says "auto with a size that nothing keeps: says the smallest" "the smallest is 4194304 bytes at 4096 tokens"
-exits 2 "--max-kl with a map" fold -o "$T/no.quire" --share-layers pairs --max-kl 0.1
+exits 2 "--max-kl without a text" "$QUIRE" fold "$DEMO" -o "$T/no.quire" --kv-heads 4 --method mean --max-kl 0.1
+exits 1 "--max-kl that a map exceeds" fold -o "$T/no.quire" --share-layers suffix:3 --share-method reuse --max-kl 0.1
+says "--max-kl that a map exceeds: says by how much" "KL 0\.[0-9]+ on [0-9]+ held-out windows is more than --max-kl 0.1; nothing is written"
 exits 2 "auto:0" fold -o "$T/no.quire" --share-layers auto:0
 exits 2 "auto:5 of five" fold -o "$T/no.quire" --share-layers auto:5
 exits 2 "a word that begins like auto" fold -o "$T/no.quire" --share-layers automatic
