@@ -338,7 +338,15 @@ int mlx_attach(struct checkpoint *c, const struct json *quant, struct err *e)
 	return codes_attach(c, quant, &packing_mlx, e);
 }
 
-static const struct codes_layout *const modelopt[] = { &codes_modelopt_fp4, NULL };
+static const struct codes_layout *const modelopt[] = { &codes_modelopt_fp4, NULL }, *const bnb[] = { &codes_bnb_int8, NULL };
+
+int bnb_attach(struct checkpoint *c, const struct json *quant, struct err *e)
+{
+	bool four = false;
+	if (json_bool(json_get(quant, "load_in_4bit"), &four) && four)
+		return codes_refuse(e, "bitsandbytes in 4 bits", "config.json's", "load_in_4bit");
+	return codes_attach(c, quant, &(struct packing){ .name = "bitsandbytes", .layouts = bnb }, e);
+}
 
 int modelopt_attach(struct checkpoint *c, const struct json *quant, struct err *e)
 {

@@ -40,6 +40,7 @@ struct codes_layout {
 	bool bias;                     /* PART_ZERO holds floats in the shape of the scales */
 	bool by_group;                 /* scales are [groups, rows], else [rows, groups] */
 	bool no_zeros;                 /* PART_ZERO may be missing: all zero points are the middle, or biases nothing */
+	float steps;                   /* scales are of so many steps; 0: of one */
 	bool fp4, divides;             /* codes are E2M1, scales in 8 bits; a scale for all divides, else multiplies */
 	/* Fills in layout and all but `ordered`; module is the name without its end. */
 	int (*measure)(const struct codes_parts *p, const struct json *quant, const char *module, struct codes *x, struct err *e);
@@ -58,7 +59,7 @@ struct codes_layout {
 	void (*put_zeros)(const struct codes *x, const uint8_t *in, uint64_t group, uint64_t row, size_t n, uint8_t *words);
 };
 
-extern const struct codes_layout codes_gptq, codes_awq, codes_mlx, codes_ct_packed, codes_ct_int8, codes_ct_fp4, codes_modelopt_fp4,
+extern const struct codes_layout codes_gptq, codes_awq, codes_mlx, codes_ct_packed, codes_ct_int8, codes_ct_fp4, codes_modelopt_fp4, codes_bnb_int8,
 	codes_mlx_fp4;
 
 /* n codes of a stream of bits, low bits first, in words that lie `stride` bytes apart; one may lie in two words. */

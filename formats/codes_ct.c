@@ -233,6 +233,24 @@ static int int8_room(const struct tensor *t, const struct codes *x, struct tenso
 	return check_room(t, x, e);
 }
 
+/* ---- bitsandbytes' int8: the same bytes under the largest magnitude of each row, which is 127 steps */
+
+static int bnb_measure(const struct codes_parts *p, const struct json *quant, const char *module, struct codes *x, struct err *e)
+{
+	const struct tensor *codes = p->tensor[PART_CODES], *scale = p->tensor[PART_SCALE];
+	(void)quant;
+	(void)module;
+	if (codes->ndim != 2 || scale->ndim != 1 || scale->dim[0] != codes->dim[0] || strcmp(scale->codec->name, "f32"))
+		return bad(e, codes, "not in two dimensions with an F32 for each row");
+	*x = (struct codes){ .layout = &codes_bnb_int8, .rows = codes->dim[0], .cols = codes->dim[1], .groups = 1, .group = codes->dim[1],
+			     .bits = 8, .whole = true };
+	return ERR_OK;
+}
+
+const struct codes_layout codes_bnb_int8 = {
+	.part = { ".weight", ".SCB", NULL, NULL, NULL, ".weight_format" }, .type = "i8", .steps = 127,
+	.measure = bnb_measure, .codes = int8_codes,
+};
 const struct codes_layout codes_ct_packed = {
 	.part = { ".weight_packed", ".weight_scale", ".weight_zero_point", ".weight_g_idx", ".weight_shape" }, .type = "i32", .no_zeros = true,
 	.measure = packed_measure, .codes = packed_codes, .zeros = packed_zeros,

@@ -34,7 +34,7 @@ float codes_scale(const struct codes_parts *p, const struct codes *x, uint64_t i
 	const struct tensor *t = p->tensor[PART_SCALE];
 	const uint8_t *bytes = p->bytes[PART_SCALE].data;
 	if (!x->layout->fp4)
-		return codes_float(t, bytes, i);
+		return codes_float(t, bytes, i) / (x->layout->steps > 0 ? x->layout->steps : 1);
 	float scale, all;
 	if (!x->e4m3)
 		return ldexpf(1, bytes[i] - 127);
@@ -218,7 +218,7 @@ const struct codec *codes_codec(const struct codes_parts *p, const struct codes 
 	*why = "columns are grouped in an order of their own";
 	if (x->ordered)
 		return NULL;
-	enum half scales = scales_as(p);
+	enum half scales = x->layout->steps > 0 ? NO_HALF : scales_as(p);
 	struct zeros z = look(p, x);
 	*why = scales == NO_HALF ? "scales need more than 16 bits" : "no codec has groups or codes of this length";
 	bool zeros = x->zeroed || z.least != middle || z.most != middle;

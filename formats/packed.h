@@ -35,6 +35,7 @@ int scaled_attach(struct checkpoint *c, const struct json *quant, struct err *e)
 int gptq_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 int awq_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 int mlx_attach(struct checkpoint *c, const struct json *quant, struct err *e);
+int bnb_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 int modelopt_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 int ct_attach(struct checkpoint *c, const struct json *quant, struct err *e);
 

@@ -299,11 +299,30 @@ static void tells_the_layouts_of_gptq_apart(void **state)
 	}
 }
 
+/* bitsandbytes: codes times the largest magnitude of a row, over 127; what says that rows are rows is no tensor of the model. */
+static void reads_int8_of_bitsandbytes(void **state)
+{
+	struct checkpoint *c;
+	const struct tensor *t;
+	float *x;
+	(void)state;
+	put_folder(QUANT("\"quant_method\": \"bitsandbytes\", \"load_in_8bit\": true"),
+		   (struct part[MOST_PARTS]){ { "a.weight", "I8", "[2,8]", 16, 0xfd }, { "a.SCB", "F32", "[2]", 8, 0x3f }, { "a.weight_format", "U8", "[]", 1, 0 } });
+	ok(checkpoint_open(scratch_dir, &c, &e));
+	assert_int_equal(c->source->count, 1);
+	ok(source_read_f32(c->source, "a.weight", &x, &t, &e));
+	for (size_t k = 0; k < 16; k++)
+		assert_true(fabsf(x[k] - -3 * 0.747058809f / 127) < 1e-8f);
+	free(x);
+	checkpoint_close(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(equals_their_programs),
 		cmocka_unit_test_setup_teardown(writes_what_it_read, scratch_setup, scratch_teardown),
+		cmocka_unit_test_setup_teardown(reads_int8_of_bitsandbytes, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(refuses, scratch_setup, scratch_teardown),
 		cmocka_unit_test_setup_teardown(tells_the_layouts_of_gptq_apart, scratch_setup, scratch_teardown),
 	};

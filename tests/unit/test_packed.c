@@ -125,7 +125,6 @@ static void refuses_by_configuration(void **state)
 	static const struct part plain[] = { { "a.weight", "F16", "[2,4]", 16 } };
 	static const char *const rows[][2] = {
 		{ QUANT("\"quant_method\": \"bitsandbytes\", \"load_in_4bit\": true"), "bitsandbytes" },
-		{ QUANT("\"load_in_8bit\": true"), "bitsandbytes" },
 		{ QUANT("\"quant_method\": \"awq\", \"bits\": 4, \"version\": \"gemv\""), "AWQ in another layout" },
 		{ QUANT("\"quant_method\": \"auto-round\", \"packing_format\": \"auto_round:exllamav2\""), "AutoRound" },
 		{ QUANT("\"quant_method\": \"hqq\""), "HQQ" },
@@ -153,7 +152,6 @@ static void refuses_by_tensors(void **state)
 		struct part part[2];
 		const char *says;
 	} rows[] = {
-		{ { { "a.weight", "I8", "[2,4]", 8 }, { "a.SCB", "F32", "[2]", 8 } }, "bitsandbytes" },
 		{ { { "a.weight", "U8", "[8,1]", 8 }, { "a.weight.absmax", "F32", "[2]", 8 } }, "bitsandbytes" },
 		{ { { "a.weight", "U8", "[8,1]", 8 }, { "a.weight.quant_state.bitsandbytes__nf4", "U8", "[4]", 4 } }, "bitsandbytes" },
 		{ { { "a.qweight", "I32", "[2,4]", 32 }, { "a.g_idx", "I32", "[2]", 8 } }, "GPTQ" },
