@@ -43,6 +43,9 @@ int parts_of(const struct stored *s, const struct tensor *t, const struct config
 	uint64_t rows = s->transposed && matrix ? t->dim[1] : moving_rows(t);
 	if (!stored_rows(s, rows, l->heads, l->kv_heads, first) || (!s->transposed && t->nbytes % rows))
 		return shape_wrong(t, e);
+	/* pairs are found within heads */
+	if (s->pairs && rows % c->head_dim)
+		return shape_wrong(t, e);
 	if (s->transposed && matrix && t->codec->kind != CODEC_FLOAT)
 		return err_set(e, ERR_UNSUPPORTED, "tensor '%.200s' lies transposed in a folder, as floats only, not as %s (.quire and .gguf can)", t->name, t->codec->name);
 	if (s->heads && l->heads != l->kv_heads)

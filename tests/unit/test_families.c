@@ -295,6 +295,8 @@ static void what_does_not_fit(void **state)
 	assert_int_equal(open_with("gpt2", "\"n_head\": 4", "\"num_key_value_heads\": 2, \"n_head\": 4", "kv2"), ERR_INPUT);
 	assert_non_null(strstr(e.message, "wrong shapes"));
 	assert_int_equal(open_with("gpt2", "\"n_head\": 4", "\"n_head\": 4, \"num_key_value_heads\": 1", "kv1"), ERR_INPUT);
+	assert_int_equal(open_with("cohere", "\"hidden_size\": 32", "\"head_dim\": 12, \"hidden_size\": 32", "pairs"), ERR_INPUT);
+	assert_non_null(strstr(e.message, "cannot be taken apart"));
 	assert_int_equal(open_with("gpt2", "\"n_positions\": 64", "\"n_positions\": 65", "long"), ERR_INPUT);
 	assert_int_equal(open_with("gpt2", "\"scale_attn_weights\": true", "\"scale_attn_weights\": false", "scale"), ERR_UNSUPPORTED);
 }
