@@ -115,7 +115,7 @@ static void put_family(struct strbuf *out, const struct arch *a, const struct go
 	put_layer(out, &c);
 	strbuf_printf(out, " | %s | %s | ", tape_check(&c, &e) ? "all, without training" : "all",
 		      attention_fit_possible(&c, c.layers - 1, &e) ? "windows" : "heads, layers, windows");
-	strbuf_printf(out, "transformers (%d)%s%s |\n", n, converted(a) ? ", llama.cpp" : "", published(a) ? ", a published config" : "");
+	strbuf_printf(out, "transformers (%d)%s%s |\n", n, converted(a) ? ", llama.cpp" : "", published(a) ? ", a published size" : "");
 	config_release(&c);
 }
 
