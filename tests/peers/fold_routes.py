@@ -26,8 +26,8 @@ def program(name):
     return own if os.environ.get("LLAMA") and os.path.exists(own) else shutil.which(name)
 
 
-def verify(model):
-    return json.loads(quire("verify", model, "--data", TEXT, "--ctx", CTX, "--windows", CHUNKS, "--json"))["perplexity"]
+def verify(model, windows=CHUNKS):
+    return json.loads(quire("verify", model, "--data", TEXT, "--ctx", CTX, "--windows", windows, "--json"))["perplexity"]
 
 
 def cache(model):
@@ -49,10 +49,9 @@ def llama(name, path):
         p = subprocess.run([program("llama-perplexity"), "-m", path, "-f", short, "-c", str(CTX), "--chunks", str(chunks), "-t", "2",
                             "--no-repack", *more], capture_output=True, text=True)
         return p.stdout + p.stderr
-    ppl, tries = None, 0
-    while not ppl and tries < 5: # on a busy machine its last lines may be lost
-        ppl, tries = re.search(r"Final estimate: PPL = ([0-9.]+)", run(CHUNKS)), tries + 1
-    near(f"{name}: llama.cpp's perplexity", float(ppl.group(1)) if ppl else None, verify(path))
+    # after each window that of all up to it; on a busy machine the last lines may be lost
+    seen = re.findall(r"\[(\d+)\]([0-9.]+),", run(CHUNKS)) or [(CHUNKS, "0")]
+    near(f"{name}: llama.cpp's perplexity of {seen[-1][0]} windows", float(seen[-1][1]), verify(path, seen[-1][0]))
     out = run(1, "-v")
     sizes = re.findall(r"llama_kv_cache: size = +([0-9.]+) MiB \( *(\d+) cells, +(\d+) layers, +\d+/(\d+) seqs", out)
     layers = [l for i, l in enumerate(cache(path)["layer_map"]) if l["kv_source"] == i]
