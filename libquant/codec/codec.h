@@ -21,7 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CODEC_MAX_SUBS = 16, CODEC_MAX_BLOCK = 256 };
+enum { CODEC_MAX_SUBS = 32, CODEC_MAX_BLOCK = 256 };
 
 enum codec_kind {
 	CODEC_FLOAT,    /* f32, f16, bf16, f64, f8: one element at a time */
@@ -47,6 +47,12 @@ enum fit_effort {
 	FIT_SEARCH,  /* minimise sum w (x - value)^2; never worse than FIT_RTN */
 };
 
+/* Neighbours whose codes are chosen as one, and the grid under them: x are numbers, w (may be NULL) how much each matters. */
+struct code_target {
+	float scale, offset;
+	const float *x, *w;
+};
+
 struct codec {
 	const char *name;            /* "q4_k", "int4-g128" */
 	const char *summary;         /* one line for help and documentation */
@@ -59,6 +65,13 @@ struct codec {
 	int bits;                    /* of one code */
 	int code_bias;               /* level of code 0 when levels is NULL */
 	const float *levels;         /* 1 << bits entries, ascending for search, or NULL = uniform */
+	/*
+	 * Codebooks (codec/lattice.h): of the codes of `together` neighbours only some combinations can be stored, and `round`
+	 * chooses them; 0: each code is free.
+	 */
+	uint32_t together;
+	const struct lattice *lattice;
+	void (*round)(const struct codec *c, const struct code_target *t, uint8_t *codes);
 	int gguf_type;               /* ggml type id, or -1 */
 	const char *safetensors;     /* dtype name in safetensors, or NULL */
 	const char *fallback;        /* codec to use when a row does not divide, or NULL */
@@ -125,6 +138,11 @@ static inline size_t codec_sub_len(const struct codec *c, size_t n)
 uint8_t codec_round(const struct codec *c, float scale, float offset, float x);
 /* The same for the n elements of one sub-block (any part of it), faster. */
 void codec_round_run(const struct codec *c, float scale, float offset, const float *x, size_t n, uint8_t *codes);
+/*
+ * All codes of a block, or of whole sub-blocks of it: each is the nearest, weighted by w (NULL: alike) where codes hang
+ * together. x, w and codes begin with the block.
+ */
+void codec_round_block(const struct codec *c, const struct block_params *p, const float *x, const float *w, size_t n, uint8_t *codes);
 /* The value of a code. */
 static inline float codec_value(const struct codec *c, float scale, float offset, uint8_t code)
 {

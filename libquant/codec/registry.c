@@ -34,6 +34,18 @@ const struct codec *const codec_rows[] = {
 	&codec_iq4_nl,
 	&codec_iq4_xs,
 	&codec_mxfp4,
+	&codec_nvfp4,
+	&codec_q1_0,
+	&codec_q2_0,
+	&codec_tq1_0,
+	&codec_tq2_0,
+	&codec_iq1_s,
+	&codec_iq1_m,
+	&codec_iq2_xxs,
+	&codec_iq2_xs,
+	&codec_iq2_s,
+	&codec_iq3_xxs,
+	&codec_iq3_s,
 #define ROW(BITS, TAG, GROUP) \
 	&codec_int##BITS##_##TAG, &codec_int##BITS##_##TAG##_zp, \
 	&codec_int##BITS##_##TAG##_bf16, &codec_int##BITS##_##TAG##_zp_bf16,
@@ -197,6 +209,17 @@ void codec_round_run(const struct codec *c, float scale, float offset, const flo
 		codes[i] = codec_round(c, scale, offset, x[i]);
 }
 
+void codec_round_block(const struct codec *c, const struct block_params *p, const float *x, const float *w, size_t n, uint8_t *codes)
+{
+	size_t sub = codec_sub_len(c, n);
+	for (size_t i = 0; i < n && !c->together; i += sub)
+		codec_round_run(c, p->scale[i / sub], p->offset[i / sub], x + i, n - i < sub ? n - i : sub, codes + i);
+	for (size_t i = 0; i < n && c->together; i += c->together) {
+		struct code_target t = { p->scale[i / sub], p->offset[i / sub], x + i, w ? w + i : NULL };
+		c->round(c, &t, codes + i);
+	}
+}
+
 void codec_block_decode(const struct codec *c, const void *src, float *dst, size_t n)
 {
 	kernels()->block[c->kernel].decode(src, dst, n);
@@ -234,12 +257,10 @@ void codec_encode_row(const struct codec *c, const struct row_job *row, uint8_t 
 	}
 	uint8_t *out = dst;
 	for (size_t at = 0; at < n;) {
-		size_t len = codec_block_len(c, at, n), sub = codec_sub_len(c, len);
+		size_t len = codec_block_len(c, at, n);
 		struct block_params p = { 0 };
 		c->fit(c, x + at, w ? w + at : NULL, len, row->effort, &p);
-		for (size_t i = 0; i < len; i += sub)
-			codec_round_run(c, p.scale[i / sub], p.offset[i / sub], x + at + i, len - i < sub ? len - i : sub,
-					scratch + i);
+		codec_round_block(c, &p, x + at, w && row->effort == FIT_SEARCH ? w + at : NULL, len, scratch);
 		c->pack(c, &p, scratch, len, out);
 		out += block_bytes(c, len);
 		at += len;

@@ -9,7 +9,9 @@ extern const struct codec codec_i8, codec_i16, codec_i32, codec_i64, codec_u8, c
 	codec_boolean;
 extern const struct codec codec_q8_0, codec_q4_0, codec_q4_1, codec_q5_0, codec_q5_1;
 extern const struct codec codec_q2_k, codec_q3_k, codec_q4_k, codec_q5_k, codec_q6_k;
-extern const struct codec codec_iq4_nl, codec_iq4_xs, codec_mxfp4;
+extern const struct codec codec_iq4_nl, codec_iq4_xs, codec_mxfp4, codec_nvfp4;
+extern const struct codec codec_q1_0, codec_q2_0, codec_tq1_0, codec_tq2_0;
+extern const struct codec codec_iq1_s, codec_iq1_m, codec_iq2_xxs, codec_iq2_xs, codec_iq2_s, codec_iq3_xxs, codec_iq3_s;
 
 /* Group codecs, X(bits, tag, elements); each line gives four rows: f16 or bf16 scales, without or with zero point. */
 #define CODEC_GROUP_ROWS(X) \

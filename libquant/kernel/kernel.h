@@ -29,8 +29,19 @@ struct code_grid {
 	int bits;
 };
 
-/* Block formats with kernels of their own: X(name, elements, bytes); codec/ has their pictures. */
-#define KERNEL_BLOCKS(X) \
+/*
+ * A codebook: `count` entries (a multiple of 16) of `width` levels, level[k * count + entry]; shift is added to each level.
+ * 64-byte aligned.
+ */
+struct lattice_table {
+	const float *level;
+	size_t count;
+	int width;
+	float shift;
+};
+
+/* Block formats with kernels of their own: X(name, elements, bytes); codec/ has their pictures. Those with rounded products: */
+#define KERNEL_ROUNDED(X) \
 	X(q8_0, 32, 34) \
 	X(q4_0, 32, 18) \
 	X(q4_1, 32, 20) \
@@ -44,6 +55,21 @@ struct code_grid {
 	X(iq4_nl, 32, 18) \
 	X(iq4_xs, 256, 136) \
 	X(mxfp4, 32, 17)
+/* and those that are only decoded and multiplied as floats. */
+#define KERNEL_UNROUNDED(X) \
+	X(nvfp4, 64, 36) \
+	X(q1_0, 128, 18) \
+	X(q2_0, 64, 18) \
+	X(tq1_0, 256, 54) \
+	X(tq2_0, 256, 66) \
+	X(iq1_s, 256, 50) \
+	X(iq1_m, 256, 56) \
+	X(iq2_xxs, 256, 66) \
+	X(iq2_xs, 256, 74) \
+	X(iq2_s, 256, 82) \
+	X(iq3_xxs, 256, 98) \
+	X(iq3_s, 256, 110)
+#define KERNEL_BLOCKS(X) KERNEL_ROUNDED(X) KERNEL_UNROUNDED(X)
 #define BLOCK_ENUM(NAME, BLOCK, BYTES) BLOCK_##NAME,
 enum block_id { KERNEL_BLOCKS(BLOCK_ENUM) BLOCK_KERNELS };
 #undef BLOCK_ENUM
@@ -76,7 +102,7 @@ struct rounded_product {
 struct block_kernel {
 	void (*decode)(const void *src, float *dst, size_t n);
 	void (*dot)(const void *src, const float *x, size_t n, float *y, size_t rows);
-	void (*product)(const struct rounded_product *p);
+	void (*product)(const struct rounded_product *p); /* NULL: none */
 };
 
 struct kernels {
@@ -127,6 +153,13 @@ struct kernels {
 	/* codec_round() of n elements, n a multiple of 16: onto integers, or levels. */
 	void (*round_uniform)(const float *x, size_t n, const struct code_grid *g, uint8_t *codes);
 	void (*round_table)(const float *x, size_t n, const struct code_grid *g, uint8_t *codes);
+
+	/*
+	 * Of every entry of a codebook, against `width` elements: a = sum xw level, b = sum w level^2. An entry under scale s
+	 * costs s (s b - 2 a) more than nothing; lattice_at is the first entry with the smallest s b - 2 a.
+	 */
+	void (*lattice_sums)(const struct lattice_table *t, const float *xw, const float *w, float *a, float *b);
+	unsigned (*lattice_at)(const float *a, const float *b, size_t count, float s);
 
 	/* The plain rules of the blocks of 32; n a multiple of 16. NaN counts as 0. */
 	void (*extremes)(const float *x, size_t n, float *lo, float *hi);

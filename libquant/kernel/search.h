@@ -66,7 +66,9 @@ struct search_job {
 	void round_table_##set(const float *x, size_t n, const struct code_grid *g, uint8_t *codes); \
 	void extremes_##set(const float *x, size_t n, float *lo, float *hi); \
 	void round_away_##set(const float *x, size_t n, float inv, uint8_t *codes); \
-	void round_down_##set(const float *x, size_t n, const struct code_grid *g, uint8_t *codes)
+	void round_down_##set(const float *x, size_t n, const struct code_grid *g, uint8_t *codes); \
+	void lattice_sums_##set(const struct lattice_table *t, const float *xw, const float *w, float *a, float *b); \
+	unsigned lattice_at_##set(const float *a, const float *b, size_t count, float s)
 
 SEARCH_FUNCTIONS(base);
 SEARCH_FUNCTIONS(avx2);

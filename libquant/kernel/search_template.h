@@ -471,6 +471,7 @@ INLINE void search(enum search_kind kind, struct search_job *job)
 }
 
 #include "kernel/search_free.h"
+#include "kernel/search_lattice.h"
 
 void SEARCH_NAME(search_affine)(struct search_job *job)
 {

@@ -28,6 +28,7 @@
 #include <string.h>
 
 #include "base/bytes.h"
+#include "kernel/grids.h"
 #include "tensor/half.h"
 
 #define ALWAYS static inline __attribute__((always_inline))
@@ -254,7 +255,7 @@ static void k_grid_scale(const float *x, const float *w, size_t n, const struct 
 	.name = NAME, .usable = USABLE, \
 	.f32_from_f16 = k_f32_from_f16, .f32_from_bf16 = k_f32_from_bf16, \
 	.f16_from_f32 = k_f16_from_f32, .bf16_from_f32 = k_bf16_from_f32, \
-	.block = { KERNEL_BLOCKS(BLOCK_ENTRY) }, .codes_decode = k_codes_decode, .codes_dot = k_codes_dot, .lanes_sum = k_lanes_sum, \
+	.block = { KERNEL_ROUNDED(BLOCK_ENTRY) KERNEL_UNROUNDED(BLOCK_ENTRY_UNROUNDED) }, .codes_decode = k_codes_decode, .codes_dot = k_codes_dot, .lanes_sum = k_lanes_sum, \
 	.round_32 = k_round_32, .round_256 = k_round_256, \
 	.dot_f16 = k_dot_f16, .dot_bf16 = k_dot_bf16, \
 	.dot = k_dot, .axpy = k_axpy, .sum_squares = k_sum_squares, .max = k_max, \
@@ -262,4 +263,5 @@ static void k_grid_scale(const float *x, const float *w, size_t n, const struct 
 	.search_affine = search_affine_##SEARCH, .search_scaled = search_scaled_##SEARCH, \
 	.search_table = search_table_##SEARCH, \
 	.round_uniform = round_uniform_##SEARCH, .round_table = round_table_##SEARCH, \
-	.extremes = extremes_##SEARCH, .round_away = round_away_##SEARCH, .round_down = round_down_##SEARCH }
+	.extremes = extremes_##SEARCH, .round_away = round_away_##SEARCH, .round_down = round_down_##SEARCH, \
+	.lattice_sums = lattice_sums_##SEARCH, .lattice_at = lattice_at_##SEARCH }

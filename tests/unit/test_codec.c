@@ -159,7 +159,7 @@ static void packing(void **state)
 				i += len;
 			}
 			assert_int_equal(at, size);
-			if (memcmp(bytes, again, size))
+			if (memcmp(bytes, again, size) && strcmp(c->name, "tq1_0")) /* which gives 243 of the 256 values of a byte */
 				fail_msg("%s: pack(unpack(bytes)) differs, %zu elements", c->name, n);
 		}
 	}
@@ -177,8 +177,7 @@ static void storing(void **state)
 			size_t sub = codec_sub_len(c, len);
 			normal(&r, x, len, 0.02);
 			c->fit(c, x, NULL, len, round & 1 ? FIT_SEARCH : FIT_RTN, &p);
-			for (size_t i = 0; i < len; i++)
-				codes[i] = codec_round(c, p.scale[i / sub], p.offset[i / sub], x[i]);
+			codec_round_block(c, &p, x, NULL, len, codes);
 			c->pack(c, &p, codes, len, bytes);
 			c->unpack(c, bytes, &q, codes, len);
 			for (size_t s = 0; s * sub < len; s++)
@@ -211,7 +210,7 @@ static void rounding(void **state)
 				fail_msg("%s: %g rounds to code %d, off by %g where %g is possible", c->name, (double)v,
 					 code, miss, least);
 		}
-		assert_true(fabsf(codec_value(c, 1, 0, codec_round(c, 0, 0, 1))) <= 1);
+		assert_true(fabsf(codec_value(c, 1, 0, codec_round(c, 0, 0, 1))) <= 1 || c->together); /* codebooks have no level so near */
 		assert_true(codec_round(c, NAN, 0, 1) >> c->bits == 0);
 		assert_true(codec_round(c, 1, 0, NAN) >> c->bits == 0);
 		assert_true(codec_round(c, 1e-45f, 0, 1e38f) >> c->bits == 0);
@@ -243,7 +242,7 @@ static void search_is_never_worse(void **state)
 			if (!(found <= rtn * (1 + 1e-6)))
 				fail_msg("%s n=%zu round %d: search %g, plain %g", c->name, n, round, found, rtn);
 		}
-		if (n >= 256) /* and over many blocks it is better */
+		if (n >= 256 && c->bits > 1) /* and over many blocks it is better (of signs alone the plain rule is the best) */
 			for (int k = 0; k < 2; k++)
 				if (!(total[k][1] < total[k][0]))
 					fail_msg("%s: search finds nothing (%g)", c->name, total[k][0]);
@@ -274,8 +273,7 @@ static void paths_agree(void **state)
 				for (size_t k = 0; k < len; k += sub)
 					assert_true(own->scale[k / sub] == p.scale[k / sub] && own->offset[k / sub] == p.offset[k / sub]);
 				own++;
-				for (size_t k = 0; k < len; k++)
-					codes[k] = codec_round(c, p.scale[k / sub], p.offset[k / sub], x[i + k]);
+				codec_round_block(c, &p, x + i, weight ? weight + i : NULL, len, codes);
 				c->pack(c, &p, codes, len, again + at);
 				at += (size_t)codec_row_bytes(c, len);
 				i += len;
@@ -361,7 +359,8 @@ static void constants(void **state)
 {
 	(void)state;
 	FOR_QUANTIZERS(c, n) {
-		for (int k = 0; k < 4; k++) {
+		/* the plain rule of codebooks asks for their largest level in every place, which only some entries have */
+		for (int k = c->together ? 2 : 0; k < 4; k++) {
 			for (size_t i = 0; i < n; i++)
 				x[i] = k & 1 ? -0.3f : 0.3f;
 			encode(c, x, NULL, n, k & 2 ? FIT_SEARCH : FIT_RTN, bytes);

@@ -116,7 +116,7 @@ static const struct {
 	{ HEAD(1, 0) "s:t i:3 q:0x7fffffffffffffff q:0x7fffffffffffffff q:4 i:0 q:0 z:64", ERR_INPUT, "too many elements" },
 	{ HEAD(1, 0) "s:t i:1 q:0x7fffffffffffffff i:0 q:0 z:64", ERR_INPUT, "tensor 't'" },
 	{ HEAD(1, 0) "s:t i:2 q:0x40000000 q:0x80000000 i:0 q:0 z:64", ERR_INPUT, "too many bytes" },
-	{ HEAD(1, 0) "s:blk.0.x i:2 q:256 q:2 i:16 q:0 z:600", ERR_UNSUPPORTED, "'blk.0.x' has the tensor type 16 (IQ2_XXS)" },
+	{ HEAD(1, 0) "s:blk.0.x i:2 q:256 q:2 i:15 q:0 z:600", ERR_UNSUPPORTED, "'blk.0.x' has the tensor type 15 (Q8_K)" },
 	{ HEAD(1, 0) "s:t i:2 q:32 q:2 i:9 q:0 z:600", ERR_UNSUPPORTED, "type 9 (Q8_1)" },
 	{ HEAD(1, 0) "s:t i:2 q:32 q:2 i:4 q:0 z:600", ERR_INPUT, "type 4, which was removed" },
 	{ HEAD(1, 0) "s:t i:2 q:32 q:2 i:38 q:0 z:600", ERR_INPUT, "type 38, which was removed" },

@@ -271,8 +271,11 @@ static void rows_are_complete(void **state)
 	for (unsigned i = 0; (k = kernels_row(i)); i++)
 		for (size_t at = 0; at < sizeof *k; at += sizeof(void (*)(void))) {
 			void (*f)(void);
+			size_t in = at - offsetof(struct kernels, block);
+			bool optional = at >= offsetof(struct kernels, block) && in < sizeof k->block &&
+					in % sizeof *k->block == offsetof(struct block_kernel, product);
 			memcpy(&f, (const char *)k + at, sizeof f);
-			assert_true(f != NULL);
+			assert_true(f != NULL || optional);
 		}
 }
 

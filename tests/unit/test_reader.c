@@ -23,7 +23,7 @@
 static struct err e;
 
 /* Tensors of random bytes: every code, every scale, infinities and NaN among them. */
-enum { MOST_NOISE = 600 };
+enum { MOST_NOISE = 700 };
 
 struct noise {
 	struct tensor_source source;
