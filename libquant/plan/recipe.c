@@ -49,6 +49,69 @@ static const struct recipe_rule iq4_rules[] = {
 	{ ROLE_DOWN, WHEN_FIRST_8TH_WITHOUT_IMPORTANCE, "q5_k", sensitive },
 	END,
 };
+/* Of iq1 and the smaller iq2: what tells most has a plain grid. */
+static const struct recipe_rule iq2_rules[] = {
+	{ ROLE_EMBED, WHEN_ALWAYS, "q2_k", "embedding" },
+	{ ROLE_V, WHEN_SHARED, "q4_k", "values shared by many heads: more bits" },
+	{ ROLE_V, WHEN_ALWAYS, "q2_k", values },
+	{ ROLE_DOWN, WHEN_FIRST_8TH, "q2_k", sensitive },
+	END,
+};
+static const struct recipe_rule iq1_rules[] = {
+	{ ROLE_EMBED, WHEN_ALWAYS, "q2_k", "embedding" },
+	{ ROLE_V, WHEN_SHARED, "q4_k", "values shared by many heads: more bits" },
+	{ ROLE_V, WHEN_ALWAYS, "q2_k", values },
+	{ ROLE_DOWN, WHEN_FIRST_8TH, "q2_k", sensitive },
+	{ ROLE_O, WHEN_ALWAYS, "iq2_xxs", outputs },
+	END,
+};
+static const struct recipe_rule iq2_s_rules[] = {
+	{ ROLE_EMBED, WHEN_ALWAYS, "iq3_s", "embedding" },
+	{ ROLE_V, WHEN_SHARED, "q4_k", "values shared by many heads: more bits" },
+	{ ROLE_V, WHEN_ALWAYS, "iq3_s", values },
+	{ ROLE_DOWN, WHEN_FIRST_8TH, "iq3_s", sensitive },
+	{ ROLE_O, WHEN_ALWAYS, "iq3_s", outputs },
+	END,
+};
+static const struct recipe_rule iq3_xxs_rules[] = {
+	{ ROLE_EMBED, WHEN_ALWAYS, "iq3_s", "embedding" },
+	{ ROLE_V, WHEN_GQA_4, "q4_k", "values shared by many heads: more bits" },
+	{ ROLE_V, WHEN_WITHOUT_IMPORTANCE, "iq3_s", values },
+	{ ROLE_Q, WHEN_ALWAYS, "iq2_s", "queries and keys: fewer bits" },
+	{ ROLE_K, WHEN_ALWAYS, "iq2_s", "queries and keys: fewer bits" },
+	{ ROLE_O, WHEN_ALWAYS, "iq3_s", outputs },
+	{ ROLE_DOWN, WHEN_FIRST_8TH_WITHOUT_IMPORTANCE, "q4_k", sensitive },
+	{ ROLE_DOWN, WHEN_WITHOUT_IMPORTANCE, "q3_k", downs },
+	END,
+};
+static const struct recipe_rule iq3_xs_rules[] = {
+	{ ROLE_V, WHEN_GQA_4, "q4_k", "values shared by many heads: more bits" },
+	{ ROLE_Q, WHEN_ALWAYS, "iq3_xxs", "queries and keys: fewer bits" },
+	{ ROLE_K, WHEN_ALWAYS, "iq3_xxs", "queries and keys: fewer bits" },
+	{ ROLE_GATE, WHEN_MIDDLE, "iq3_xxs", "middle layers: fewer bits" },
+	{ ROLE_UP, WHEN_MIDDLE, "iq3_xxs", "middle layers: fewer bits" },
+	END,
+};
+static const struct recipe_rule iq3_s_rules[] = {
+	{ ROLE_V, WHEN_GQA_4, "q4_k", "values shared by many heads: more bits" },
+	END,
+};
+static const struct recipe_rule iq3_m_rules[] = {
+	{ ROLE_V, WHEN_ALWAYS, "q4_k", values },
+	{ ROLE_O, WHEN_ALWAYS, "q4_k", outputs },
+	{ ROLE_DOWN, WHEN_FIRST_8TH, "q4_k", sensitive },
+	END,
+};
+static const struct recipe_rule ternary_rules[] = {
+	{ ROLE_EMBED, WHEN_ALWAYS, "q4_k", "embedding" },
+	END,
+};
+static const struct recipe_rule mxfp4_moe_rules[] = {
+	{ ROLE_GATE, WHEN_EXPERTS, "mxfp4", "experts" },
+	{ ROLE_UP, WHEN_EXPERTS, "mxfp4", "experts" },
+	{ ROLE_DOWN, WHEN_EXPERTS, "mxfp4", "experts" },
+	END,
+};
 static const struct recipe_rule q4_0_rules[] = {
 	{ ROLE_DOWN, WHEN_FIRST_8TH_WITH_IMPORTANCE, "q4_1", sensitive },
 	END,
@@ -59,6 +122,18 @@ static const struct recipe_rule q5_0_rules[] = {
 };
 
 const struct recipe_row recipe_rows[] = {
+	{ "IQ1_S", "1.6 bits from a codebook, values and first layers 2.6", 24, "iq1_s", iq1_rules },
+	{ "IQ1_M", "1.75 bits from a codebook, values and first layers 2.6", 31, "iq1_m", iq1_rules },
+	{ "TQ1_0", "1.7 bits, for models trained with ternary weights", 36, "tq1_0", ternary_rules },
+	{ "TQ2_0", "2.1 bits, for models trained with ternary weights", 37, "tq2_0", ternary_rules },
+	{ "IQ2_XXS", "2.1 bits from a codebook, values and first layers 2.6", 19, "iq2_xxs", iq2_rules },
+	{ "IQ2_XS", "2.3 bits from a codebook, values and first layers 2.6", 20, "iq2_xs", iq2_rules },
+	{ "IQ2_S", "2.3 bits from a codebook, sensitive tensors 3.4", 28, "iq2_xs", iq2_s_rules },
+	{ "IQ2_M", "2.6 bits from a codebook, sensitive tensors 3.4", 29, "iq2_s", iq2_s_rules },
+	{ "IQ3_XXS", "3.1 bits from a codebook, queries and keys 2.6", 23, "iq3_xxs", iq3_xxs_rules },
+	{ "IQ3_XS", "3.1 or 3.4 bits from a codebook", 22, "iq3_s", iq3_xs_rules },
+	{ "IQ3_S", "3.4 bits from a codebook", 26, "iq3_s", iq3_s_rules },
+	{ "IQ3_M", "3.4 bits from a codebook, sensitive tensors 4.5", 27, "iq3_s", iq3_m_rules },
 	{ "Q2_K", "2.6 bits, values and down projections 3.4", 10, "q2_k", q2_k_rules },
 	{ "Q3_K_S", "3.4 bits everywhere", 11, "q3_k", NULL },
 	{ "Q3_K_M", "3.4 bits, sensitive tensors 4.5 or 5.5", 12, "q3_k", q3_k_m_rules },
@@ -74,6 +149,7 @@ const struct recipe_row recipe_rows[] = {
 	{ "Q5_K_S", "5.5 bits everywhere", 16, "q5_k", NULL },
 	{ "Q5_K_M", "5.5 bits, sensitive tensors 6.6", 17, "q5_k", k_m_rules },
 	{ "Q6_K", "6.6 bits: close to lossless", 18, "q6_k", NULL },
+	{ "MXFP4_MOE", "experts 4.25 bits as OCP MX, all else 8.5", 38, "q8_0", mxfp4_moe_rules },
 	{ "Q8_0", "8.5 bits: nearly lossless, fast", 7, "q8_0", NULL },
 	{ "F16", "half precision, vectors f32", 1, "f16", NULL },
 	{ "BF16", "bfloat16, vectors f32", 32, "bf16", NULL },
@@ -91,7 +167,8 @@ static const struct { const char *name, *codec; bool activations; } codec_aliase
 static const struct { const char *codec; int type; } pure_types[] = {
 	{ "f32", 0 }, { "f16", 1 }, { "q4_0", 2 }, { "q4_1", 3 }, { "q8_0", 7 }, { "q5_0", 8 }, { "q5_1", 9 }, { "q2_k", 10 },
 	{ "q3_k", 11 }, { "q4_k", 14 }, { "q5_k", 16 }, { "q6_k", 18 }, { "iq4_nl", 25 }, { "iq4_xs", 30 }, { "bf16", 32 },
-	{ "mxfp4", 38 },
+	{ "mxfp4", 38 }, { "nvfp4", 39 }, { "q1_0", 40 }, { "q2_0", 41 }, { "tq1_0", 36 }, { "tq2_0", 37 },
+	{ "iq2_xxs", 19 }, { "iq2_xs", 20 }, { "iq3_xxs", 23 }, { "iq1_s", 24 }, { "iq3_s", 26 }, { "iq2_s", 28 }, { "iq1_m", 31 },
 };
 
 struct override {
@@ -394,6 +471,10 @@ static bool layer_rule(enum recipe_when when, const struct recipe_query *q)
 	case WHEN_FIRST_8TH_WITH_IMPORTANCE: return q->has_importance && i < n / 8;
 	case WHEN_FIRST_8TH_WITHOUT_IMPORTANCE: return !q->has_importance && i < n / 8;
 	case WHEN_GQA_4: return q->config && q->config->kv_heads && q->config->heads / q->config->kv_heads >= 4;
+	case WHEN_SHARED: return layer_rule(WHEN_GQA_4, q) || (q->config && q->config->experts >= 4);
+	case WHEN_MIDDLE: return i >= n / 8 && i < 7 * (uint64_t)n / 8;
+	case WHEN_WITHOUT_IMPORTANCE: return !q->has_importance;
+	case WHEN_EXPERTS: return q->role < ROLE_COUNT && role_rows[q->role].per_expert;
 	}
 	return false;
 }
@@ -433,17 +514,24 @@ bool recipe_is_float(const struct recipe *r)
 
 const char *recipe_head(const struct codec *c)
 {
+	/* llama.cpp: one step lower under the codebooks of up to three bits */
+	if (c->together && strcmp(c->name, "iq3_s"))
+		return "q5_k";
 	return !codec_quantizes(c) ? c->name : c->bits >= 8 ? "q8_0" : "q6_k";
 }
 
 /* llama.cpp, of mixtures of eight (Mixtral): what all experts share is small beside them. */
 static const char *of_eight(const struct recipe *r, enum role role)
 {
-	static const char *const output[] = { "Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_NL", "IQ4_XS", "Q4_K_S", "Q4_K_M" };
-	if (!codec_quantizes(r->codec))
+	static const char *const output[] = { "Q2_K", "Q3_K_S", "Q3_K_M", "IQ3_XXS", "IQ3_XS", "IQ3_S", "IQ3_M", "IQ4_NL", "IQ4_XS", "Q4_K_S",
+					      "Q4_K_M" };
+	bool two_bits = r->codec->together && r->codec->bits < 4;
+	if (!codec_quantizes(r->codec) || !strcmp(r->row->name, "MXFP4_MOE"))
 		return NULL;
 	if (role == ROLE_V || role == ROLE_K)
-		return "q8_0";
+		return two_bits ? "q4_k" : "q8_0";
+	if (role == ROLE_O && two_bits)
+		return "q5_k";
 	for (size_t i = 0; role == ROLE_O && i < sizeof output / sizeof *output; i++)
 		if (!strcmp(r->row->name, output[i]))
 			return "q5_k";

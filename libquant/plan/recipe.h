@@ -34,6 +34,10 @@ enum recipe_when {
 	WHEN_FIRST_8TH,      /* i < n / 8 */
 	WHEN_FIRST_8TH_WITH_IMPORTANCE, WHEN_FIRST_8TH_WITHOUT_IMPORTANCE,
 	WHEN_GQA_4,          /* four or more query heads share a key-value head */
+	WHEN_SHARED,         /* that, or four experts or more share the layer's attention */
+	WHEN_MIDDLE,         /* n / 8 <= i < 7 n / 8 */
+	WHEN_WITHOUT_IMPORTANCE,
+	WHEN_EXPERTS,
 };
 
 struct recipe_rule {
