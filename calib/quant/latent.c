@@ -120,6 +120,15 @@ static void block_of(const struct sweep *s, size_t r, size_t at, size_t len, str
 	l->codec->store(l->codec, p, len);
 }
 
+/* The codes of latents, which are in units of levels; n ends with a sub-block or is less. */
+static void round_levels(const struct codec *c, const float *u, size_t n, uint8_t *codes)
+{
+	for (size_t i = 0; i < n && c->together; i += c->together)
+		c->round(c, &(struct code_target){ 1, 0, u + i, NULL }, codes + i);
+	if (!c->together)
+		codec_round_run(c, 1, 0, u, n, codes);
+}
+
 /* Latents to the layer's weights; latents that left the grid come back to its end. */
 static void round_rows(void *arg, size_t item, int worker)
 {
@@ -151,7 +160,7 @@ static void round_rows(void *arg, size_t item, int worker)
 		for (size_t at = 0, len; at < l->n; at += len) {
 			size_t k = at / l->sub, end = (k + 1) * l->sub < l->n ? (k + 1) * l->sub : l->n;
 			len = end - at < sizeof codes ? end - at : sizeof codes;
-			codec_round_run(c, 1, 0, u + at, len, codes);
+			round_levels(c, u + at, len, codes);
 			for (size_t i = 0; i < len; i++)
 				value[at + i] = codec_value(c, l->scale[r * l->subs + k], l->offset[r * l->subs + k], codes[i]);
 		}
@@ -218,7 +227,7 @@ static void pack_rows(void *arg, size_t item, int worker)
 	for (size_t r = item * ROWS; r < row_end(l, item); r++) {
 		const uint8_t *src = l->bytes + r * row_bytes;
 		uint8_t *dst = s->bytes + r * row_bytes;
-		codec_round_run(c, 1, 0, s->u + r * l->n, l->n, codes);
+		round_levels(c, s->u + r * l->n, l->n, codes);
 		for (size_t at = 0, len; at < l->n; at += len) {
 			struct block_params p;
 			len = codec_block_len(c, at, l->n);

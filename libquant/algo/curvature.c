@@ -35,7 +35,26 @@ static int choose_order(struct curvature *c, const double *hessian, struct err *
 	return ERR_OK;
 }
 
-/* The upper Cholesky factor of inverse(H) in `order` for a damped H; nonzero when H is not positive definite. */
+/*
+ * The upper Cholesky factor of the inverse of what is in work, channels in their order: P = U^T U with U upper. U^T is P's
+ * lower factor, so U[i][j] = L[j][i]. Nonzero when work is not positive definite.
+ */
+static int factor_inverse(struct curvature *c, double *work)
+{
+	size_t n = c->n;
+	if (blas_cholesky(n, work, n) || blas_cholesky_inverse(n, work, n) || blas_cholesky(n, work, n))
+		return 1;
+	for (size_t i = 0; i < n; i++) {
+		memset(c->u + i * n, 0, i * sizeof(float));
+		for (size_t j = i; j < n; j++)
+			c->u[i * n + j] = (float)work[j * n + i];
+		if (!(c->u[i * n + i] > 0) || !isfinite(c->u[i * n + i]))
+			return 1;
+	}
+	return 0;
+}
+
+/* Of a damped H, in `order`. */
 static int factor(struct curvature *c, const double *hessian, double *work, double extra)
 {
 	size_t n = c->n;
@@ -46,21 +65,7 @@ static int factor(struct curvature *c, const double *hessian, double *work, doub
 		/* a channel that never fires must not make H singular; any positive value leaves the others alone */
 		work[i * n + i] += extra + (row[c->order[i]] == 0 ? 1.0 : 0.0);
 	}
-	if (blas_cholesky(n, work, n) || blas_cholesky_inverse(n, work, n))
-		return 1;
-	/*
-	 * The inverse P = U^T U with U upper: U^T is P's lower factor, so U[i][j] = L[j][i].
-	 */
-	if (blas_cholesky(n, work, n))
-		return 1;
-	for (size_t i = 0; i < n; i++) {
-		memset(c->u + i * n, 0, i * sizeof(float));
-		for (size_t j = i; j < n; j++)
-			c->u[i * n + j] = (float)work[j * n + i];
-		if (!(c->u[i * n + i] > 0) || !isfinite(c->u[i * n + i]))
-			return 1;
-	}
-	return 0;
+	return factor_inverse(c, work);
 }
 
 /* Damping in multiples of the mean diagonal beyond which the moments say nothing any more. */
@@ -148,4 +153,43 @@ void curvature_free(struct curvature *c)
 	free(c->u);
 	free(c->order);
 	free(c);
+}
+
+struct grouping {
+	struct curvature *c;
+	double *work;
+	int rc;
+};
+
+/* As damp_and_factor: a loop of one item. */
+static void factor_groups(void *arg, size_t item, int worker)
+{
+	(void)item;
+	(void)worker;
+	struct grouping *g = arg;
+	g->rc = factor_inverse(g->c, g->work);
+}
+
+int curvature_group(struct curvature *c, size_t together, struct err *e)
+{
+	size_t n = c->n, groups = n / together;
+	struct ranked *r = calloc(groups, sizeof *r);
+	struct grouping g = { c, malloc(n * n * sizeof(double)), 0 };
+	if (r && g.work) {
+		for (size_t i = 0; i < groups; i++) {
+			r[i].channel = (uint32_t)(i * together);
+			for (size_t k = i * together; k < (i + 1) * together; k++)
+				r[i].diagonal += (double)c->h[k * n + k];
+		}
+		qsort(r, groups, sizeof *r, by_diagonal);
+		for (size_t i = 0; i < n; i++)
+			c->order[i] = r[i / together].channel + (uint32_t)(i % together);
+		for (size_t i = 0; i < n * n; i++)
+			g.work[i] = (double)c->h[(size_t)c->order[i / n] * n + c->order[i % n]];
+		thread_for(1, factor_groups, &g);
+	}
+	int rc = !r || !g.work ? err_nomem(e) : g.rc ? err_set(e, ERR_INPUT, "second moments are not positive semidefinite") : ERR_OK;
+	free(r);
+	free(g.work);
+	return rc;
 }

@@ -26,5 +26,10 @@ struct curvature {
  */
 int curvature_new(const double *hessian, size_t n, double damping, struct curvature **out, struct err *e);
 void curvature_free(struct curvature *c);
+/*
+ * Fills u and order (both the caller's) anew from h: `together` neighbours follow one another, groups with the largest
+ * moments first. ERR_INPUT when h is not positive definite, which that of a curvature is.
+ */
+int curvature_group(struct curvature *c, size_t together, struct err *e);
 
 #endif

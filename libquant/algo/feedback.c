@@ -26,6 +26,7 @@ struct chunk {
 	float *e;      /* (w - q) H */
 	float *step;   /* [rows, BATCH or TILE] errors fed back, or changes made */
 	float *move, *hmove; /* [n] of one block */
+	float *diagonal; /* [n] of H */
 	uint8_t *codes, *trial;
 	struct block_params *p; /* [rows, blocks] */
 };
@@ -38,6 +39,7 @@ static void chunk_free(struct chunk *k)
 	free(k->step);
 	free(k->move);
 	free(k->hmove);
+	free(k->diagonal);
 	free(k->codes);
 	free(k->trial);
 	free(k->p);
@@ -54,10 +56,13 @@ static int chunk_init(struct chunk *k, const struct feedback_job *job, size_t fi
 	k->step = malloc(rows * TILE * sizeof(float));
 	k->move = malloc(n * sizeof(float));
 	k->hmove = malloc(n * sizeof(float));
+	k->diagonal = malloc(n * sizeof(float));
+	for (size_t i = 0; k->diagonal && i < n; i++)
+		k->diagonal[i] = k->c->h[i * n + i];
 	k->codes = malloc(rows * n);
 	k->trial = malloc(n);
 	k->p = calloc(rows * k->blocks, sizeof *k->p);
-	if (k->x && k->q && k->e && k->step && k->move && k->hmove && k->codes && k->trial && k->p)
+	if (k->x && k->q && k->e && k->step && k->move && k->hmove && k->diagonal && k->codes && k->trial && k->p)
 		return ERR_OK;
 	chunk_free(k);
 	return ERR_NOMEM;
@@ -70,17 +75,10 @@ static size_t block_len(const struct chunk *k, size_t b)
 
 /* ---- 1. parameters */
 
-static int fit_blocks(struct chunk *k)
+static void fit_blocks(struct chunk *k)
 {
-	float *weight = malloc(k->n * sizeof *weight);
-	if (!weight)
-		return ERR_NOMEM;
-	for (size_t i = 0; i < k->n; i++)
-		weight[i] = k->c->h[i * k->n + i];
 	for (size_t r = 0; r < k->rows; r++)
-		codec_fit_row(k->job->codec, k->w + r * k->n, weight, k->n, &k->p[r * k->blocks]);
-	free(weight);
-	return ERR_OK;
+		codec_fit_row(k->job->codec, k->w + r * k->n, k->diagonal, k->n, &k->p[r * k->blocks]);
 }
 
 /* ---- 2. rounding with feedback */
@@ -105,6 +103,117 @@ static void round_batch(struct chunk *k, size_t from, size_t to)
 	}
 }
 
+/* Codes that hang together (codec->together), which are next to each other in `order` as well. */
+enum { MOST_TOGETHER = 8 };
+
+struct metric {
+	float m[MOST_TOGETHER][MOST_TOGETHER], diagonal[MOST_TOGETHER];
+};
+
+/*
+ * What an error in these columns costs after the columns to come have taken over what they can: the inverse of
+ * U^T U of their own triangle of U.
+ */
+static void metric_of(const struct chunk *k, size_t t, struct metric *m)
+{
+	double inv[MOST_TOGETHER][MOST_TOGETHER] = { { 0 } };
+	const float *u = k->c->u + t * k->n + t;
+	size_t g = k->job->codec->together;
+	for (size_t j = 0; j < g; j++)
+		for (size_t i = j + 1; i-- > 0;) {
+			double sum = i == j;
+			for (size_t l = i + 1; l <= j; l++)
+				sum -= (double)u[i * k->n + l] * inv[l][j];
+			inv[i][j] = sum / (double)u[i * k->n + i];
+		}
+	for (size_t i = 0; i < g; i++)
+		for (size_t j = 0; j < g; j++) {
+			double sum = 0;
+			for (size_t l = 0; l < g; l++)
+				sum += inv[i][l] * inv[j][l];
+			m->m[i][j] = (float)sum;
+		}
+	for (size_t i = 0; i < g; i++)
+		m->diagonal[i] = m->m[i][i];
+}
+
+struct group {
+	float scale, offset;
+	const float *x;
+	float q[MOST_TOGETHER];
+	uint8_t codes[MOST_TOGETHER];
+	float pull[MOST_TOGETHER]; /* half the gradient by q, negative: (x - q) M */
+	float error;               /* (x - q) M (x - q) */
+};
+
+/* The entry nearest to `target` by the metric's diagonal, and what it costs. */
+static void group_at(const struct chunk *k, const struct metric *m, const float *target, struct group *out)
+{
+	const struct codec *c = k->job->codec;
+	struct code_target t = { out->scale, out->offset, target, m->diagonal };
+	c->round(c, &t, out->codes);
+	out->error = 0;
+	for (size_t i = 0; i < c->together; i++)
+		out->q[i] = codec_value(c, out->scale, out->offset, out->codes[i]);
+	for (size_t i = 0; i < c->together; i++) {
+		out->pull[i] = 0;
+		for (size_t j = 0; j < c->together; j++)
+			out->pull[i] += m->m[i][j] * (out->x[j] - out->q[j]);
+		out->error += out->pull[i] * (out->x[i] - out->q[i]);
+	}
+}
+
+/* The diagonal's nearest entry, and from there downhill: steps that the whole metric asks for, rounded again. */
+static void group_round(const struct chunk *k, const struct metric *m, struct group *best)
+{
+	static const float eager[] = { 1, 0.6f, 0.35f };
+	group_at(k, m, best->x, best);
+	for (int moves = 0, tried = 0; moves < 4 && tried < 3; tried++) {
+		float target[MOST_TOGETHER];
+		struct group next = *best;
+		for (size_t i = 0; i < k->job->codec->together; i++)
+			target[i] = best->q[i] + eager[tried] * best->pull[i] / m->diagonal[i];
+		group_at(k, m, target, &next);
+		if (next.error < best->error) {
+			*best = next;
+			moves++;
+			tried = -1;
+		}
+	}
+}
+
+/* The columns t .. t + together of one row, and the error carried on to those up to `to`. */
+static void feed_group(struct chunk *k, const struct metric *m, size_t r, size_t t, float *step, size_t to)
+{
+	const struct codec *codec = k->job->codec;
+	size_t g = codec->together, j = k->c->order[t], b = j / k->block, sub = j % k->block / codec->sub;
+	const struct block_params *p = &k->p[r * k->blocks + b];
+	float *x = k->x + r * k->n;
+	struct group best = { .scale = p->scale[sub], .offset = p->offset[sub], .x = x + t };
+	group_round(k, m, &best);
+	for (size_t i = 0; i < g; i++) {
+		const float *u = k->c->u + (t + i) * k->n;
+		float err = x[t + i] - best.q[i];
+		for (size_t l = 0; l < i; l++)
+			err -= step[l] * k->c->u[(t + l) * k->n + t + i];
+		step[i] = err / u[t + i];
+		k->codes[r * k->n + j + i] = best.codes[i];
+		k->q[r * k->n + j + i] = best.q[i];
+	}
+	for (size_t i = 0; i < g; i++)
+		kernels()->axpy(x + t + g, -step[i], k->c->u + (t + i) * k->n + t + g, to - t - g);
+}
+
+static void round_groups(struct chunk *k, size_t from, size_t to)
+{
+	struct metric m;
+	for (size_t t = from; t < to; t += k->job->codec->together) {
+		metric_of(k, t, &m);
+		for (size_t r = 0; r < k->rows; r++)
+			feed_group(k, &m, r, t, k->step + r * TILE + t - from, to);
+	}
+}
+
 static void round_all(struct chunk *k)
 {
 	for (size_t r = 0; r < k->rows; r++)
@@ -112,7 +221,7 @@ static void round_all(struct chunk *k)
 			k->x[r * k->n + t] = k->w[r * k->n + k->c->order[t]];
 	for (size_t from = 0; from < k->n; from += BATCH) {
 		size_t to = from + BATCH < k->n ? from + BATCH : k->n;
-		round_batch(k, from, to);
+		(k->job->codec->together ? round_groups : round_batch)(k, from, to);
 		if (to < k->n)
 			product_gemm(false, false, k->rows, k->n - to, to - from, -1, k->step, TILE, k->c->u + from * k->n + to, k->n, 1,
 				  k->x + to, k->n);
@@ -160,10 +269,11 @@ static bool try_params(struct chunk *k, const struct tile *t, size_t a, size_t l
 	size_t sub_len = codec_sub_len(codec, len);
 	float *q = k->q + r * k->n + a;
 	double linear = 0;
+	for (size_t i = 0; i < len; i++)
+		k->hmove[i] = q[i] + e[i] / k->diagonal[a + i];
+	codec_round_block(codec, next, k->hmove, k->diagonal + a, len, k->trial);
 	for (size_t i = 0; i < len; i++) {
 		size_t s = i / sub_len;
-		float target = q[i] + e[i] / k->c->h[(a + i) * k->n + a + i];
-		k->trial[i] = codec_round(codec, next->scale[s], next->offset[s], target);
 		k->move[i] = codec_value(codec, next->scale[s], next->offset[s], k->trial[i]) - q[i];
 		linear += (double)k->move[i] * e[i];
 	}
@@ -239,6 +349,39 @@ static void refine_params(struct chunk *k, const struct tile *t, size_t b)
 	}
 }
 
+/* Every group of codes that hang together takes a step downhill, a full one or a part of it, if it helps. */
+static void refine_groups(struct chunk *k, const struct tile *t)
+{
+	static const float eager[] = { 1, 0.6f, 0.35f };
+	const struct codec *codec = k->job->codec;
+	size_t g = codec->together;
+	for (size_t i = 0; i < t->len; i += g)
+		for (size_t tried = 0; tried < sizeof eager / sizeof *eager; tried++) {
+			size_t j = t->at + i, b = j / k->block, sub = j % k->block / codec->sub;
+			const struct block_params *p = &k->p[t->row * k->blocks + b];
+			float *q = k->q + t->row * k->n + j, target[MOST_TOGETHER];
+			struct code_target aim = { p->scale[sub], p->offset[sub], target, k->diagonal + j };
+			double linear = 0;
+			for (size_t l = 0; l < g; l++)
+				target[l] = q[l] + eager[tried] * t->e[i + l] / k->diagonal[j + l];
+			codec->round(codec, &aim, k->trial);
+			for (size_t l = 0; l < g; l++) {
+				k->move[l] = codec_value(codec, p->scale[sub], p->offset[sub], k->trial[l]) - q[l];
+				linear += (double)k->move[l] * (double)t->e[i + l];
+			}
+			if (!isfinite(linear) || !(quadratic(k, j, g) < 2 * linear))
+				continue;
+			for (size_t l = 0; l < g; l++) {
+				if (k->move[l] != 0)
+					kernels()->axpy(t->e, -k->move[l], k->c->h + (j + l) * k->n + t->at, t->len);
+				q[l] += k->move[l];
+				t->step[i + l] += k->move[l];
+			}
+			memcpy(k->codes + t->row * k->n + j, k->trial, g);
+			break;
+		}
+}
+
 /* Every code of the tile moves to its best value, the others held. */
 static void refine_codes(struct chunk *k, const struct tile *t)
 {
@@ -270,7 +413,7 @@ static void sweep(struct chunk *k)
 			if (tiled)
 				for (size_t b = a / k->block; b < k->blocks && b * k->block < a + len; b++)
 					refine_params(k, &t, b);
-			refine_codes(k, &t);
+			(k->job->codec->together ? refine_groups : refine_codes)(k, &t);
 		}
 		/* the tile's own gradient is up to date; the columns on both sides are not */
 		if (a)
@@ -309,14 +452,14 @@ static void pack_row(const struct chunk *k, size_t r, uint8_t *dst)
 	}
 }
 
-static void finish(struct work *w, struct chunk *k, size_t first, const float *weight)
+static void finish(struct work *w, struct chunk *k, size_t first)
 {
 	const struct codec *codec = k->job->codec;
 	size_t bytes = (size_t)codec_row_bytes(codec, k->n);
 	uint8_t *dst = w->job->dst + first * bytes;
 	row_objectives(k, w->after + first);
 	for (size_t r = 0; r < k->rows; r++) {
-		struct row_job row = { k->w + r * k->n, weight, k->n, FIT_SEARCH };
+		struct row_job row = { k->w + r * k->n, k->diagonal, k->n, FIT_SEARCH };
 		codec_encode_row(codec, &row, k->trial, dst + r * bytes);
 		codec->decode(codec, dst + r * bytes, k->q + r * k->n, k->n);
 	}
@@ -333,37 +476,25 @@ static void one_chunk(void *arg, size_t item, int worker)
 {
 	(void)worker;
 	struct work *w = arg;
-	size_t first = item * CHUNK, rows = w->job->rows - first < CHUNK ? w->job->rows - first : CHUNK, n = w->job->curvature->n;
+	size_t first = item * CHUNK, rows = w->job->rows - first < CHUNK ? w->job->rows - first : CHUNK;
 	struct chunk k;
-	float *weight = malloc(n * sizeof *weight);
-	if (!weight || chunk_init(&k, w->job, first, rows)) {
+	if (chunk_init(&k, w->job, first, rows)) {
 		atomic_store(&w->failed, 1);
-		free(weight);
 		return;
 	}
-	for (size_t i = 0; i < n; i++)
-		weight[i] = k.c->h[i * n + i];
-	if (fit_blocks(&k))
-		atomic_store(&w->failed, 1);
-	else {
-		round_all(&k);
-		if (w->job->sweeps)
-			gradient(&k);
-		for (int s = 0; s < w->job->sweeps; s++)
-			sweep(&k);
-		finish(w, &k, first, weight);
-	}
+	fit_blocks(&k);
+	round_all(&k);
+	if (w->job->sweeps)
+		gradient(&k);
+	for (int s = 0; s < w->job->sweeps; s++)
+		sweep(&k);
+	finish(w, &k, first);
 	chunk_free(&k);
-	free(weight);
 }
 
-int feedback_quantize(struct feedback_job *job, struct err *e)
+static int quantize_rows(struct feedback_job *job, struct err *e)
 {
 	struct work w = { .job = job };
-	if (!codec_quantizes(job->codec))
-		return err_set(e, ERR_UNSUPPORTED, "codec %s has no grid to round to", job->codec->name);
-	if (!codec_row_bytes(job->codec, job->curvature->n))
-		return err_set(e, ERR_UNSUPPORTED, "codec %s cannot hold rows of %zu", job->codec->name, job->curvature->n);
 	w.before = calloc(job->rows, sizeof(double));
 	w.after = calloc(job->rows, sizeof(double));
 	if (!w.before || !w.after)
@@ -378,6 +509,30 @@ int feedback_quantize(struct feedback_job *job, struct err *e)
 	}
 	free(w.before);
 	free(w.after);
+	return rc;
+}
+
+int feedback_quantize(struct feedback_job *job, struct err *e)
+{
+	size_t n = job->curvature->n, together = job->codec->together;
+	if (!codec_quantizes(job->codec))
+		return err_set(e, ERR_UNSUPPORTED, "codec %s has no grid to round to", job->codec->name);
+	if (!codec_row_bytes(job->codec, n))
+		return err_set(e, ERR_UNSUPPORTED, "codec %s cannot hold rows of %zu", job->codec->name, n);
+	if (!together)
+		return quantize_rows(job, e);
+	struct curvature grouped = *job->curvature;
+	struct feedback_job own = *job;
+	grouped.u = malloc(n * n * sizeof *grouped.u);
+	grouped.order = malloc(n * sizeof *grouped.order);
+	own.curvature = &grouped;
+	int rc = grouped.u && grouped.order ? curvature_group(&grouped, together, e) : err_nomem(e);
+	if (!rc)
+		rc = quantize_rows(&own, e);
+	job->before = own.before;
+	job->after = own.after;
+	free(grouped.u);
+	free(grouped.order);
 	return rc;
 }
 

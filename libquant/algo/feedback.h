@@ -7,7 +7,8 @@
  *    curvature's diagonal.
  * 2. Columns are rounded one after the other, largest curvature first, and what
  *    each rounding loses is taken over by the columns still to come (GPTQ, Frantar
- *    et al. 2022, arXiv 2210.17323), in lazy batches.
+ *    et al. 2022, arXiv 2210.17323), in lazy batches. Codes that hang together (codebooks) are rounded as one, by what
+ *    their errors cost together, and hand on the errors of all (block LDLQ, arXiv 2402.04396).
  * 3. Sweeps of coordinate descent on the true objective (w - q) H (w - q)^T: per
  *    block the scales and offsets are refitted to the codes and stored as the
  *    format can hold them, then every code moves to its best value (QuantEase,
