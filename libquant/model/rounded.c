@@ -12,7 +12,7 @@ enum rounding { ROUND_NOT, ROUND_F16, ROUND_BF16, ROUND_32, ROUND_256, ROUNDINGS
 static enum rounding rounding_of(const struct weight *w)
 {
 	const struct codec *c = w->tensor->codec;
-	if (c->kind == CODEC_BLOCK)
+	if (c->kind == CODEC_BLOCK && kernels()->block[c->kernel].product) /* the others are multiplied as floats */
 		return c->block == 32 ? ROUND_32 : ROUND_256;
 	return !strcmp(c->name, "f16") ? ROUND_F16 : !strcmp(c->name, "bf16") ? ROUND_BF16 : ROUND_NOT;
 }
