@@ -62,7 +62,7 @@ struct command {
 };
 /* One per cmd/<name>.c. To add a command: its file, a line here, and a row in commands.c. */
 extern const struct command inspect_command, convert_command, quantize_command, verify_command;
-extern const struct command generate_command, tokenize_command, calibrate_command, compare_command, fold_command, help_command;
+extern const struct command generate_command, tokenize_command, calibrate_command, compare_command, fold_command, doctor_command, help_command;
 
 extern const struct command *const command_rows[];
 extern const unsigned command_row_count;

@@ -13,6 +13,7 @@ const struct command *const command_rows[] = {
 	&compare_command,
 	&generate_command,
 	&tokenize_command,
+	&doctor_command,
 	&help_command,
 };
 const unsigned command_row_count = sizeof command_rows / sizeof *command_rows;

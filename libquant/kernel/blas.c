@@ -1,5 +1,6 @@
 #include "kernel/blas.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -126,6 +127,11 @@ void blas_set_threads(int n)
 	n = 1;
 #endif
 	openblas_set_num_threads(n < 1 ? 1 : n);
+}
+
+void blas_describe(char *out, size_t size)
+{
+	snprintf(out, size, "%s for %s", openblas_get_config(), openblas_get_corename());
 }
 
 const char *blas_better_core(void)

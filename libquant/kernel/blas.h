@@ -28,6 +28,8 @@ int blas_eigen(size_t n, double *a, size_t lda, double *w);
 int blas_svd(size_t m, size_t n, double *a, double *u, double *s, double *vt);
 /* Threads that a product outside thread_for may use. */
 void blas_set_threads(int n);
+/* Its version and how it was built, and the processor that it works for. */
+void blas_describe(char *out, size_t size);
 /*
  * The name of the processor that OpenBLAS should be told to work for (OPENBLAS_CORETYPE): one newer than itself it does not
  * know, and then computes as for one of 2004. NULL: it knows the machine's own.

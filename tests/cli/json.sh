@@ -46,6 +46,9 @@ run generate generate "$DEMO" "One day" --tokens 4
 schema_is quire-generate/1 "$T/generate"
 run tokenize tokenize "$DEMO" "One day" --pieces
 schema_is quire-tokenize/1 "$T/tokenize"
+QUIRE_CPU=scalar,sgemm run doctor doctor
+schema_is quire-doctor/1 "$T/doctor"
+is "doctor names the rows in use" "$(grep -o '"kernels":"[a-z]*","products":"[a-z]*"' "$T/doctor")" '"kernels":"scalar","products":"sgemm"'
 judge="--data $DEMO.eval.txt --ctx 64 --chunks 10"
 run against verify "$T/q.quire" --against "$DEMO" $judge --kl-by-position --draft-length 1..2 --copy-test --check-decode --noise --attribute layers \
 	--kv-cache f16 --max-kl 1 --max-ppl 1e6
