@@ -216,8 +216,7 @@ void compare_json(const struct compare *c, struct strbuf *out)
 		jw_string(&w, "stats", c->o->stats);
 	jw_string(&w, "protocol", c->o->protocol);
 	jw_uint(&w, "ctx", c->w.ctx);
-	if (c->o->as)
-		jw_string(&w, "as", c->o->as);
+	jw_string(&w, "as", c->o->as ? c->o->as : "exact");
 	jw_uint(&w, "chunks", c->w.count);
 	jw_uint(&w, "tokens", c->w.count * windows_scored(&c->w));
 	jw_double(&w, "confidence", c->o->confidence);
