@@ -3,10 +3,9 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
+#include <pthread.h>
 #ifdef _OPENMP
 #include <omp.h>
-#else
-#include <pthread.h>
 #endif
 
 static int workers; /* 0: not set yet */
@@ -101,3 +100,15 @@ void thread_for(size_t count, void (*fn)(void *, size_t, int), void *arg)
 		pthread_join(w[i].thread, NULL);
 }
 #endif
+
+static pthread_mutex_t once = PTHREAD_MUTEX_INITIALIZER;
+
+void thread_lock(void)
+{
+	pthread_mutex_lock(&once);
+}
+
+void thread_unlock(void)
+{
+	pthread_mutex_unlock(&once);
+}

@@ -20,4 +20,8 @@ int thread_count(void);
  */
 void thread_for(size_t count, void (*fn)(void *arg, size_t item, int worker), void *arg);
 
+/* Around what is made once for the whole process, when it is first needed. Not nested. */
+void thread_lock(void);
+void thread_unlock(void);
+
 #endif

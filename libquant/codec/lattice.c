@@ -1,9 +1,9 @@
 #include "codec/lattice.h"
 
 #include <math.h>
-#include <pthread.h>
 #include <stdatomic.h>
 
+#include "base/thread.h"
 #include "codec/gather.h"
 #include "tensor/half.h"
 
@@ -18,11 +18,10 @@ enum { TABLE_ROOM = 8 * (256 + 512 + 1024 + 2048) + 4 * (256 + 512) };
 
 /* Filled once, each part when it is first needed. */
 static struct {
-	pthread_mutex_t lock;
 	_Alignas(64) float room[TABLE_ROOM];
 	size_t used;
 	_Atomic(const float *) table[LATTICE_TABLES];
-} books = { .lock = PTHREAD_MUTEX_INITIALIZER };
+} books;
 
 static unsigned field_of(const struct lattice *l, unsigned index, int k)
 {
@@ -31,7 +30,7 @@ static unsigned field_of(const struct lattice *l, unsigned index, int k)
 
 static const float *make_table(const struct lattice *l)
 {
-	pthread_mutex_lock(&books.lock);
+	thread_lock();
 	const float *found = atomic_load(&books.table[l->table]);
 	if (!found) {
 		float *to = books.room + books.used;
@@ -41,7 +40,7 @@ static const float *make_table(const struct lattice *l)
 		books.used += (size_t)l->width * l->count;
 		atomic_store(&books.table[l->table], found = to);
 	}
-	pthread_mutex_unlock(&books.lock);
+	thread_unlock();
 	return found;
 }
 
