@@ -257,6 +257,18 @@ static int translate(struct checkpoint *c, const struct reader *r, const struct 
 	return 0;
 }
 
+/* What llama.cpp multiplies a matrix by, in a tensor beside it (of NVFP4): without it every weight would be a wrong one. */
+static bool is_factor(const struct reader *r, const char *name)
+{
+	char weight[128];
+	uint32_t layer;
+	size_t n = strlen(name), end = strlen(".scale");
+	if (!r->m.arch || n <= end || strcmp(name + n - end, ".scale"))
+		return false;
+	snprintf(weight, sizeof weight, "%.*s.weight", (int)(n - end), name);
+	return role_from_gguf(r->m.arch, weight, &layer) != ROLE_UNKNOWN;
+}
+
 static int list_tensors(struct checkpoint *c, struct reader *r, struct err *e)
 {
 	size_t count = 0, at = 0;
@@ -278,6 +290,9 @@ static int list_tensors(struct checkpoint *c, struct reader *r, struct err *e)
 			/* becomes rope_scaling in config.json */
 			if (r->m.arch && gguf_rope_tensor(g->name))
 				continue;
+			if (is_factor(r, g->name))
+				return err_set(e, ERR_UNSUPPORTED, "tensor '%s' is a factor of the weights beside it, which is not read; convert the "
+					       "checkpoint that the file was made from", g->name);
 			uint32_t experts = experts_in(r, g), k = 0, layer;
 			const struct stored *s = holds_parts(r, g, &layer);
 			uint64_t offset = 0;

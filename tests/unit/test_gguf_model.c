@@ -543,6 +543,8 @@ static void refuses_broken_models(void **state)
 	struct config config;
 	tiny_write(path, &(struct tiny){ .arch = "llama", .pre = "qwen2", .heads = 3 });
 	expect(path, ERR_INPUT, "rows are not 3 heads");
+	tiny_write(path, &(struct tiny){ .arch = "llama", .pre = "qwen2", .factor = true });
+	expect(path, ERR_UNSUPPORTED, "'blk.0.attn_q.scale' is a factor of the weights beside it");
 	tiny_write(path, &(struct tiny){ .arch = "unheard-of", .pre = "qwen2" });
 	c = open_ok(path);
 	assert_non_null(source_find(c->source, "blk.0.attn_q.weight"));

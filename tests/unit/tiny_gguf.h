@@ -11,7 +11,7 @@
 struct tiny {
 	const char *arch, *pre, *skip;  /* skip: a tensor to leave out */
 	const float *divisors;          /* [4] rope_freqs.weight */
-	bool biases, head;
+	bool biases, head, factor;      /* factor: of blk.0.attn_q.weight */
 	uint32_t heads, kv_heads, split_no, splits;
 	void (*extra)(struct gguf_writer *w);
 };
@@ -79,7 +79,7 @@ static inline void tiny_write(const char *path, const struct tiny *t)
 		{ "blk.0.attn_q.bias", 0, 16, true }, { "blk.0.attn_k.bias", 0, 8, true }, { "blk.0.attn_v.bias", 0, 8, true },
 		{ "blk.0.ffn_norm.weight", 0, 16, false }, { "blk.0.ffn_gate.weight", 32, 16, false },
 		{ "blk.0.ffn_up.weight", 32, 16, false }, { "blk.0.ffn_down.weight", 16, 32, false },
-		{ "something.else", 2, 4, false },
+		{ "something.else", 2, 4, false }, { "blk.0.attn_q.scale", 0, 1, false },
 	};
 	enum { ROWS = sizeof rows / sizeof *rows };
 	struct gguf_writer w = { 0 };
@@ -97,8 +97,9 @@ static inline void tiny_write(const char *path, const struct tiny *t)
 		size_t start = b.len;
 		for (int i = 0; i < ROWS; i++) {
 			bool freqs = !strcmp(rows[i].name, "rope_freqs.weight"), head = !strcmp(rows[i].name, "output.weight");
+			bool factor = !strcmp(rows[i].name, "blk.0.attn_q.scale");
 			uint64_t dim[2] = { rows[i].rows, rows[i].cols }, at, n = dim[0] ? dim[0] * dim[1] : dim[1];
-			if ((freqs && !t->divisors) || (head && !t->head) || (rows[i].bias && !t->biases) ||
+			if ((freqs && !t->divisors) || (head && !t->head) || (factor && !t->factor) || (rows[i].bias && !t->biases) ||
 			    (t->skip && !strcmp(t->skip, rows[i].name)) || (t->splits && (i >= 10) != (t->split_no == 1)))
 				continue;
 			if (pass == 0) {
