@@ -22,7 +22,7 @@ enum { LEAST_TOKENS = 16384 };
 enum { WRITTEN_AT_ONCE = 32, HELD_OUT = 8, TELLING = 8 };
 /* With fewer tokens the codes need those that judge the training as well. */
 enum { ENOUGH_TOKENS = 32768 };
-/* Steps that the means are over, where there are eight times as many. */
+/* Steps that the means are over, or one in 32 of all: longer ones lag behind. */
 static const double MEAN_STEPS = 50;
 
 struct layer {
@@ -539,7 +539,7 @@ static int distill_on(struct distiller *d, const struct quant_job *job, struct d
 	size_t steps = steps_of_pass(d) * o->passes;
 	d->total = (uint64_t)(job->text->count + 2 * d->written + d->more + steps * batch_of(d)) * job->text->ctx;
 	d->shared = (struct latent_shared){ .steps = (int)steps, .rate = o->rate, .scale_rate = o->scale_rate,
-					    .follow = (float)(1 / fmin(MEAN_STEPS, 1 + (double)steps / 8)) };
+					    .follow = (float)(1 / fmin(MEAN_STEPS, 1 + (double)steps / 32)) };
 	*r = (struct distill_report){ 0 };
 	int rc = distiller_open(d, job, e);
 	if (!rc)
