@@ -88,6 +88,14 @@ void help_print(const struct command *c, struct strbuf *out);
 void help_man(const struct command *c, struct strbuf *out);
 void help_completion(struct strbuf *out);
 
+/* What `quire help` explains that is no command. */
+struct help_topic {
+	const char *name;
+	void (*print)(struct strbuf *out);
+};
+extern const struct help_topic help_topics[];
+extern const unsigned help_topic_count;
+
 /* `quire help schemes`; and names for the completion, with spaces between. */
 enum scheme_words { WORDS_SCHEMES, WORDS_CODECS, WORDS_ROLES /* "attn_v=" */ };
 void schemes_print(struct strbuf *out);

@@ -104,7 +104,7 @@ static void overview(struct strbuf *out)
 	for (unsigned i = 0; i < command_row_count; i++)
 		strbuf_printf(out, "  %-10s  %s\n", command_rows[i]->name, command_rows[i]->summary);
 	strbuf_puts(out, "\n'quire help COMMAND' or 'quire COMMAND -h' explains a command, 'quire help schemes' what to quantize to;\n"
-			 "'quire --version' tells the version. "
+			 "'quire help models', 'formats' and 'methods' list those. 'quire --version' tells the version.\n"
 			 "QUIRE_CPU=scalar|avx2|avx512|avx512vnni|neon|auto chooses the instruction set,\n"
 			 "QUIRE_CPU=sgemm|amx how matrices are multiplied, QUIRE_CPU=avx2,sgemm both.\n"
 			 "exit codes:");
@@ -282,9 +282,13 @@ void help_completion(struct strbuf *out)
 			if (o->letter)
 				strbuf_printf(out, " -%c", o->letter);
 		}
-		if (c == &help_command)
+		if (c == &help_command) {
+			strbuf_puts(out, "'; [[ $cur != -* ]] && words='");
+			for (unsigned j = 0; j < help_topic_count; j++)
+				strbuf_printf(out, "%s%s", j ? " " : "", help_topics[j].name);
 			for (unsigned j = 0; j < command_row_count; j++)
-				strbuf_printf(out, "%s%s", j ? " " : "'; [[ $cur != -* ]] && words='schemes ", command_rows[j]->name);
+				strbuf_printf(out, " %s", command_rows[j]->name);
+		}
 		strbuf_puts(out, "' ;;\n");
 	}
 	strbuf_puts(out, "\t\tesac\n\tfi\n"
@@ -309,12 +313,20 @@ static const struct option_row help_rows[] = {
 	{ "list", 0, OPT_FLAG, NULL, NULL, offsetof(struct help_options, list) }, /* names only, for make install */
 };
 
+static const struct help_topic *topic_find(const char *name)
+{
+	for (unsigned i = 0; i < help_topic_count; i++)
+		if (!strcmp(help_topics[i].name, name))
+			return &help_topics[i];
+	return NULL;
+}
+
 static int help_run(const void *options, const char *const *args, size_t count, struct err *e)
 {
 	const struct help_options *o = options;
-	bool schemes = count && !strcmp(args[0], "schemes");
-	const struct command *c = count && !schemes ? command_find(args[0]) : NULL;
-	if (count && !schemes && !c) {
+	const struct help_topic *topic = count ? topic_find(args[0]) : NULL;
+	const struct command *c = count && !topic ? command_find(args[0]) : NULL;
+	if (count && !topic && !c) {
 		const char *near = command_nearest(args[0]);
 		return err_set(e, ERR_USAGE, "unknown command '%.40s'%s%s%s", args[0], near ? "; did you mean '" : "; 'quire help' lists the commands",
 			       near ? near : "", near ? "'?" : "");
@@ -322,8 +334,8 @@ static int help_run(const void *options, const char *const *args, size_t count, 
 	if (o->completion && strcmp(o->completion, "bash"))
 		return err_set(e, ERR_USAGE, "--completion knows bash, not '%.40s'", o->completion);
 	struct strbuf text = { 0 };
-	if (schemes)
-		schemes_print(&text);
+	if (topic)
+		topic->print(&text);
 	else if (o->completion)
 		help_completion(&text);
 	else if (o->list)
@@ -341,10 +353,10 @@ static int help_run(const void *options, const char *const *args, size_t count, 
 const struct command help_command = {
 	.name = "help",
 	.summary = "explains the commands",
-	.synopsis = "[COMMAND | schemes]",
+	.synopsis = "[COMMAND | schemes | models | formats | methods]",
 	.description = "Lists the commands, or explains one of them: what it does, its options and an example; or lists the schemes and codecs "
-		       "to quantize to, with their bits per weight and what loads them.",
-	.example = "quire help inspect\nquire help schemes",
+		       "to quantize to, with their bits per weight and what loads them; families of models; formats; methods.",
+	.example = "quire help inspect\nquire help models",
 	.options = help_rows,
 	.option_count = sizeof help_rows / sizeof *help_rows,
 	.max_args = 1,

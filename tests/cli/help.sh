@@ -99,4 +99,12 @@ if command -v make >/dev/null 2>&1 && [ "$QUIRE" = "$ROOT/build/bin/quire" ]; th
 else
 	skip "make install: only for the plain build"
 fi
+# topics are walked from the tables
+succeeds "help models" "$QUIRE" help models
+is "help models: a line for each family" "$(grep -cE '^  [a-z0-9_]+ +[A-Za-z0-9]+ +[a-z0-9-]+$' "$T/out")" "$(grep -cE '^[[:space:]]F\(' libquant/model/family/family.h)"
+succeeds "help formats" "$QUIRE" help formats
+prints "help formats: who loads it" 'loaded by llama.cpp'
+succeeds "help methods" "$QUIRE" help methods
+prints "help methods: those of folds" '^  joint '
+exits 2 "help of nothing" "$QUIRE" help modls
 done_testing
