@@ -101,7 +101,7 @@ else
 fi
 # topics are walked from the tables
 succeeds "help models" "$QUIRE" help models
-is "help models: a line for each family" "$(grep -cE '^  [a-z0-9_]+ +[A-Za-z0-9]+ +[a-z0-9-]+$' "$T/out")" "$(grep -cE '^[[:space:]]F\(' libquant/model/family/family.h)"
+is "help models: a line for each family" "$(grep -cE '^  [a-z0-9_-]+ +[A-Za-z0-9]+ +[a-z0-9-]+$' "$T/out")" "$(grep -cE '^[[:space:]]F\(' libquant/model/family/family.h)"
 succeeds "help formats" "$QUIRE" help formats
 prints "help formats: who loads it" 'loaded by llama.cpp'
 succeeds "help methods" "$QUIRE" help methods
