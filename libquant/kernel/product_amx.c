@@ -193,8 +193,10 @@ ALWAYS void sum_steps(const struct split_block *b, bool two_left, bool two_right
 		}
 		l0 += SPLIT_TILE;
 		r0 += SPLIT_TILE;
-		l1 += two_left ? SPLIT_TILE : 0;
-		r1 += two_right ? SPLIT_TILE : 0;
+		if (two_left)
+			l1 += SPLIT_TILE;
+		if (two_right)
+			r1 += SPLIT_TILE;
 	}
 }
 
