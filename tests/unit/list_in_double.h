@@ -31,9 +31,9 @@ static inline void in_double_open(struct in_double *d, const struct tape_matrix 
 		d->x[v] = some(d->seqs * d->n * b->value[v].width, sizeof(double));
 	for (unsigned i = d->from; i < d->to; i++) {
 		const struct op *op = &b->op[i];
-		size_t size = b->value[op->in[0]].width * b->value[op->out].width * role_places(d->c, op->role);
 		if (op->kind != OP_LINEAR)
 			continue;
+		size_t size = b->value[op->in[0]].width * b->value[op->out].width * role_places(d->c, op->role);
 		d->w[op->role] = some(size, sizeof(double));
 		for (size_t k = 0; k < size; k++)
 			d->w[op->role][k] = (double)w[op->role].w[k];
