@@ -10,11 +10,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { LAYERS = 64 };
 
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct layer_config layer[LAYERS] = { { 0 } };
-	struct config c = { .layer = layer, .arch = arch_rows[0] };
+	struct config c = { .layer = layer, .arch = arch_rows[0], .hidden = 16, .heads = 4, .kv_heads = 4, .head_dim = 4, .ffn = 16 };
 	struct tensor_source empty = { 0 };
 	struct err e;
 	if (!size)
