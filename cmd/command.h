@@ -108,6 +108,8 @@ void schemes_words(enum scheme_words what, struct strbuf *out);
 void progress_start(const struct common *o, const char *what, const char *unit, uint64_t total);
 extern const struct progress terminal;
 void progress_end(void);
+/* Seconds of a clock that only goes forward. */
+double clock_seconds(void);
 /* For an interruption: if the file is there, it holds what was done, and how says how to go on. NULL: no longer. */
 void progress_keeps(const char *path, const char *how);
 const char *progress_kept(void); /* for a signal handler; NULL: no work has begun */

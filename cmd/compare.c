@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 #include "calib/judge/gate.h"
 #include "calib/run/text.h"
@@ -42,13 +41,6 @@ static const struct option_row rows[] = {
 	{ "chunks", 0, OPT_INT, "N", NULL, FIELD(chunks) }, /* an older spelling */
 	{ "force", 'f', OPT_FLAG, NULL, "overwrite files that are something else than earlier outputs", FIELD(force) },
 };
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static int check_target(const char *path, struct err *e)
 {
@@ -143,7 +135,7 @@ struct timing {
 static bool timed_step(void *arg, uint64_t done, uint64_t total)
 {
 	struct timing *t = arg;
-	double at = now();
+	double at = clock_seconds();
 	t->seconds[t->next] += at - t->last;
 	t->next = (t->next + 1) % t->count;
 	t->last = at;
@@ -154,7 +146,7 @@ static int timed_visit(void *arg, const struct eval_slice *s, struct err *e)
 {
 	struct timing *t = arg;
 	int rc = compare_visit(&t->arg, s, e);
-	t->last = now();
+	t->last = clock_seconds();
 	return rc;
 }
 
@@ -179,7 +171,7 @@ static int measure(struct compare *c, struct err *e)
 	struct model **models = calloc(c->count + 1, sizeof *models);
 	struct measurement **list = calloc(c->count + 1, sizeof *list);
 	struct variant **todo = calloc(c->count + 1, sizeof *todo);
-	double *seconds = calloc(c->count + 1, sizeof *seconds), start = now();
+	double *seconds = calloc(c->count + 1, sizeof *seconds), start = clock_seconds();
 	size_t n = 0;
 	int rc = models && list && todo && seconds ? ERR_OK : err_nomem(e);
 	for (size_t i = 0; i < c->count && !rc; i++) {
@@ -201,7 +193,7 @@ static int measure(struct compare *c, struct err *e)
 		struct timing t = { .seconds = seconds, .count = n + 1, .arg = { list, n, 0 } };
 		models[0] = c->reference.model;
 		progress_start(&c->o->common, "compare", "tokens", (uint64_t)c->w.count * c->w.ctx * (n + 1));
-		t.last = now();
+		t.last = clock_seconds();
 		rc = evaluate(&(struct evaluation){ .models = models, .count = n + 1, .windows = &c->w, .to = c->w.count, .visit = timed_visit,
 						    .arg = &t, .progress = &(struct progress){ timed_step, &t } }, e);
 		progress_end();
@@ -215,7 +207,7 @@ static int measure(struct compare *c, struct err *e)
 		if (!rc)
 			compare_goes_on(c);
 	}
-	c->seconds = now() - start;
+	c->seconds = clock_seconds() - start;
 	free(models);
 	free(list);
 	free(todo);

@@ -2,20 +2,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cmd/calibration.h"
 #include "cmd/compare.h"
 #include "formats/file.h"
 
 enum { CALIB_SAMPLES = 128 }; /* as quantize --data */
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* "Q4_K_M" or "Q4_K_M/gptq" */
 static int add_scheme(struct compare *c, const char *text, size_t n, struct err *e)
@@ -277,7 +269,7 @@ static int make(struct compare *c, struct variant *v, struct err *e)
 	struct produce p = { .common = &quiet, .input = v->fold.count ? v->folded : v->from ? v->from : c->model, .out = { .path = v->path, .no_source_hash = true },
 			     .proof = true };
 	struct calibration calibration;
-	double start = now();
+	double start = clock_seconds();
 	int rc = v->fold.count && !file_exists(v->folded) ? fold_make(c, v, e) : ERR_OK;
 	if (!rc && variant_quantized(v)) {
 		rc = find_method(c, v, &p, &calibration, e);
@@ -287,7 +279,7 @@ static int make(struct compare *c, struct variant *v, struct err *e)
 			rc = produce(&p, e);
 		recipe_free(p.recipe);
 	}
-	v->make_seconds = now() - start;
+	v->make_seconds = clock_seconds() - start;
 	v->made = !rc;
 	return rc ? rc : compare_keep_made(v, e);
 }

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/thread.h"
@@ -31,13 +30,6 @@ struct findings {
 	double product, sgemm;      /* operations a second */
 	double reading;             /* bytes a second */
 };
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 /* The value of the first line of a file of the kernel's that begins with a name. */
 static bool line_of(const char *path, const char *name, char *out, size_t size)
@@ -87,12 +79,12 @@ static int product_speed(struct measure *m, double *out, struct err *e)
 	if (!j.scratch)
 		return err_nomem(e);
 	row->weights(&j);
-	double from = now(), took;
+	double from = clock_seconds(), took;
 	unsigned runs = 0;
 	do {
 		row->weights(&j);
 		runs++;
-	} while ((took = now() - from) < SECONDS);
+	} while ((took = clock_seconds() - from) < SECONDS);
 	free(m->scratch);
 	m->scratch = NULL;
 	*out = 2.0 * runs * INPUTS * WEIGHT_ROWS * WEIGHT_COLS / took;
@@ -107,12 +99,12 @@ static void read_rows(void *arg, size_t item, int worker)
 
 static double reading_speed(struct measure *m)
 {
-	double from = now(), took;
+	double from = clock_seconds(), took;
 	unsigned runs = 0;
 	do {
 		thread_for(WEIGHT_ROWS, read_rows, m);
 		runs++;
-	} while ((took = now() - from) < SECONDS);
+	} while ((took = clock_seconds() - from) < SECONDS);
 	return 2.0 * runs * WEIGHT_ROWS * WEIGHT_COLS / took;
 }
 

@@ -5,7 +5,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <time.h>
 
 #include "cmd/calibration.h"
 #include "cmd/fallback.h"
@@ -34,13 +33,6 @@ struct state {
 	struct proof_tokens cut;
 	double start;
 };
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 int produce_format(const char *output, const char *to, const struct format **out, struct err *e)
 {
@@ -509,7 +501,7 @@ static void outcome_text(const struct state *s, const struct outcome *o, struct 
 static int summary(const struct state *s, struct err *e)
 {
 	struct strbuf out = { 0 };
-	struct outcome o = { .seconds = s->p->seconds + now() - s->start, .bits = plan_bits_per_weight(&s->plan),
+	struct outcome o = { .seconds = s->p->seconds + clock_seconds() - s->start, .bits = plan_bits_per_weight(&s->plan),
 			     .trained = s->calibrated.q ? quantizer_trained(s->calibrated.q) : NULL };
 	struct mapped m;
 	if (!file_is_dir(s->p->out.path) && !mapped_open(&m, s->p->out.path, NULL)) {
@@ -534,7 +526,7 @@ int produce_check(const struct produce *p, struct err *e)
 
 int produce(const struct produce *p, struct err *e)
 {
-	struct state s = { .p = p, .start = now() };
+	struct state s = { .p = p, .start = clock_seconds() };
 	int rc = produce_format(p->out.path, p->out.to, &s.format, e);
 	if (!rc)
 		rc = check_output(&s, e);

@@ -26,7 +26,7 @@ static struct {
 /* Seconds: until the first estimate is worth a line, from line to line, and what is not worth one. */
 enum { FIRST_LINE = 3, NEXT_LINE = 15, SHORT_WORK = 15 };
 
-static double now(void)
+double clock_seconds(void)
 {
 	struct timespec t;
 	clock_gettime(CLOCK_MONOTONIC, &t);
@@ -52,7 +52,7 @@ void progress_start(const struct common *o, const char *what, const char *unit, 
 	bar.what = what;
 	bar.unit = unit;
 	bar.total = total;
-	bar.start = bar.drawn = now();
+	bar.start = bar.drawn = clock_seconds();
 }
 
 static void amount_text(double v, const char *unit, char buf[32])
@@ -113,7 +113,7 @@ static bool step(void *unused, uint64_t done, uint64_t total)
 {
 	(void)unused;
 	if (bar.shown && !atomic_flag_test_and_set(&bar.busy)) {
-		double t = now();
+		double t = clock_seconds();
 		if (t - bar.drawn >= 0.1)
 			show(done, total ? total : bar.total, t);
 		atomic_flag_clear(&bar.busy);
