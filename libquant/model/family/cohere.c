@@ -5,10 +5,10 @@
 
 /* Files hold the dimensions of Q and K that turn together side by side; the names of what the model computes with are quire's own. */
 static const struct role_name names[] = {
-	{ ROLE_Q, L "self_attn.halves.q_proj.weight", "blk.%u.attn_q.weight" },
-	{ ROLE_K, L "self_attn.halves.k_proj.weight", "blk.%u.attn_k.weight" },
-	{ ROLE_Q_BIAS, L "self_attn.halves.q_proj.bias", "blk.%u.attn_q.bias" },
-	{ ROLE_K_BIAS, L "self_attn.halves.k_proj.bias", "blk.%u.attn_k.bias" },
+	{ ROLE_Q, L "self_attn.halves.q_proj.weight", AS_ELSEWHERE },
+	{ ROLE_K, L "self_attn.halves.k_proj.weight", AS_ELSEWHERE },
+	{ ROLE_Q_BIAS, L "self_attn.halves.q_proj.bias", AS_ELSEWHERE },
+	{ ROLE_K_BIAS, L "self_attn.halves.k_proj.bias", AS_ELSEWHERE },
 	{ ROLE_HEAD, "lm_head.weight", NULL },
 	{ ROLE_UNKNOWN, NULL, NULL },
 };

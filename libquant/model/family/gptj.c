@@ -5,20 +5,20 @@
 
 /* Files hold the dimensions of Q and K that turn together side by side. No program loads this family from GGUF. */
 static const struct role_name names[] = {
-	{ ROLE_EMBED, "transformer.wte.weight", "token_embd.weight" },
+	{ ROLE_EMBED, "transformer.wte.weight", AS_ELSEWHERE },
 	{ ROLE_HEAD_BIAS, "lm_head.bias", NULL },
-	{ ROLE_FINAL_NORM, "transformer.ln_f.weight", "output_norm.weight" },
-	{ ROLE_FINAL_NORM_BIAS, "transformer.ln_f.bias", "output_norm.bias" },
-	{ ROLE_ATTN_NORM, L "ln_1.weight", "blk.%u.attn_norm.weight" },
-	{ ROLE_ATTN_NORM_BIAS, L "ln_1.bias", "blk.%u.attn_norm.bias" },
-	{ ROLE_Q, L "attn.halves.q_proj.weight", "blk.%u.attn_q.weight" },
-	{ ROLE_K, L "attn.halves.k_proj.weight", "blk.%u.attn_k.weight" },
-	{ ROLE_V, L "attn.v_proj.weight", "blk.%u.attn_v.weight" },
-	{ ROLE_O, L "attn.out_proj.weight", "blk.%u.attn_output.weight" },
-	{ ROLE_UP, L "mlp.fc_in.weight", "blk.%u.ffn_up.weight" },
-	{ ROLE_UP_BIAS, L "mlp.fc_in.bias", "blk.%u.ffn_up.bias" },
-	{ ROLE_DOWN, L "mlp.fc_out.weight", "blk.%u.ffn_down.weight" },
-	{ ROLE_DOWN_BIAS, L "mlp.fc_out.bias", "blk.%u.ffn_down.bias" },
+	{ ROLE_FINAL_NORM, "transformer.ln_f.weight", AS_ELSEWHERE },
+	{ ROLE_FINAL_NORM_BIAS, "transformer.ln_f.bias", AS_ELSEWHERE },
+	{ ROLE_ATTN_NORM, L "ln_1.weight", AS_ELSEWHERE },
+	{ ROLE_ATTN_NORM_BIAS, L "ln_1.bias", AS_ELSEWHERE },
+	{ ROLE_Q, L "attn.halves.q_proj.weight", AS_ELSEWHERE },
+	{ ROLE_K, L "attn.halves.k_proj.weight", AS_ELSEWHERE },
+	{ ROLE_V, L "attn.v_proj.weight", AS_ELSEWHERE },
+	{ ROLE_O, L "attn.out_proj.weight", AS_ELSEWHERE },
+	{ ROLE_UP, L "mlp.fc_in.weight", AS_ELSEWHERE },
+	{ ROLE_UP_BIAS, L "mlp.fc_in.bias", AS_ELSEWHERE },
+	{ ROLE_DOWN, L "mlp.fc_out.weight", AS_ELSEWHERE },
+	{ ROLE_DOWN_BIAS, L "mlp.fc_out.bias", AS_ELSEWHERE },
 	{ ROLE_UNKNOWN, NULL, NULL },
 };
 

@@ -3,17 +3,17 @@
 #define L "model.layers.%u."
 
 static const struct role_name names[] = {
-	{ ROLE_FINAL_NORM, "model.final_layernorm.weight", "output_norm.weight" },
-	{ ROLE_FINAL_NORM_BIAS, "model.final_layernorm.bias", "output_norm.bias" },
-	{ ROLE_HEAD_BIAS, "lm_head.bias", "output.bias" },
+	{ ROLE_FINAL_NORM, "model.final_layernorm.weight", AS_ELSEWHERE },
+	{ ROLE_FINAL_NORM_BIAS, "model.final_layernorm.bias", AS_ELSEWHERE },
+	{ ROLE_HEAD_BIAS, "lm_head.bias", AS_ELSEWHERE },
 	{ ROLE_FFN_NORM, NULL, NULL }, /* both halves read one norm */
 	{ ROLE_FFN_NORM_BIAS, NULL, NULL },
-	{ ROLE_O, L "self_attn.dense.weight", "blk.%u.attn_output.weight" },
-	{ ROLE_O_BIAS, L "self_attn.dense.bias", "blk.%u.attn_output.bias" },
-	{ ROLE_UP, L "mlp.fc1.weight", "blk.%u.ffn_up.weight" },
-	{ ROLE_UP_BIAS, L "mlp.fc1.bias", "blk.%u.ffn_up.bias" },
-	{ ROLE_DOWN, L "mlp.fc2.weight", "blk.%u.ffn_down.weight" },
-	{ ROLE_DOWN_BIAS, L "mlp.fc2.bias", "blk.%u.ffn_down.bias" },
+	{ ROLE_O, L "self_attn.dense.weight", AS_ELSEWHERE },
+	{ ROLE_O_BIAS, L "self_attn.dense.bias", AS_ELSEWHERE },
+	{ ROLE_UP, L "mlp.fc1.weight", AS_ELSEWHERE },
+	{ ROLE_UP_BIAS, L "mlp.fc1.bias", AS_ELSEWHERE },
+	{ ROLE_DOWN, L "mlp.fc2.weight", AS_ELSEWHERE },
+	{ ROLE_DOWN_BIAS, L "mlp.fc2.bias", AS_ELSEWHERE },
 	{ ROLE_UNKNOWN, NULL, NULL },
 };
 
